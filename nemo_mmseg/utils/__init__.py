@@ -1,0 +1,1 @@
+"""Helpers that data sets, mining and networks share."""

@@ -1,0 +1,144 @@
+"""One place where open_clip is asked for a model, its tokenizer and its preprocessing.
+
+Mining and the networks load CLIP through these functions, so that a model name, a tag or a file means
+the same to both, and so that open_clip is imported only when something is built.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import nn
+
+ASSETS = Path(__file__).resolve().parents[1] / 'assets'
+
+# Models that this package ships beside open_clip's own: name -> folder, the tag of its weights and
+# how it wants images prepared. The folder holds NAME.json, bpe.txt.gz and weights.safetensors.
+SHIPPED = {
+    'RefShapes-CLIP': dict(
+        folder=ASSETS / 'refshapes_clip', tag='refshapes', preprocess=dict(resize_mode='squash')
+    )
+}
+
+
+@cache
+def _open_clip():
+    """open_clip with the shipped model configs added to its list."""
+    import open_clip
+
+    for name, shipped in SHIPPED.items():
+        config = shipped['folder'] / f'{name}.json'
+        if config.is_file():
+            open_clip.add_model_config(config)
+    return open_clip
+
+
+def _check_model(model: str) -> None:
+    open_clip = _open_clip()
+    if ':' not in model and model not in open_clip.list_models():
+        known = ', '.join(open_clip.list_models())
+        raise ValueError(f'unknown CLIP model {model!r}; open_clip knows: {known}')
+
+
+def weights_of(model: str, pretrained: str | None) -> str | None:
+    """What open_clip is given as ``pretrained``: a shipped tag becomes its file.
+
+    Args:
+        model: open_clip's name of the architecture.
+        pretrained: A tag that open_clip knows, the tag of a shipped model, a local file, or None for
+            random weights.
+
+    Returns:
+        A tag of open_clip's or the path of a file that exists, or None.
+
+    Raises:
+        FileNotFoundError: ``pretrained`` is neither a known tag nor a file.
+    """
+    if pretrained is None:
+        return None
+    shipped = SHIPPED.get(model)
+    if shipped and pretrained == shipped['tag']:
+        pretrained = str(shipped['folder'] / 'weights.safetensors')
+    tags = _open_clip().list_pretrained_tags_by_model(model)
+    if pretrained not in tags and not Path(pretrained).is_file():
+        raise FileNotFoundError(
+            f'{pretrained!r} is neither a file nor a pretrained tag of {model!r} '
+            f'(tags: {", ".join(tags) or "none"})'
+        )
+    return pretrained
+
+
+def load_clip(model: str, pretrained: str | None = None, device: str = 'cpu') -> nn.Module:
+    """Build an open_clip model in float32 and evaluation mode.
+
+    Args:
+        model: open_clip's name, e.g. ``'ViT-B-32'``, ``'RN50'``, ``'local-dir:/path'``, or a model that
+            this package ships (``'RefShapes-CLIP'``).
+        pretrained: Tag (``'openai'``), local file, or None for random weights.
+        device: Where the model is put.
+
+    Returns:
+        The model, with ``encode_image`` and ``encode_text``.
+
+    Raises:
+        ValueError: The architecture is unknown.
+        FileNotFoundError: The weights are neither a known tag nor a file.
+    """
+    _check_model(model)
+    weights = weights_of(model, pretrained)
+    # OpenAI's weights were trained with QuickGELU, which open_clip leaves to a model's own config.
+    built = _open_clip().create_model(
+        model,
+        pretrained=weights,
+        precision='fp32',
+        device=device,
+        force_quick_gelu=pretrained == 'openai',
+    )
+    return built.eval()
+
+
+def load_clip_tokenizer(model: str, context_length: int | None = None) -> Callable:
+    """The tokenizer that belongs to an open_clip model.
+
+    Args:
+        model: As for :func:`load_clip`.
+        context_length: Number of token ids per sentence; None takes the model's own.
+
+    Returns:
+        A callable ``(list[str]) -> LongTensor (B, context_length)`` with the attributes
+        ``sot_token_id``, ``eot_token_id`` and ``vocab_size``.
+    """
+    _check_model(model)
+    settings = {}
+    if model in SHIPPED:
+        settings['bpe_path'] = str(SHIPPED[model]['folder'] / 'bpe.txt.gz')
+    return _open_clip().get_tokenizer(model, context_length=context_length, **settings)
+
+
+def clip_preprocess(model: str, clip: nn.Module) -> Callable:
+    """The evaluation transform of a CLIP model.
+
+    Args:
+        model: As for :func:`load_clip`.
+        clip: The model it returned (its image tower knows the input size, mean and standard deviation).
+
+    Returns:
+        A callable that turns a PIL image into a float tensor (3, H, W).
+    """
+    from open_clip.transform import PreprocessCfg, image_transform_v2
+
+    settings = dict(clip.visual.preprocess_cfg)
+    settings.update(SHIPPED.get(model, {}).get('preprocess', {}))
+    return image_transform_v2(PreprocessCfg(**settings), is_train=False)
+
+
+def clip_config(model: str) -> dict:
+    """The architecture settings (``embed_dim``, ``vision_cfg``, ``text_cfg``) of an open_clip model."""
+    _check_model(model)
+    config = _open_clip().get_model_config(model)
+    return json.loads(json.dumps(config))
