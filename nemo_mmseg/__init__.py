@@ -1,0 +1,22 @@
+"""Referring image segmentation and NeMo augmentation for MMSegmentation.
+
+Importing this package registers everything it has in `mmseg.registry`. A config does it with
+`custom_imports = dict(imports=['nemo_mmseg'], allow_failed_imports=False)`.
+"""
+
+from . import compat
+from .version import __version__
+
+compat.apply()  # before anything below imports mmseg, so that its absence is explained
+
+from . import apis, datasets, engine, evaluation, models, visualization  # noqa: E402
+
+__all__ = [
+    '__version__',
+    'apis',
+    'datasets',
+    'engine',
+    'evaluation',
+    'models',
+    'visualization',
+]

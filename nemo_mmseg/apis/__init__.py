@@ -1,0 +1,1 @@
+"""Inference on images and expressions from Python."""

@@ -1,0 +1,1 @@
+"""Metrics of referring image segmentation."""

@@ -1,0 +1,1 @@
+"""Mining of negatives: embedding, exact search, and the bank they end up in."""

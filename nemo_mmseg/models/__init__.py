@@ -1,0 +1,1 @@
+"""Referring segmentation networks: text encoders, backbones, necks, heads, segmentors."""

@@ -1,0 +1,1 @@
+"""Drawing of expressions and masks, and the hook that does it while training."""
