@@ -1,0 +1,164 @@
+"""Writes what was predicted for each expression: a mask file and a line of JSON."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.dist import is_main_process
+from mmengine.evaluator import BaseMetric
+from mmengine.logging import print_log
+from mmseg.registry import METRICS
+
+from .iou import image_name, iou_values, masks_of
+from .predictions import describe_mask, mask_score, resize_mask, write_image, write_json
+from .referring_iou import count_sample
+
+FILE_NAME = 'predictions.json'
+
+
+@METRICS.register_module()
+class DumpReferringResults(BaseMetric):
+    """Writes a PNG mask per expression and one `predictions.json` into a folder.
+
+    The masks have the size of the original image and are named `masks/<sent_id>.png`.
+    `predictions.json` holds `dataset`, `num_expressions` and `predictions`, a list of
+    `sent_id, ref_id, image_id, image, expression, iou, mask, area, bbox, score, rle`, sorted by
+    `sent_id`. `iou` (0..1) is the value that `ReferringIoU` counts, hence at the size at which the
+    protocol compares; it is None without truth. `predictions.json` of an earlier run is taken away
+    first and the new one comes last: where it lies, all its masks do.
+
+    Args:
+        out_dir: Folder to write to, made if missing; all ranks must see it.
+        empty_union: IoU where truth and prediction are both empty. Defaults to 1.0.
+        ignore_index: See `ReferringIoU`. Defaults to 255.
+        collect_device: `'cpu'` or `'gpu'`. Defaults to `'cpu'`.
+        collect_dir: See `ReferringIoU`.
+    """
+
+    default_prefix = ''
+
+    def __init__(
+        self,
+        out_dir: str,
+        empty_union: float = 1.0,
+        ignore_index: int | None = 255,
+        collect_device: str = 'cpu',
+        collect_dir: str | None = None,
+    ) -> None:
+        super().__init__(collect_device=collect_device, collect_dir=collect_dir)
+        self.out_dir = Path(out_dir)
+        if self.out_dir.exists() and not self.out_dir.is_dir():
+            raise NotADirectoryError(f'{out_dir} is a file; name a folder for the results')
+        self.empty_union = empty_union
+        self.ignore_index = ignore_index
+        self._images: dict[int, str] = {}  # sent_id -> image, to notice names that collide
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
+        """Writes the masks of one batch.
+
+        Args:
+            data_batch: Not used; MMEngine passes it.
+            data_samples: Data samples as dicts, with `pred_sem_seg` and metainfo.
+        """
+        if not self.results and is_main_process():
+            (self.out_dir / FILE_NAME).unlink(missing_ok=True)
+        for sample in data_samples:
+            self.results.append(self._write(sample))
+
+    def _write(self, sample: dict) -> list[dict]:
+        """Writes the masks of one data sample and returns their records."""
+        for key in ('sent_ids', 'expressions', 'ori_shape'):
+            if sample.get(key) is None:
+                raise KeyError(f'{image_name(sample)}: the data sample has no `{key}`')
+        masks = (masks_of(sample, 'pred_sem_seg') > 0).cpu().numpy()
+        if len(masks) != len(sample['sent_ids']):
+            raise ValueError(
+                f'{image_name(sample)}: {len(masks)} masks for {len(sample["sent_ids"])} '
+                'expressions'
+            )
+        probabilities = None
+        if sample.get('seg_logits') is not None:
+            probabilities = masks_of(sample, 'seg_logits').float().cpu().numpy()
+        ious = [None] * len(masks)
+        if sample.get('gt_sem_seg') is not None:
+            counts = count_sample(sample, self.ignore_index, type(self).__name__).cpu().numpy()
+            ious = iou_values(counts[:, 0], counts[:, 1], self.empty_union).tolist()
+        ref_ids = sample.get('ref_ids')
+        records = []
+        for index, (mask, iou) in enumerate(zip(masks, ious)):
+            sent_id = int(sample['sent_ids'][index])
+            self._check_name(sent_id, sample)
+            file = f'masks/{sent_id}.png'
+            full = resize_mask(mask, sample['ori_shape'][:2])
+            write_image(self.out_dir / file, full)
+            record = dict(
+                sent_id=sent_id,
+                ref_id=None if ref_ids is None else int(ref_ids[index]),
+                image_id=None if sample.get('image_id') is None else int(sample['image_id']),
+                image=image_name(sample),
+                expression=sample['expressions'][index],
+                iou=iou,
+                mask=file,
+                **describe_mask(full),
+            )
+            if probabilities is not None:
+                record['score'] = mask_score(mask, probabilities[index])
+            records.append(record)
+        return records
+
+    def _check_name(self, sent_id: int, sample: dict) -> None:
+        """Refuses two expressions of one id: the second mask would overwrite the first."""
+        name = image_name(sample)
+        if self._images.setdefault(sent_id, name) != name:
+            raise ValueError(
+                f'sent_id {sent_id} belongs to {self._images[sent_id]} and to {name}: several data '
+                'sets whose ids collide? Write the results of one at a time'
+            )
+
+    def compute_metrics(self, results: list[list[dict]]) -> dict:
+        """Writes `predictions.json`.
+
+        Args:
+            results: The records of all data samples of all ranks.
+
+        Returns:
+            Nothing to report: an empty dict.
+        """
+        records = sorted((record for item in results for record in item), key=_by_sentence)
+        write_json(
+            self.out_dir / FILE_NAME,
+            dict(
+                dataset=(self.dataset_meta or {}).get('dataset_name'),
+                num_expressions=len(records),
+                predictions=records,
+            ),
+        )
+        self._images.clear()
+        print_log(f'{len(records)} masks and {FILE_NAME} are in {self.out_dir}', logger='current')
+        return {}
+
+
+def _by_sentence(record: dict) -> int:
+    return record['sent_id']
+
+
+def write_results_to(cfg: Config, out_dir: str) -> None:
+    """Makes a test run write its results too (`tools/test.py --out`).
+
+    Args:
+        cfg: Config whose `test_evaluator` is changed in place.
+        out_dir: See `DumpReferringResults`.
+    """
+    evaluators = cfg.get('test_evaluator') or []
+    evaluators = [evaluators] if isinstance(evaluators, dict) else list(evaluators)
+    # what the metric calls an empty answer, the written values call it too
+    options = {
+        key: evaluator[key]
+        for evaluator in evaluators
+        if evaluator.get('type') == 'ReferringIoU'
+        for key in ('empty_union', 'ignore_index')
+        if key in evaluator
+    }
+    evaluators.append(dict(type='DumpReferringResults', out_dir=str(out_dir), **options))
+    cfg.test_evaluator = evaluators

@@ -1,0 +1,128 @@
+"""Counting intersections and unions, and what the literature makes of them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+TIES = ('>=', '>')
+
+
+def intersection_and_union(
+    prediction: Tensor, truth: Tensor, ignore_index: int | None = 255
+) -> tuple[Tensor, Tensor]:
+    """Counts the common and the joint pixels of N pairs of masks, on the device of the prediction.
+
+    Args:
+        prediction: (N, H, W), any type; every value above 0 is foreground.
+        truth: (N, H, W), any type; every value above 0, except `ignore_index`, is foreground.
+        ignore_index: Value of the truth whose pixels are not counted at all; None counts every
+            pixel. Defaults to 255.
+
+    Returns:
+        Intersections and unions in pixels, both (N,) int64.
+
+    Raises:
+        ValueError: If the shapes differ or are not three-dimensional.
+    """
+    if prediction.ndim != 3 or prediction.shape != truth.shape:
+        raise ValueError(
+            f'masks must be two (N, H, W) of the same shape, got prediction '
+            f'{tuple(prediction.shape)} and truth {tuple(truth.shape)}'
+        )
+    truth = truth.to(prediction.device)
+    predicted, true = prediction > 0, truth > 0
+    if ignore_index is not None:
+        counted = truth != ignore_index
+        predicted, true = predicted & counted, true & counted
+    intersection = (predicted & true).flatten(1).sum(1)
+    union = (predicted | true).flatten(1).sum(1)
+    return intersection, union
+
+
+def iou_values(intersection: np.ndarray, union: np.ndarray, empty_union: float = 1.0) -> np.ndarray:
+    """Divides, and says what an empty union counts.
+
+    Args:
+        intersection: Pixels, any shape of integers.
+        union: Pixels, the same shape.
+        empty_union: IoU where truth and prediction are both empty. Defaults to 1.0.
+
+    Returns:
+        IoU in 0..1, float64, the same shape.
+    """
+    intersection = np.asarray(intersection, dtype=np.float64)
+    union = np.asarray(union, dtype=np.float64)
+    iou = np.full(union.shape, float(empty_union))
+    return np.divide(intersection, union, out=iou, where=union > 0)
+
+
+def summarize(
+    intersection: np.ndarray,
+    union: np.ndarray,
+    thresholds: Sequence[float] = (0.5, 0.6, 0.7, 0.8, 0.9),
+    tie: str = '>=',
+    empty_union: float = 1.0,
+) -> dict[str, float]:
+    """The field's three measures over a set of expressions, in per cent.
+
+    Args:
+        intersection: (E,) pixels.
+        union: (E,) pixels.
+        thresholds: IoU values X of Pr@X.
+        tie: `'>='` or `'>'`: whether an IoU of exactly X is a hit.
+        empty_union: IoU of an expression whose truth and prediction are both empty.
+
+    Returns:
+        `oIoU` (sum of intersections / sum of unions), `mIoU` (mean IoU over expressions) and
+        `Pr@X` (share of expressions with IoU `tie` X), each 0..100; nan for no expression. When
+        all unions are empty the oIoU is `empty_union` too.
+    """
+    if tie not in TIES:
+        raise ValueError(f'tie must be one of {TIES}, got {tie!r}')
+    intersection, union = np.asarray(intersection), np.asarray(union)
+    if union.size == 0:
+        return {key: float('nan') for key in ('oIoU', 'mIoU', *map(precision_key, thresholds))}
+    iou = iou_values(intersection, union, empty_union)
+    overall = iou_values(intersection.sum(), union.sum(), empty_union)
+    summary = dict(oIoU=100.0 * float(overall), mIoU=100.0 * float(iou.mean()))
+    for threshold in thresholds:
+        hits = iou >= threshold if tie == '>=' else iou > threshold
+        summary[precision_key(threshold)] = 100.0 * float(hits.mean())
+    return summary
+
+
+def precision_key(threshold: float) -> str:
+    """Name of the precision at a threshold, e.g. `Pr@0.5`."""
+    return f'Pr@{threshold:g}'
+
+
+def masks_of(sample: dict, key: str) -> Tensor:
+    """Takes the masks out of an evaluated data sample.
+
+    Args:
+        sample: A `SegDataSample` as a dict (`to_dict()`, which is what MMEngine hands to metrics).
+        key: `'pred_sem_seg'`, `'gt_sem_seg'` or `'seg_logits'`.
+
+    Returns:
+        (N, H, W) tensor.
+
+    Raises:
+        KeyError: If the sample has no such field; names the image.
+    """
+    field = sample.get(key)
+    data = None if field is None else field['data'] if isinstance(field, dict) else field.data
+    if data is None:
+        hint = {
+            'gt_sem_seg': 'does the test pipeline contain LoadReferentMask?',
+            'pred_sem_seg': 'did the segmentor predict?',
+        }.get(key, 'what made it?')
+        raise KeyError(f'{image_name(sample)}: the data sample has no `{key}`; {hint}')
+    data = torch.as_tensor(data)
+    return data[None] if data.ndim == 2 else data
+
+
+def image_name(sample: dict) -> str:
+    """What to call the image of a data sample in a message."""
+    return str(sample.get('img_path') or f'image {sample.get("image_id", "without a name")}')

@@ -1,0 +1,100 @@
+"""Predicted masks as files and as JSON-able records."""
+
+import json
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+
+def encode_rle(mask: np.ndarray) -> dict:
+    """COCO's compressed run-length code of a mask.
+
+    Args:
+        mask: (H, W) bool.
+
+    Returns:
+        `dict(size=[H, W], counts=str)`, as COCO's annotation files hold it.
+    """
+    code = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return dict(size=[int(side) for side in code['size']], counts=code['counts'].decode('ascii'))
+
+
+def decode_rle(code: dict) -> np.ndarray:
+    """The inverse of `encode_rle`: (H, W) bool."""
+    return coco_mask.decode(dict(code, counts=code['counts'].encode('ascii'))).astype(bool)
+
+
+def resize_mask(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Brings a mask to another size by its nearest pixels.
+
+    Args:
+        mask: (h, w) bool.
+        shape: Wanted (height, width).
+
+    Returns:
+        (height, width) bool; the mask itself if it has that size.
+    """
+    if mask.shape == tuple(shape):
+        return mask
+    size = (int(shape[1]), int(shape[0]))
+    return cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST_EXACT) > 0
+
+
+def describe_mask(mask: np.ndarray, probability: np.ndarray | None = None) -> dict:
+    """What a mask says, as JSON-able values.
+
+    Args:
+        mask: (H, W) bool.
+        probability: (H, W) foreground probability in 0..1, or None.
+
+    Returns:
+        `area` (pixels), `bbox` (`[x, y, width, height]`, pixels; None for an empty mask), `rle`,
+        and with a probability `score`: its mean over the mask, 0 for an empty mask.
+    """
+    rows, cols = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    box = None
+    if rows.size:
+        left, top = int(cols[0]), int(rows[0])
+        box = [left, top, int(cols[-1]) - left + 1, int(rows[-1]) - top + 1]
+    record = dict(area=int(mask.sum()), bbox=box, rle=encode_rle(mask))
+    if probability is not None:
+        record['score'] = mask_score(mask, probability)
+    return record
+
+
+def mask_score(mask: np.ndarray, probability: np.ndarray) -> float:
+    """Mean foreground probability over a mask, 0..1; 0 for an empty mask."""
+    return float(probability[mask].mean(dtype=np.float64)) if mask.any() else 0.0
+
+
+def write_image(path: str | os.PathLike, image: np.ndarray) -> None:
+    """Writes a PNG under another name first, so that no half-written file is ever seen.
+
+    Args:
+        path: File to write; its folder is made.
+        image: (H, W) bool mask, written as 1-bit black and white, or (H, W, 3) uint8 RGB.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+    try:
+        Image.fromarray(image).save(part, format='PNG')
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_json(path: str | os.PathLike, content: object) -> None:
+    """Writes JSON under another name first, see `write_image`."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+    try:
+        part.write_text(json.dumps(content, indent=1, allow_nan=False) + '\n', encoding='utf-8')
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,159 @@
+"""The metric of referring segmentation: oIoU, mIoU and Pr@X over expressions."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.evaluator import BaseMetric
+from mmengine.logging import print_log
+from mmseg.registry import METRICS
+from prettytable import PrettyTable
+
+from .expression_scores import ExpressionScores
+from .iou import TIES, image_name, intersection_and_union, masks_of, precision_key
+
+
+@METRICS.register_module()
+class ReferringIoU(BaseMetric):
+    """Overall IoU, mean IoU and precision over all expressions, in per cent (0..100).
+
+    Every expression counts once. The metric only counts: at which size and threshold masks are
+    compared is the segmentor's `test_cfg=dict(protocol=...)`. It compares `pred_sem_seg` with
+    `gt_sem_seg` of a data sample, both (N, H, W) of one size, and keeps one entry per data sample
+    with its N counts inside, because MMEngine cuts collected results to the number of data items.
+
+    Published evaluations differ in two details that are options here:
+
+    ============  ======  =============  ==========================================
+    publication   `tie`   `empty_union`  remark
+    ============  ======  =============  ==========================================
+    LAVT          `>=`    0.0            compares at 480x480
+    CRIS          `>`     0.0            divides by union + 1e-6; has no oIoU
+    CGFormer      `>`     0.0            the same
+    ============  ======  =============  ==========================================
+
+    By default an expression whose truth and prediction are both empty counts IoU 1: saying
+    "nothing" where there is nothing is right (gRefCOCO's evaluation agrees). In RefCOCO no truth
+    is empty, so this shows only where a resized or partly ignored mask vanishes.
+
+    To keep the best checkpoint: `CheckpointHook(save_best='oIoU', rule='greater')`.
+
+    Args:
+        thresholds: IoU values X of Pr@X, each in 0..1. Defaults to 0.5, 0.6, 0.7, 0.8, 0.9.
+        tie: `'>='` (LAVT) or `'>'` (CRIS): whether an IoU of exactly X counts. Defaults to `'>='`.
+        empty_union: IoU where truth and prediction are both empty, in 0..1. Defaults to 1.0.
+        ignore_index: Pixels of the truth with this value are not counted; None counts all.
+            Defaults to 255.
+        collect_device: `'cpu'` or `'gpu'`, how ranks exchange their counts. Defaults to `'cpu'`.
+        prefix: Put before each name (`prefix/oIoU`); None for no prefix.
+        collect_dir: Folder that all ranks see, for `collect_device='cpu'`; None for a temporary
+            one in the working directory.
+
+    Attributes:
+        scores: The values per expression of the last evaluation (rank 0), or None.
+    """
+
+    default_prefix = ''  # not None: MMEngine would warn about a missing prefix
+
+    def __init__(
+        self,
+        thresholds: Sequence[float] = (0.5, 0.6, 0.7, 0.8, 0.9),
+        tie: str = '>=',
+        empty_union: float = 1.0,
+        ignore_index: int | None = 255,
+        collect_device: str = 'cpu',
+        prefix: str | None = None,
+        collect_dir: str | None = None,
+    ) -> None:
+        super().__init__(collect_device=collect_device, prefix=prefix, collect_dir=collect_dir)
+        if tie not in TIES:
+            raise ValueError(f'ReferringIoU: tie must be one of {TIES}, got {tie!r}')
+        if not 0 <= empty_union <= 1:
+            raise ValueError(f'ReferringIoU: empty_union must be in 0..1, got {empty_union}')
+        if not all(0 <= threshold <= 1 for threshold in thresholds):
+            raise ValueError(f'ReferringIoU: thresholds must be in 0..1, got {list(thresholds)}')
+        if len(set(map(precision_key, thresholds))) < len(thresholds):
+            raise ValueError(f'ReferringIoU: a threshold is given twice in {list(thresholds)}')
+        self.thresholds = tuple(float(threshold) for threshold in thresholds)
+        self.tie = tie
+        self.empty_union = float(empty_union)
+        self.ignore_index = ignore_index
+        self.scores: ExpressionScores | None = None
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
+        """Counts one batch, and keeps one entry for each of its data samples.
+
+        Args:
+            data_batch: Not used; MMEngine passes it.
+            data_samples: Data samples as dicts, with `pred_sem_seg`, `gt_sem_seg` and metainfo.
+        """
+        counts = [
+            count_sample(sample, self.ignore_index, type(self).__name__) for sample in data_samples
+        ]
+        if not counts:
+            return
+        # one transfer for the batch: every copy from a GPU waits for all work queued on it
+        sizes = [len(count) for count in counts]
+        flat = torch.cat(counts).cpu().numpy()
+        for sample, count in zip(data_samples, np.split(flat, np.cumsum(sizes)[:-1])):
+            self.results.append(ExpressionScores.entry(sample, *count.T))
+
+    def compute_metrics(self, results: list[dict]) -> dict[str, float]:
+        """Adds up all entries, logs a table and the counts.
+
+        Args:
+            results: What `process` kept, of all ranks.
+
+        Returns:
+            `oIoU`, `mIoU`, `Pr@X` in per cent, and the counts `expressions` and `images`.
+        """
+        self.scores = ExpressionScores.collect(results, self.empty_union)
+        metrics = self.scores.summary(self.thresholds, self.tie)
+        metrics.update(expressions=len(self.scores), images=self.scores.num_images)
+        print_log(self._report(metrics), logger='current')
+        return metrics
+
+    def _report(self, metrics: dict[str, float]) -> str:
+        """The table for the log."""
+        counts = ('expressions', 'images')
+        table = PrettyTable(field_names=[key for key in metrics if key not in counts])
+        table.add_row([f'{metrics[key]:.2f}' for key in table.field_names])
+        empty = int((self.scores.union == 0).sum())
+        return (
+            f'{(self.prefix + ": ") if self.prefix else ""}{metrics["expressions"]} expressions '
+            f'of {metrics["images"]} images (per cent; Pr@X counts IoU {self.tie} X; '
+            f'{empty} empty unions count {self.empty_union:g})\n{table.get_string()}'
+        )
+
+
+def count_sample(
+    sample: dict, ignore_index: int | None = 255, who: str = 'ReferringIoU'
+) -> torch.Tensor:
+    """Intersections and unions of one data sample.
+
+    Args:
+        sample: Data sample as a dict.
+        ignore_index: See `ReferringIoU`.
+        who: Named in an error.
+
+    Returns:
+        (N, 4) int64 on the device of the prediction, in pixels: intersection, union, true mask,
+        whole image.
+
+    Raises:
+        ValueError: If prediction, truth and metainfo do not fit together; names the image.
+    """
+    prediction, truth = masks_of(sample, 'pred_sem_seg'), masks_of(sample, 'gt_sem_seg')
+    expressions = sample.get('expressions')
+    if expressions is not None and len(expressions) != len(truth):
+        raise ValueError(
+            f'{who}: {image_name(sample)} has {len(expressions)} expressions, but '
+            f'{len(truth)} true masks'
+        )
+    try:
+        counts = intersection_and_union(prediction, truth, ignore_index)
+    except ValueError as error:
+        raise ValueError(f'{who}: {image_name(sample)}: {error}') from error
+    area = ((truth > 0) & (truth != ignore_index)).flatten(1).sum(1).to(counts[0].device)
+    return torch.stack([*counts, area, torch.full_like(area, truth[0].numel())], dim=1)

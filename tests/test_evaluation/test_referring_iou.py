@@ -1,0 +1,185 @@
+"""ReferringIoU against numpy, on one rank and on two real ones with uneven shares."""
+
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.evaluator import Evaluator
+from mmengine.structures import PixelData
+from mmseg.registry import METRICS
+from mmseg.structures import SegDataSample
+
+import nemo_mmseg  # noqa: F401  (registers)
+
+NUMS = (1, 4, 2)  # 3 images with 7 expressions in all
+THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
+
+
+def make_samples() -> list[SegDataSample]:
+    """Three images of different sizes; prediction = truth with some pixels flipped."""
+    rng = np.random.default_rng(3)
+    samples, sent_id = [], 0
+    for image_id, (num, noise) in enumerate(zip(NUMS, (0.02, 0.3, 0.1))):
+        height, width = 30 + 7 * image_id, 41 - 5 * image_id
+        truth = np.zeros((num, height, width), np.uint8)
+        for row in range(num):
+            top, left = rng.integers(0, 10, 2)
+            truth[row, top : top + 9 + row, left : left + 11] = 1
+        prediction = truth ^ (rng.random(truth.shape) < noise)
+        truth[:, -1] = 255
+        sample = SegDataSample(
+            metainfo=dict(
+                img_path=f'{image_id}.jpg',
+                image_id=image_id,
+                expressions=[f'thing {row}' for row in range(num)],
+                sent_ids=list(range(sent_id, sent_id + num)),
+                ref_ids=[image_id] * num,
+                num_distractors=[row % 3 for row in range(num)],
+                ori_shape=(height, width),
+            )
+        )
+        sample.gt_sem_seg = PixelData(data=torch.from_numpy(truth))
+        sample.pred_sem_seg = PixelData(data=torch.from_numpy(prediction))
+        samples.append(sample)
+        sent_id += num
+    return samples
+
+
+def by_numpy(samples: list[SegDataSample]) -> dict[str, float]:
+    """The same figures, counted mask by mask."""
+    intersections, unions = [], []
+    for sample in samples:
+        for truth, prediction in zip(sample.gt_sem_seg.data, sample.pred_sem_seg.data):
+            truth, prediction = truth.numpy(), prediction.numpy()
+            keep = truth != 255
+            intersections.append(np.sum((truth == 1) & (prediction == 1) & keep))
+            unions.append(np.sum(((truth == 1) | (prediction == 1)) & keep))
+    iou = np.array(intersections) / np.array(unions)
+    expected = dict(oIoU=100 * np.sum(intersections) / np.sum(unions), mIoU=100 * iou.mean())
+    expected.update({f'Pr@{x}': 100 * np.mean(iou >= x) for x in THRESHOLDS})
+    expected.update(expressions=7, images=3)
+    return expected
+
+
+def test_one_rank_equals_numpy():
+    samples = make_samples()
+    evaluator = Evaluator([METRICS.build(dict(type='ReferringIoU'))])
+    evaluator.process(samples[:2])
+    evaluator.process(samples[2:])
+    expected = by_numpy(samples)
+    assert evaluator.evaluate(3) == pytest.approx(expected)
+    assert 0 < expected['mIoU'] < 100 and expected['oIoU'] != pytest.approx(expected['mIoU'])
+
+    scores = evaluator.metrics[0].scores
+    assert scores.sent_ids.tolist() == list(range(7))
+    assert scores.num_distractors.tolist() == [0, 0, 1, 2, 0, 0, 1]
+    truth = samples[1].gt_sem_seg.data[2]
+    assert scores.target_area[3] == pytest.approx(int((truth == 1).sum()) / truth.numel())
+    only = scores.summary(where=scores.num_distractors == 0)
+    assert only['mIoU'] == pytest.approx(100 * scores.iou[scores.num_distractors == 0].mean())
+
+
+def test_second_evaluation_starts_afresh():
+    metric = METRICS.build(dict(type='ReferringIoU', prefix='val', tie='>'))
+    evaluator = Evaluator([metric])
+    for _ in range(2):
+        evaluator.process(make_samples())
+        assert evaluator.evaluate(3)['val/expressions'] == 7
+
+
+SCRIPT = """
+import os, pickle, sys
+import torch.distributed
+import nemo_mmseg
+from mmengine.evaluator import Evaluator
+from mmseg.registry import METRICS
+sys.path.insert(0, os.environ['TEST_FOLDER'])
+from test_referring_iou import make_samples
+
+torch.distributed.init_process_group('gloo')
+rank = torch.distributed.get_rank()
+samples = make_samples()
+shares = [[0, 2], [1]] if os.environ['SHARES'] == 'uneven' else [[0, 2], [1, 0]]  # 0: padding
+evaluator = Evaluator([METRICS.build(dict(type='ReferringIoU', collect_device=sys.argv[1]))])
+for index in shares[rank]:
+    evaluator.process([samples[index]])
+metrics = evaluator.evaluate(3)
+pickle.dump(metrics, open(f'{rank}.pkl', 'wb'))
+torch.distributed.destroy_process_group()
+"""
+
+
+@pytest.mark.parametrize('shares', ['uneven', 'padded'])
+@pytest.mark.parametrize('device', ['cpu', 'gpu'])
+def test_two_ranks_equal_numpy(tmp_path: Path, shares: str, device: str):
+    (tmp_path / 'run.py').write_text(SCRIPT)
+    here = Path(__file__).parent
+    env = dict(
+        os.environ,
+        TEST_FOLDER=str(here),
+        SHARES=shares,
+        OMP_NUM_THREADS='1',
+        PYTHONPATH=os.pathsep.join([str(here.parents[1]), os.environ.get('PYTHONPATH', '')]),
+    )
+    subprocess.run(
+        [
+            sys.executable,
+            '-m',
+            'torch.distributed.run',
+            '--standalone',
+            '--nproc-per-node=2',
+            'run.py',
+            device,
+        ],
+        cwd=tmp_path,
+        env=env,
+        check=True,
+        timeout=300,
+        capture_output=True,
+    )
+    expected = by_numpy(make_samples())
+    for rank in range(2):
+        with open(tmp_path / f'{rank}.pkl', 'rb') as file:
+            assert pickle.load(file) == pytest.approx(expected)
+
+
+def test_masks_of_different_sizes_name_the_image():
+    sample = make_samples()[1]
+    del sample.pred_sem_seg
+    sample.pred_sem_seg = PixelData(data=torch.zeros(4, 5, 6))
+    with pytest.raises(ValueError, match=r'1\.jpg.*\(4, 5, 6\)'):
+        Evaluator([METRICS.build(dict(type='ReferringIoU'))]).process([sample])
+
+
+def test_a_missing_expression_names_the_image():
+    sample = make_samples()[1]
+    sample.set_metainfo(dict(expressions=['only one']))
+    with pytest.raises(ValueError, match=r'1\.jpg has 1 expressions, but 4 true masks'):
+        Evaluator([METRICS.build(dict(type='ReferringIoU'))]).process([sample])
+
+
+@pytest.mark.parametrize(
+    'options, word',
+    [
+        (dict(tie='<'), 'tie'),
+        (dict(empty_union=2), 'empty_union'),
+        (dict(thresholds=[50]), 'thresholds'),
+        (dict(thresholds=[0.5, 0.5]), 'twice'),
+    ],
+)
+def test_bad_options(options: dict, word: str):
+    with pytest.raises(ValueError, match=word):
+        METRICS.build(dict(type='ReferringIoU', **options))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+def test_counts_on_the_gpu():
+    samples = make_samples()
+    evaluator = Evaluator([METRICS.build(dict(type='ReferringIoU'))])
+    evaluator.process([sample.cuda() for sample in samples])
+    assert evaluator.evaluate(3) == pytest.approx(by_numpy([s.cpu() for s in samples]))
