@@ -1,0 +1,73 @@
+"""What the command lines in `tools/` share: common arguments and the loading of a config."""
+
+import argparse
+import os
+
+from mmengine.config import Config, DictAction
+
+
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add `config` and `--cfg-options`, which every tool that reads a config has.
+
+    Args:
+        parser: The tool's parser; changed in place.
+    """
+    parser.add_argument('config', help='config file')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='override settings of the config, e.g. train_cfg.max_epochs=3 or key="[a,b]"',
+    )
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add `--work-dir`, `--launcher` and the local rank, for tools that start a runner.
+
+    Args:
+        parser: The tool's parser; changed in place.
+    """
+    parser.add_argument(
+        '--work-dir',
+        help="folder for logs and checkpoints (default: the config's, else work_dirs/<config name>)",
+    )
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='how the processes of a distributed run are started',
+    )
+    # `torch.distributed.launch` passes the first spelling from PyTorch 2.0 on, the second before.
+    parser.add_argument('--local-rank', '--local_rank', type=int, default=0, help=argparse.SUPPRESS)
+
+
+def load_config(args: argparse.Namespace) -> Config:
+    """Read the config that the arguments name and apply what they override.
+
+    Args:
+        args: Parsed arguments with `config` and `cfg_options`; `work_dir`, `launcher` and
+            `local_rank` are used where the tool has them.
+
+    Returns:
+        The config. `work_dir` is set: from the command line, else from the config, else
+        `work_dirs/<name of the config file>`.
+
+    Raises:
+        FileNotFoundError: If there is no such config file.
+    """
+    if not os.path.isfile(args.config):
+        raise FileNotFoundError(f'there is no config file {args.config}')
+    cfg = Config.fromfile(args.config)
+    if args.cfg_options is not None:
+        cfg.merge_from_dict(args.cfg_options)
+
+    if getattr(args, 'work_dir', None) is not None:
+        cfg.work_dir = args.work_dir
+    elif cfg.get('work_dir') is None:
+        name = os.path.splitext(os.path.basename(args.config))[0]
+        cfg.work_dir = os.path.join('work_dirs', name)
+    if hasattr(args, 'launcher'):
+        cfg.launcher = args.launcher
+        os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return cfg

@@ -1,0 +1,81 @@
+"""Packaging of nemo_mmseg; the reasons behind the names are in the comments below."""
+
+import shutil
+from pathlib import Path
+
+from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+
+ROOT = Path(__file__).resolve().parent
+# What `mim train`, `mim test`, `mim run` and `mim search` look for inside an installed package.
+MIM_PARTS = ('tools', 'configs', 'model-index.yml')
+
+
+def version() -> str:
+    scope: dict = {}
+    exec((ROOT / 'nemo_mmseg' / 'version.py').read_text(encoding='utf-8'), scope)
+    return scope['__version__']
+
+
+def requirements(name: str) -> list[str]:
+    lines = (ROOT / 'requirements' / f'{name}.txt').read_text(encoding='utf-8').splitlines()
+    lines = [line.split('#')[0].strip() for line in lines]
+    return [line for line in lines if line]
+
+
+class BuildWithMim(build_py):
+    """Puts copies of tools, configs and the model index into `nemo_mmseg/.mim` of a wheel.
+
+    They go into the build folder, never into the sources, and not into an editable install: there
+    mim finds the folders at the root of the checkout, and copies would make every name ambiguous.
+    """
+
+    def run(self) -> None:
+        super().run()
+        if self.editable_mode:
+            return
+        target = Path(self.build_lib) / 'nemo_mmseg' / '.mim'
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir(parents=True)
+        for part in MIM_PARTS:
+            source = ROOT / part
+            if source.is_dir():
+                ignore = shutil.ignore_patterns('__pycache__', '*.py[cod]', '.*')
+                shutil.copytree(source, target / part, ignore=ignore)
+            else:
+                shutil.copy2(source, target / part)
+
+
+setup(
+    # Not "nemo_mmseg": onedl-mim takes the folder of RECORD's first line for the package, and
+    # "nemo_mmseg-0.1.0.dist-info" would sort before "nemo_mmseg/". For the same reason there are
+    # no console scripts ("../../../bin/x" sorts before everything); `mim run` serves instead.
+    name='nemo-mmsegmentation',
+    version=version(),
+    description='Referring image segmentation and NeMo augmentation for MMSegmentation',
+    long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
+    long_description_content_type='text/markdown',
+    author='nemo_mmseg contributors',
+    license='Apache-2.0',
+    keywords='referring image segmentation, negative mining, MMSegmentation, OpenMMLab',
+    classifiers=[
+        'Development Status :: 3 - Alpha',
+        'Programming Language :: Python :: 3',
+        'Topic :: Scientific/Engineering :: Artificial Intelligence',
+    ],
+    packages=find_packages(include=['nemo_mmseg', 'nemo_mmseg.*']),
+    package_data={
+        'nemo_mmseg': ['**/*.json', '**/*.gz', '**/*.safetensors', '**/*.html'],
+    },
+    cmdclass={'build_py': BuildWithMim},
+    python_requires='>=3.10',
+    # Neither mmsegmentation nor onedl-mmsegmentation: both own the folder mmseg/, and requiring
+    # one would drag it over the other. Importing nemo_mmseg without any says what to install.
+    install_requires=requirements('runtime'),
+    extras_require={
+        'onedl': requirements('onedl'),
+        'mim': requirements('mminstall'),
+        'optional': requirements('optional'),
+    },
+    zip_safe=False,
+)

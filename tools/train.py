@@ -1,0 +1,67 @@
+"""Train a referring segmentation network: `python tools/train.py CONFIG`.
+
+On several GPUs: `torchrun --nproc_per_node N tools/train.py CONFIG --launcher pytorch`.
+"""
+
+import argparse
+import os
+
+from mmengine.config import Config
+from mmengine.runner import Runner, find_latest_checkpoint
+
+import nemo_mmseg  # noqa: F401  (registers our classes, whether or not the config asks for it)
+from nemo_mmseg.utils.tool import add_config_arguments, add_run_arguments, load_config
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description='Train a referring segmentation network')
+    add_config_arguments(parser)
+    add_run_arguments(parser)
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='CHECKPOINT',
+        help='continue from a checkpoint; without a name from the newest one in the work dir, '
+        'or from the start if there is none yet',
+    )
+    parser.add_argument('--amp', action='store_true', help='train with automatic mixed precision')
+    return parser.parse_args()
+
+
+def set_resume(cfg: Config, resume: str) -> None:
+    """Make the config continue from a checkpoint.
+
+    Args:
+        cfg: Config with its `work_dir`; changed in place.
+        resume: Checkpoint file, or 'auto' for the newest one in the work dir. Where there is none,
+            the run starts from the beginning, with the initial weights the config names.
+
+    Raises:
+        FileNotFoundError: If a named checkpoint does not exist.
+    """
+    # not MMEngine's own search: it would forget the config's `load_from` when it finds nothing
+    checkpoint = find_latest_checkpoint(cfg.work_dir) if resume == 'auto' else resume
+    if checkpoint is None:
+        return
+    if not os.path.isfile(checkpoint):
+        raise FileNotFoundError(f'there is no checkpoint {checkpoint} to resume from')
+    cfg.resume = True
+    cfg.load_from = checkpoint
+
+
+def main() -> None:
+    """Build the runner from the config and train."""
+    args = parse_args()
+    cfg = load_config(args)
+    if args.amp:
+        cfg.optim_wrapper.type = 'AmpOptimWrapper'
+        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+    if args.resume is not None:
+        set_resume(cfg, args.resume)
+    Runner.from_cfg(cfg).train()
+
+
+if __name__ == '__main__':
+    main()
