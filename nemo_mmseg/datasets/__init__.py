@@ -1,1 +1,18 @@
-"""Data sets of referring expressions, their transforms and samplers."""
+"""Data sets, samplers and transforms of referring segmentation."""
+
+from .pool import ImagePool
+from .referring import BaseReferringDataset, RefCOCODataset
+from .sample_index import SampleIndex
+from .samplers import InfiniteReferringSampler, ReferringSampler
+from .transforms import *  # noqa: F403
+from .transforms import __all__ as _transforms
+
+__all__ = [
+    'BaseReferringDataset',
+    'ImagePool',
+    'InfiniteReferringSampler',
+    'RefCOCODataset',
+    'ReferringSampler',
+    'SampleIndex',
+    *_transforms,
+]

@@ -1,0 +1,215 @@
+"""Reads the files of RefCOCO, RefCOCO+ and RefCOCOg into reference records.
+
+The expressions lie in ``refs(*).p`` and the objects in ``instances.json``. A pickle from the web can run
+code while it is read; the reader here admits plain containers, strings and numbers and nothing else.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+from dataclasses import dataclass
+from typing import Any
+
+from mmengine.fileio import get
+
+# (data set, split file's maker) -> split -> number of references, as published.
+PUBLISHED_SPLITS = {
+    ('refcoco', 'unc'): dict(train=42404, val=3811, testA=1975, testB=1810),
+    ('refcoco+', 'unc'): dict(train=42278, val=3805, testA=1975, testB=1798),
+    ('refcocog', 'umd'): dict(train=42226, val=2573, test=5023),
+    ('refcocog', 'google'): dict(train=44822, val=5000),
+}
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Unpickler to which every class and function is unknown, but for the set types."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module in ('builtins', '__builtin__') and name in ('set', 'frozenset'):
+            return {'set': set, 'frozenset': frozenset}[name]
+        raise pickle.UnpicklingError(f'it asks for {module}.{name}')
+
+    def persistent_load(self, pid: Any) -> Any:
+        raise pickle.UnpicklingError('it asks for an object kept elsewhere')
+
+
+def load_plain_pickle(path: str) -> Any:
+    """Read a pickle that holds nothing but containers, strings, numbers, booleans and None.
+
+    Args:
+        path: The file, local or of any MMEngine file backend.
+
+    Returns:
+        What was pickled.
+
+    Raises:
+        FileNotFoundError: No such file.
+        ValueError: The pickle is damaged, cut short, or refers to any class or function.
+    """
+    content = get(path)
+    problem: Exception | None = None
+    # Files written by Python 2 hold byte strings: UTF-8 where that reads, else Latin-1.
+    for encoding in ('utf-8', 'latin-1'):
+        try:
+            return _PlainUnpickler(io.BytesIO(content), encoding=encoding).load()
+        except UnicodeDecodeError as error:
+            problem = error
+        except Exception as error:  # a damaged pickle fails in any opcode with any exception
+            raise ValueError(f'{path} is not a plain pickle of references: {error}') from error
+    raise ValueError(f'{path} is not a plain pickle of references: {problem}')
+
+
+def load_json(path: str) -> Any:
+    """Read a JSON file; a damaged one is a ValueError that names it.
+
+    Args:
+        path: The file, local or of any MMEngine file backend.
+
+    Returns:
+        The parsed content.
+    """
+    try:
+        return json.loads(get(path))
+    except ValueError as error:
+        raise ValueError(f'{path} is not valid JSON (cut short?): {error}') from error
+
+
+@dataclass(frozen=True)
+class Reference:
+    """One described object and its expressions.
+
+    Attributes:
+        ref_id: Number of the reference.
+        image: The image's entry in ``instances.json`` (id, file_name, height, width).
+        annotations: The annotations of the referent; one in RefCOCO, any number in gRefCOCO.
+        num_distractors: Other annotated objects of the referent's category in the image.
+        sent_ids: Number of each expression.
+        expressions: The texts.
+    """
+
+    ref_id: int
+    image: dict
+    annotations: tuple[dict, ...]
+    num_distractors: int
+    sent_ids: tuple[int, ...]
+    expressions: tuple[str, ...]
+
+
+def clean_segmentation(annotation: dict, source: str) -> list | dict:
+    """The segmentation of an annotation without degenerate polygons.
+
+    Args:
+        annotation: An entry of ``instances.json``: polygons, compressed RLE (``counts`` a string) or
+            uncompressed RLE (``counts`` a list).
+        source: File named in an error.
+
+    Returns:
+        Polygons of at least three points, or the RLE.
+
+    Raises:
+        ValueError: Nothing is left, so the mask would be empty.
+    """
+    segmentation = annotation.get('segmentation')
+    if isinstance(segmentation, dict):
+        counts = segmentation.get('counts')
+        covers = any(counts[1::2]) if isinstance(counts, list) else bool(counts)
+        if covers and segmentation.get('size'):
+            return segmentation
+    elif segmentation:
+        polygons = [points for points in segmentation if len(points) >= 6]
+        if polygons:
+            return polygons
+    raise ValueError(f'{source}: annotation {annotation.get("id")} has an empty segmentation')
+
+
+def _field(record: dict, key: str, what: str, source: str) -> Any:
+    if not isinstance(record, dict) or key not in record:
+        raise ValueError(f'{source}: {what} has no {key!r}')
+    return record[key]
+
+
+def _expressions(ref: dict, text_key: str, source: str) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    ref_id = ref['ref_id']
+    sentences = _field(ref, 'sentences', f'reference {ref_id}', source)
+    if not sentences:
+        raise ValueError(f'{source}: reference {ref_id} has no expression')
+    texts = []
+    for sentence in sentences:
+        text = _field(sentence, text_key, f'an expression of reference {ref_id}', source)
+        if not text.strip():
+            raise ValueError(
+                f'{source}: expression {sentence["sent_id"]} of reference {ref_id} is empty'
+            )
+        texts.append(text.strip())
+    return tuple(int(s['sent_id']) for s in sentences), tuple(texts)
+
+
+def load_references(
+    split_file: str, ann_file: str, split: str, text_key: str = 'sent'
+) -> list[Reference]:
+    """Join the references of one split with their images and annotations.
+
+    Args:
+        split_file: ``refs(unc).p``, ``refs(umd).p`` or ``refs(google).p``.
+        ann_file: ``instances.json`` beside it.
+        split: ``'train'``, ``'val'``, ``'testA'``, ``'testB'`` or ``'test'``.
+        text_key: ``'sent'`` (cleaned, lower case) or ``'raw'`` (as typed).
+
+    Returns:
+        The references in the order of the file.
+
+    Raises:
+        FileNotFoundError: A file is missing.
+        ValueError: A file is damaged, the split is unknown, a reference lacks its image or annotation,
+            an expression is empty, or a segmentation is.
+    """
+    refs = load_plain_pickle(split_file)
+    if not isinstance(refs, list) or not all(isinstance(ref, dict) for ref in refs):
+        raise ValueError(f'{split_file} does not hold a list of references')
+    instances = load_json(ann_file)
+    if not isinstance(instances, dict):
+        raise ValueError(f'{ann_file} does not hold images and annotations')
+    images = {i['id']: i for i in _field(instances, 'images', 'the file', ann_file)}
+    annotations = {a['id']: a for a in _field(instances, 'annotations', 'the file', ann_file)}
+
+    of_category: dict[tuple[int, int], int] = {}
+    for annotation in annotations.values():
+        if not annotation.get('iscrowd'):
+            key = annotation['image_id'], annotation['category_id']
+            of_category[key] = of_category.get(key, 0) + 1
+
+    chosen = [ref for ref in refs if ref.get('split') == split]
+    if not chosen:
+        splits = ', '.join(sorted({str(ref.get('split')) for ref in refs}))
+        raise ValueError(f'{split_file} has no split {split!r}; it has: {splits}')
+    references = []
+    for ref in chosen:
+        ref_id = _field(ref, 'ref_id', 'a reference', split_file)
+        ann_id = _field(ref, 'ann_id', f'reference {ref_id}', split_file)
+        annotation = annotations.get(ann_id)
+        if annotation is None:
+            raise ValueError(
+                f'{split_file}: reference {ref_id} has annotation {ann_id}, which {ann_file} lacks'
+            )
+        image = images.get(ref.get('image_id'))
+        if image is None or annotation['image_id'] != image['id']:
+            raise ValueError(
+                f'{split_file}: reference {ref_id} has image {ref.get("image_id")}, annotation '
+                f'{ann_id} has image {annotation["image_id"]}; {ann_file} must hold that image'
+            )
+        annotation = dict(annotation, segmentation=clean_segmentation(annotation, ann_file))
+        same = of_category.get((image['id'], annotation['category_id']), 0)
+        sent_ids, texts = _expressions(ref, text_key, split_file)
+        references.append(
+            Reference(
+                ref_id=int(ref_id),
+                image=image,
+                annotations=(annotation,),
+                num_distractors=same - (0 if annotation.get('iscrowd') else 1),
+                sent_ids=sent_ids,
+                expressions=texts,
+            )
+        )
+    return references

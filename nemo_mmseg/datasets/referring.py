@@ -1,0 +1,245 @@
+"""Data sets of referring segmentation: one image and a list of expressions an item."""
+
+from __future__ import annotations
+
+import hashlib
+import os.path as osp
+import re
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from mmengine.dataset import BaseDataset
+from mmengine.fileio import exists, list_dir_or_file
+from mmengine.logging import print_log
+from mmseg.registry import DATASETS
+
+from .pool import ImagePool
+from .refer import PUBLISHED_SPLITS, Reference, load_references
+from .sample_index import SampleIndex, seeded_global_state
+
+GROUPINGS = ('reference', 'expression', 'image')
+# Entries of an item that hold one value an expression.
+PER_EXPRESSION = ('expressions', 'sent_ids', 'ref_ids', 'targets', 'num_distractors')
+
+
+def _grouped(references: Sequence[Reference], group_by: str) -> list[list[tuple[Reference, range]]]:
+    """Which expressions (by position in their reference) share an item."""
+    if group_by == 'expression':
+        return [[(r, range(i, i + 1))] for r in references for i in range(len(r.expressions))]
+    whole = [(r, range(len(r.expressions))) for r in references]
+    if group_by == 'reference':
+        return [[entry] for entry in whole]
+    by_image: dict[int, list] = {}
+    for reference, positions in whole:
+        by_image.setdefault(reference.image['id'], []).append((reference, positions))
+    return list(by_image.values())
+
+
+class BaseReferringDataset(BaseDataset, ABC):
+    """Base of the referring data sets: grouping, the sample's random state, the image pool.
+
+    A sub-class gives :meth:`load_reference_list`. Indices of our samplers carry the pass over the data; each
+    sample then gets its own generator (``results['rng']``), the pass (``results['visit']``) and the images of
+    the split (``results['pool']``).
+
+    Args:
+        group_by: What one item is: ``'reference'`` (training: one visit an object), ``'expression'``, or
+            ``'image'`` (evaluation: an image is read and encoded once for all its expressions).
+        check_images: Whether one directory listing looks for every image when the data set is built.
+        **kwargs: Of MMEngine's ``BaseDataset``: ``ann_file``, ``data_root``, ``data_prefix``, ``pipeline``,
+            ``test_mode``, ``indices``, ``serialize_data``, ``lazy_init``, ``metainfo``.
+
+    Raises:
+        ValueError: ``group_by`` is unknown, or the files are wrong (see :mod:`nemo_mmseg.datasets.refer`).
+        FileNotFoundError: A file or an image is missing.
+    """
+
+    METAINFO = dict(classes=('background', 'referent'), palette=[[0, 0, 0], [220, 20, 60]])
+
+    def __init__(self, group_by: str = 'reference', check_images: bool = True, **kwargs: Any) -> None:
+        if group_by not in GROUPINGS:
+            raise ValueError(f'group_by must be one of {GROUPINGS}, not {group_by!r}')
+        self.group_by = group_by
+        self.check_images = check_images
+        self._warned_of_plain_index = False
+        super().__init__(**kwargs)
+
+    @abstractmethod
+    def load_reference_list(self) -> list[Reference]:
+        """The references of the split, read from the data set's files."""
+
+    def load_data_list(self) -> list[dict]:
+        """One item per reference, expression or image (called by MMEngine)."""
+        references = self.load_reference_list()
+        if self.check_images:
+            self._look_for_images(references)
+        return [self._item(group) for group in _grouped(references, self.group_by)]
+
+    def _look_for_images(self, references: Sequence[Reference]) -> None:
+        folder = self.data_prefix['img_path']
+        present = set(list_dir_or_file(folder, list_dir=False)) if exists(folder) else set()
+        missing = sorted({r.image['file_name'] for r in references} - present)
+        if missing:
+            raise FileNotFoundError(
+                f'{len(missing)} images of the split are not in {folder}, the first: {missing[0]}'
+            )
+
+    def _item(self, group: list[tuple[Reference, range]]) -> dict:
+        image = group[0][0].image
+        item: dict[str, Any] = dict(
+            img_path=osp.join(self.data_prefix['img_path'], image['file_name']),
+            img_id=int(image['id']),
+            height=int(image['height']),
+            width=int(image['width']),
+            instances=[],
+            **{key: [] for key in PER_EXPRESSION},
+        )
+        for reference, positions in group:
+            first = len(item['instances'])
+            for annotation in reference.annotations:
+                item['instances'].append(
+                    dict(
+                        ann_id=int(annotation['id']),
+                        bbox=annotation.get('bbox'),
+                        segmentation=annotation['segmentation'],
+                        area=float(annotation.get('area', 0)),
+                        category_id=int(annotation['category_id']),
+                    )
+                )
+            target = list(range(first, len(item['instances'])))
+            for position in positions:
+                item['expressions'].append(reference.expressions[position])
+                item['sent_ids'].append(reference.sent_ids[position])
+                item['ref_ids'].append(reference.ref_id)
+                item['targets'].append(target)
+                item['num_distractors'].append(reference.num_distractors)
+        return item
+
+    def filter_data(self) -> list[dict]:
+        """Keep every item; the last moment at which the unserialised items are at hand (called by MMEngine)."""
+        items = self.data_list
+        if self._indices is not None:
+            items = self._get_unserialized_subset(self._indices)
+        names = {item['img_id']: osp.basename(item['img_path']) for item in items}
+        texts = sorted(
+            (sent_id, names[item['img_id']], text)
+            for item in items
+            for sent_id, text in zip(item['sent_ids'], item['expressions'])
+        )
+        digest = hashlib.sha256(repr((sorted(names.items()), texts)).encode())
+        ids = sorted(names)
+        self._pool = ImagePool(
+            self.data_prefix['img_path'], ids, [names[i] for i in ids], digest.hexdigest()
+        )
+        return self.data_list
+
+    @property
+    def pool(self) -> ImagePool:
+        """The images of the split."""
+        self.full_init()
+        return self._pool
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of the image names, sentence ids and expressions of the split."""
+        return self.pool.fingerprint
+
+    def expressions(self) -> tuple[np.ndarray, list[str], np.ndarray]:
+        """All expressions of the split, by rising sentence id.
+
+        Returns:
+            Sentence ids (E,) int64, the E texts, and the row (E,) int64 of each one's image in :attr:`pool`.
+        """
+        rows = []
+        for index in range(len(self)):
+            item = self.get_data_info(index)
+            row = self.pool.row_of(item['img_id'])
+            rows += [(s, text, row) for s, text in zip(item['sent_ids'], item['expressions'])]
+        rows.sort()
+        return (
+            np.array([r[0] for r in rows], dtype=np.int64),
+            [r[1] for r in rows],
+            np.array([r[2] for r in rows], dtype=np.int64),
+        )
+
+    def prepare_data(self, idx: int) -> Any:
+        """Run the pipeline on one item under the item's own random state.
+
+        Args:
+            idx: A :class:`SampleIndex`, or a plain index, which counts as the first pass with seed 0.
+
+        Returns:
+            What the pipeline returns.
+        """
+        if not isinstance(idx, SampleIndex):
+            self._warn_of_plain_index()
+            idx = SampleIndex(idx)
+        rng = idx.generator()
+        results = self.get_data_info(int(idx))
+        results.update(
+            rng=rng, visit=idx.visit, pool=self._pool, seg_fields=[], reduce_zero_label=False
+        )
+        with seeded_global_state(int(rng.integers(2**32))):
+            return self.pipeline(results)
+
+    def _warn_of_plain_index(self) -> None:
+        if not self.test_mode and not self._warned_of_plain_index:
+            self._warned_of_plain_index = True
+            print_log(
+                'An index came without its pass over the data, so every pass repeats the same samples. Use '
+                'ReferringSampler (epochs) or InfiniteReferringSampler (iterations) for training.',
+                'current',
+                level=30,
+            )
+
+
+@DATASETS.register_module()
+class RefCOCODataset(BaseReferringDataset):
+    """RefCOCO, RefCOCO+ and RefCOCOg, and any data set laid out like them.
+
+    Args:
+        data_root: Folder that the other paths are relative to.
+        ann_file: ``instances.json``, e.g. ``'refcoco/instances.json'``.
+        split_file: References, e.g. ``'refcoco/refs(unc).p'``.
+        split: ``'train'``, ``'val'``, ``'testA'``, ``'testB'`` or ``'test'``.
+        data_prefix: ``dict(img_path=...)``, the folder of the images (COCO's ``train2014``).
+        text_key: ``'sent'`` (cleaned, lower case; CRIS) or ``'raw'`` (as typed; LAVT). Defaults to ``'sent'``.
+        **kwargs: See :class:`BaseReferringDataset`.
+    """
+
+    def __init__(
+        self,
+        data_root: str,
+        ann_file: str,
+        split_file: str,
+        split: str,
+        data_prefix: dict,
+        text_key: str = 'sent',
+        **kwargs: Any,
+    ) -> None:
+        self.split = split
+        self.split_file = split_file if osp.isabs(split_file) else osp.join(data_root, split_file)
+        self.text_key = text_key
+        super().__init__(
+            data_root=data_root, ann_file=ann_file, data_prefix=dict(data_prefix), **kwargs
+        )
+        name = osp.basename(osp.dirname(self.split_file))
+        self._metainfo.setdefault('dataset_name', name)
+
+    def load_reference_list(self) -> list[Reference]:
+        """Read the split, and warn where a published data set has other counts than published."""
+        references = load_references(self.split_file, self.ann_file, self.split, self.text_key)
+        folder, file = osp.split(self.split_file)
+        maker = re.fullmatch(r'refs\((.*)\)\.p', file)
+        published = PUBLISHED_SPLITS.get((osp.basename(folder), maker[1] if maker else ''), {})
+        expected = published.get(self.split)
+        if expected is not None and expected != len(references):
+            warnings.warn(
+                f'{self.split_file}, split {self.split}: {len(references)} references, '
+                f'but {expected} were published',
+                stacklevel=2,
+            )
+        return references

@@ -1,0 +1,111 @@
+"""Fits an image into a fixed size without changing its aspect."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from mmcv.transforms import BaseTransform
+from mmseg.registry import TRANSFORMS
+
+INTERPOLATIONS = dict(
+    nearest=cv2.INTER_NEAREST,
+    bilinear=cv2.INTER_LINEAR,
+    bicubic=cv2.INTER_CUBIC,
+    area=cv2.INTER_AREA,
+)
+# CLIP's mean colour, in the order of mmcv's images (blue, green, red), 0 to 255.
+CLIP_MEAN_BGR = (104.0938, 116.7467, 122.7709)
+
+
+def letterbox_matrix(height: int, width: int, size: tuple[int, int]) -> np.ndarray:
+    """The affine map from an image into a centred letterbox.
+
+    Args:
+        height: Of the image, in pixels.
+        width: Of the image, in pixels.
+        size: Height and width of the letterbox, in pixels.
+
+    Returns:
+        Matrix (2, 3) float64 that takes (x, y, 1) of the image to (x, y) of the letterbox.
+    """
+    scale = min(size[0] / height, size[1] / width)
+    left = (size[1] - scale * width) / 2
+    top = (size[0] - scale * height) / 2
+    return np.array([[scale, 0, left], [0, scale, top]])
+
+
+@TRANSFORMS.register_module()
+class Letterbox(BaseTransform):
+    """Scale image and mask to fit ``size``, centred, the rest filled with one colour, in one affine warp.
+
+    This is how CRIS prepares its images (its ``word_len`` sequence beside it); NeMo's release stretches instead,
+    for which mmcv's ``Resize(keep_ratio=False)`` serves.
+
+    Required Keys:
+
+    - img
+    - gt_seg_map (optional, when listed in seg_fields)
+
+    Modified Keys:
+
+    - img, gt_seg_map, img_shape
+
+    Added Keys:
+
+    - warp_matrix ((2, 3) nested lists of float: original x, y to letterboxed x, y), scale_factor, keep_ratio
+
+    Args:
+        size: Height and width of the result, in pixels.
+        pad_val: Colour of the border in the channel order of the image, 0 to 255. Defaults to CLIP's mean.
+        interpolation: For the image: ``'nearest'``, ``'bilinear'``, ``'bicubic'`` or ``'area'``. Defaults to
+            ``'bicubic'``. The mask is interpolated linearly and cut at one half.
+
+    Raises:
+        ValueError: The size or the interpolation is unknown.
+    """
+
+    def __init__(
+        self,
+        size: Sequence[int],
+        pad_val: Sequence[float] = CLIP_MEAN_BGR,
+        interpolation: str = 'bicubic',
+    ) -> None:
+        if len(size) != 2 or min(size) < 1:
+            raise ValueError(f'Letterbox needs size=(height, width), not {size}')
+        if interpolation not in INTERPOLATIONS:
+            raise ValueError(f'interpolation {interpolation!r} is none of {list(INTERPOLATIONS)}')
+        self.size = int(size[0]), int(size[1])
+        self.pad_val = tuple(float(v) for v in pad_val)
+        self.interpolation = interpolation
+
+    def transform(self, results: dict) -> dict:
+        """Warp image and mask."""
+        height, width = results['img'].shape[:2]
+        matrix = letterbox_matrix(height, width, self.size)
+        results['img'] = cv2.warpAffine(
+            results['img'],
+            matrix,
+            self.size[::-1],
+            flags=INTERPOLATIONS[self.interpolation],
+            borderValue=self.pad_val,
+        )
+        for key in results.get('seg_fields', []):
+            results[key] = self._warp_mask(results[key], matrix)
+        results['img_shape'] = self.size
+        results['warp_matrix'] = matrix.tolist()
+        results['scale_factor'] = (matrix[0, 0], matrix[1, 1])
+        results['keep_ratio'] = True
+        return results
+
+    def _warp_mask(self, mask: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+        layers = np.atleast_3d(mask).transpose(2, 0, 1) * np.uint8(255)
+        warped = [cv2.warpAffine(layer, matrix, self.size[::-1]) >= 128 for layer in layers]
+        return np.stack(warped, axis=-1).astype(np.uint8).reshape(*self.size, *mask.shape[2:])
+
+    def __repr__(self) -> str:
+        return (
+            f'{type(self).__name__}(size={self.size}, pad_val={self.pad_val}, '
+            f'interpolation={self.interpolation!r})'
+        )

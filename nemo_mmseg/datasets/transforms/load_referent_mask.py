@@ -1,0 +1,96 @@
+"""Turns the annotations of the referents into masks."""
+
+from __future__ import annotations
+
+import numpy as np
+from mmcv.transforms import BaseTransform
+from mmseg.registry import TRANSFORMS
+from pycocotools import mask as coco_mask
+
+
+def decode_segmentation(segmentation: list | dict, height: int, width: int) -> np.ndarray:
+    """Decode polygons, compressed RLE or uncompressed RLE.
+
+    Args:
+        segmentation: As in COCO's ``instances.json``.
+        height: Of the image, in pixels.
+        width: Of the image, in pixels.
+
+    Returns:
+        Mask (height, width) uint8, 1 on the object.
+
+    Raises:
+        ValueError: An RLE is damaged or was made for another size.
+    """
+    if isinstance(segmentation, dict):
+        if list(segmentation['size']) != [height, width]:
+            raise ValueError(
+                f'RLE of size {segmentation["size"]} in an image of {[height, width]} (height, width)'
+            )
+        counts = segmentation['counts']
+        if isinstance(counts, list):
+            if sum(counts) != height * width:
+                raise ValueError(f'RLE counts {sum(counts)} pixels, the image {height * width}')
+            segmentation = coco_mask.frPyObjects(segmentation, height, width)
+        return coco_mask.decode(segmentation)
+    return coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width)))
+
+
+def referent_masks(results: dict) -> np.ndarray:
+    """Masks of the targets of each expression, at the size of the original image.
+
+    Args:
+        results: With ``instances``, ``targets``, ``height``, ``width``.
+
+    Returns:
+        Masks (N, height, width) uint8; the union where an expression has several targets, all 0 where
+        it has none.
+
+    Raises:
+        ValueError: The mask of an annotation cannot be decoded or is empty.
+    """
+    height, width = results['height'], results['width']
+    masks = np.zeros((len(results['targets']), height, width), np.uint8)
+    decoded: dict[int, np.ndarray] = {}
+    for mask, targets in zip(masks, results['targets']):
+        for target in targets:
+            if target not in decoded:
+                instance = results['instances'][target]
+                where = f'annotation {instance["ann_id"]} of {results["img_path"]}'
+                try:
+                    decoded[target] = decode_segmentation(instance['segmentation'], height, width)
+                except Exception as error:  # pycocotools raises plain exceptions and TypeErrors
+                    raise ValueError(f'cannot decode {where}: {error}') from error
+                if not decoded[target].any():
+                    raise ValueError(f'the mask of {where} is empty')
+            np.maximum(mask, decoded[target], out=mask)
+    return masks
+
+
+@TRANSFORMS.register_module()
+class LoadReferentMask(BaseTransform):
+    """Load the mask of each expression's targets.
+
+    Placed before a resize, the mask is resized with the image (training); placed after it, the mask stays at the
+    original size, where predictions are compared with it (evaluation).
+
+    Required Keys:
+
+    - instances, targets, height, width, img_path
+
+    Added Keys:
+
+    - gt_seg_map (uint8, 1 on the referent): (H, W) for one expression, else (H, W, N), the layout that mmcv's
+      transforms resize and flip
+    - its name in seg_fields
+    """
+
+    def transform(self, results: dict) -> dict:
+        """Decode the masks."""
+        masks = referent_masks(results)
+        results['gt_seg_map'] = masks[0] if len(masks) == 1 else masks.transpose(1, 2, 0)
+        results.setdefault('seg_fields', []).append('gt_seg_map')
+        return results
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}()'

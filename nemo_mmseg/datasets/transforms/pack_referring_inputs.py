@@ -1,0 +1,68 @@
+"""Packs a sample for MMSegmentation's data preprocessor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from mmcv.transforms import BaseTransform
+from mmengine.structures import PixelData
+from mmseg.registry import TRANSFORMS
+from mmseg.structures import SegDataSample
+
+META_KEYS = (
+    'img_path',
+    'ori_shape',
+    'img_shape',
+    'pad_shape',
+    'scale_factor',
+    'flip',
+    'flip_direction',
+    'warp_matrix',
+    'expressions',
+    'sent_ids',
+    'ref_ids',
+    'num_distractors',
+    'mosaic',
+)
+
+
+@TRANSFORMS.register_module()
+class PackReferringInputs(BaseTransform):
+    """Pack image, masks and expressions.
+
+    Required Keys:
+
+    - img, expressions
+    - gt_seg_map (optional), and whatever ``meta_keys`` names
+
+    Returned Keys:
+
+    - inputs: tensor (3, H, W) uint8
+    - data_samples: ``SegDataSample`` with ``gt_sem_seg.data`` (N, H, W) uint8 (1 on the referent), the
+      ``meta_keys`` that are present, and ``image_id``
+
+    Args:
+        meta_keys: Entries of the sample that travel as metainfo.
+    """
+
+    def __init__(self, meta_keys: Sequence[str] = META_KEYS) -> None:
+        self.meta_keys = tuple(meta_keys)
+
+    def transform(self, results: dict) -> dict:
+        """Pack the sample."""
+        image = np.ascontiguousarray(results['img'].transpose(2, 0, 1))
+        sample = SegDataSample()
+        if 'gt_seg_map' in results:
+            masks = results['gt_seg_map']
+            masks = masks[None] if masks.ndim == 2 else masks.transpose(2, 0, 1)
+            sample.gt_sem_seg = PixelData(data=torch.from_numpy(np.ascontiguousarray(masks)))
+        meta = {key: results[key] for key in self.meta_keys if key in results}
+        if 'img_id' in results:
+            meta['image_id'] = results['img_id']
+        sample.set_metainfo(meta)
+        return dict(inputs=torch.from_numpy(image), data_samples=sample)
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}(meta_keys={self.meta_keys})'
