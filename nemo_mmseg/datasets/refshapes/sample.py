@@ -1,0 +1,77 @@
+"""One RefShapes sample: a scene with its references, a function of (seed, flavour, split, index)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .expressions import expressions_for
+from .scene import Scene, sample_scene
+from .vocabulary import FLAVOURS, SPLITS
+
+# How often a distractor looks exactly as another object: only places tell those apart.
+_EXACT = {'refshapes': 0.3, 'refshapes+': 0.0, 'refshapesg': 0.2}
+
+
+@dataclass
+class Sample:
+    """A scene and what is said about it.
+
+    Attributes:
+        scene: The scene, painted.
+        references: Pairs (index of the target, three pairs of expression and meaning).
+    """
+
+    scene: Scene
+    references: list[tuple[int, list[tuple[str, dict]]]]
+
+
+def _wanted(split: str, rng: np.random.Generator) -> int:
+    """How many references an image gets, if as many objects can be told apart in words."""
+    return int(rng.choice([1, 2, 3, 4], p=[0.1, 0.4, 0.35, 0.15])) if split != 'testB' else 3
+
+
+def make_sample(
+    seed: int,
+    flavour: str,
+    split: str,
+    index: int,
+    canvas: tuple[int, int] | None = None,
+    count: int = 3,
+) -> Sample:
+    """Make a sample; the same arguments give the same sample, whatever else was made before.
+
+    Args:
+        seed: Seed of the data set.
+        flavour: One of ``vocabulary.FLAVOURS``.
+        split: One of ``vocabulary.SPLITS``.
+        index: Number of the image in the split.
+        canvas: Size (width, height) in pixels; by default varied.
+        count: Expressions of each reference.
+
+    Returns:
+        The sample, with at least one reference.
+    """
+    key = [seed, FLAVOURS.index(flavour), SPLITS.index(split), index]
+    rng = np.random.default_rng(np.random.SeedSequence(key))
+    while True:
+        scene = sample_scene(split, _EXACT[flavour], rng, canvas)
+        names = [o.category for o in scene.objects]
+        rivals = np.array([names.count(n) - 1 for n in names])
+        if split == 'testB':
+            candidates = np.flatnonzero(rivals >= 3)
+        else:
+            candidates = np.arange(len(names))
+        weights = np.where(rivals[candidates] > 0, 1.0, 0.25)
+        order = rng.choice(
+            candidates, len(candidates), replace=False, p=weights / weights.sum()
+        ).tolist()
+        wanted = _wanted(split, rng)
+        references = []
+        for i in order:
+            said = expressions_for(scene, i, flavour, rng, count)
+            if len(said) == count:
+                references.append((i, said))
+            if len(references) == wanted:
+                break
+        if references:
+            return Sample(scene, references)

@@ -1,0 +1,107 @@
+"""What RefShapes' objects can look like and the words for it.
+
+Everything that an expression can say is listed here once: the generator of scenes draws from these
+tables, the generator of expressions puts their words together. (The evaluator of expressions,
+``truth.py``, has tables of its own on purpose: it is the independent half of a proof.)
+"""
+
+FLAVOURS = ('refshapes', 'refshapes+', 'refshapesg')
+SPLITS = ('train', 'val', 'testA', 'testB')
+DEFAULT_SIZES = {'train': 2000, 'val': 300, 'testA': 300, 'testB': 300}
+
+# Category -> the nouns people use for it, the usual one first.
+CATEGORIES = {
+    'circle': ('circle', 'disc'),
+    'square': ('square',),
+    'triangle': ('triangle',),
+    'star': ('star',),
+    'ring': ('ring', 'donut'),
+    'cross': ('cross', 'plus'),
+    'heart': ('heart',),
+    'diamond': ('diamond',),
+    'crescent': ('crescent', 'moon'),
+    'arrow': ('arrow',),
+    'drop': ('drop', 'teardrop'),
+    'flower': ('flower',),
+    'bolt': ('bolt', 'lightning'),
+    'frame': ('frame',),
+    'semicircle': ('semicircle',),
+    'hexagon': ('hexagon',),
+}
+CATEGORY_IDS = {name: i + 1 for i, name in enumerate(CATEGORIES)}
+HYPERNYMS = ('object', 'shape', 'thing')
+PLURALS = {'cross': 'crosses', 'plus': 'pluses', 'lightning': 'lightnings'}
+
+# Colour -> RGB. Far apart from each other; backgrounds are kept muted.
+COLOURS = {
+    'red': (215, 25, 30),
+    'orange': (250, 135, 10),
+    'yellow': (250, 225, 40),
+    'green': (25, 140, 55),
+    'cyan': (60, 210, 220),
+    'blue': (35, 65, 210),
+    'purple': (125, 35, 160),
+    'pink': (255, 150, 200),
+    'white': (245, 245, 245),
+    'black': (20, 20, 20),
+}
+COLOUR_WORDS = {'purple': ('purple', 'violet'), 'cyan': ('cyan', 'turquoise')}
+# Pairs that are hard to tell apart side by side at a few pixels: never used on one object.
+POOR_PAIRS = frozenset(
+    frozenset(p)
+    for p in (
+        ('red', 'orange'),
+        ('orange', 'yellow'),
+        ('yellow', 'white'),
+        ('pink', 'white'),
+        ('cyan', 'white'),
+        ('purple', 'blue'),
+        ('purple', 'black'),
+        ('blue', 'black'),
+        ('red', 'purple'),
+    )
+)
+
+# Texture -> how often it is drawn. In the symmetric ones the two colours play the same part.
+TEXTURES = {
+    'plain': 0.25,
+    'striped': 0.16,
+    'dotted': 0.15,
+    'checkered': 0.14,
+    'half': 0.15,
+    'outlined': 0.15,
+}
+SYMMETRIC = frozenset(('striped', 'checkered', 'half'))
+
+# Size class -> area as a share of the image, measured as in draw.scale_of. The classes lie apart.
+SIZES = {'small': (0.0145, 0.019), 'large': (0.036, 0.052)}
+SIZE_WORDS = {'small': ('small', 'small', 'little'), 'large': ('large', 'big')}
+
+# (width, height) of the images.
+CANVASES = ((320, 240), (320, 320), (352, 288), (400, 300), (320, 240), (384, 256))
+
+
+def second_colours(first: str) -> list[str]:
+    """The colours that go with ``first`` on one object.
+
+    Args:
+        first: A key of ``COLOURS``.
+
+    Returns:
+        Names of colours, in the table's order.
+    """
+    return [c for c in COLOURS if c != first and frozenset((c, first)) not in POOR_PAIRS]
+
+
+def count_appearances() -> int:
+    """How many appearances (category, colours, texture, size) can be told apart.
+
+    Returns:
+        The number; for symmetric textures an unordered pair of colours counts once.
+    """
+    ordered = sum(len(second_colours(c)) for c in COLOURS)
+    looks = sum(
+        len(COLOURS) if t == 'plain' else ordered // 2 if t in SYMMETRIC else ordered
+        for t in TEXTURES
+    )
+    return len(CATEGORIES) * looks * len(SIZES)
