@@ -95,7 +95,7 @@ class Letterbox(BaseTransform):
             results[key] = self._warp_mask(results[key], matrix)
         results['img_shape'] = self.size
         results['warp_matrix'] = matrix.tolist()
-        results['scale_factor'] = (matrix[0, 0], matrix[1, 1])
+        results['scale_factor'] = (float(matrix[0, 0]), float(matrix[1, 1]))
         results['keep_ratio'] = True
         return results
 

@@ -1,0 +1,6 @@
+_base_ = [
+    '../_base_/models/cris_r50.py',
+    '../_base_/datasets/refcoco.py',
+    '../_base_/schedules/cris_50e.py',
+    '../_base_/default_runtime.py',
+]
