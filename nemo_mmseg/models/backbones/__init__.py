@@ -1,0 +1,5 @@
+"""Backbones."""
+
+from .open_clip_resnet import DenseAttentionPool, OpenCLIPResNet
+
+__all__ = ['DenseAttentionPool', 'OpenCLIPResNet']

@@ -1,0 +1,5 @@
+"""Decode heads."""
+
+from .cris_head import CRISHead
+
+__all__ = ['CRISHead']

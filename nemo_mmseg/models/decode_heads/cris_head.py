@@ -1,0 +1,113 @@
+"""CRIS's head: cross-modal decoder, projector and text-to-pixel loss."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
+from torch import Tensor
+
+from ..text_features import TextFeatures
+from .cris_decoder import CRISDecoder
+from .cris_projector import CRISProjector
+
+
+def targets_like(logits: Tensor, data_samples: list[SegDataSample]) -> Tensor:
+    """Ground truth of all expressions at the size of the logits, (E, h, w) long, 255 = ignore."""
+    masks = torch.cat([sample.gt_sem_seg.data for sample in data_samples]).to(logits.device)
+    if len(masks) != len(logits):
+        raise ValueError(f'{len(logits)} expressions, but ground truth for {len(masks)}')
+    if masks.shape[-2:] != logits.shape[-2:]:
+        masks = F.interpolate(masks[:, None].float(), logits.shape[-2:], mode='nearest')[:, 0]
+    return masks.long()
+
+
+@MODELS.register_module()
+class CRISHead(BaseModule):
+    """Pixels attend to each other and to the words, then are compared with the sentence.
+
+    Wang et al., *CRIS: CLIP-driven referring image segmentation*, 2022. The paper's "text-to-pixel
+    contrastive loss" is, in its code, a binary cross entropy of these comparisons.
+
+    Args:
+        in_channels: Channels of the map that comes in; a multiple of four.
+        word_channels: Size of a word feature.
+        sentence_channels: Size of the sentence feature.
+        num_layers: Decoder layers.
+        num_heads: Attention heads of a decoder layer.
+        feedforward_channels: Hidden size of a decoder layer.
+        dropout: Dropout of the decoder.
+        proj_channels: Channels in which pixels and sentence are compared; None takes half of
+            ``in_channels``.
+        loss_decode: A loss of MMSegmentation's for logits (E, 1, h, w) and labels (E, h, w).
+        meter_threshold: Foreground probability from which the training IoU counts a pixel.
+        init_cfg: As in MMEngine.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 512,
+        word_channels: int = 512,
+        sentence_channels: int = 1024,
+        num_layers: int = 3,
+        num_heads: int = 8,
+        feedforward_channels: int = 2048,
+        dropout: float = 0.1,
+        proj_channels: int | None = None,
+        loss_decode: dict | None = None,
+        meter_threshold: float = 0.35,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(init_cfg=init_cfg)
+        self.decoder = CRISDecoder(
+            in_channels, word_channels, num_layers, num_heads, feedforward_channels, dropout
+        )
+        self.projector = CRISProjector(
+            in_channels, sentence_channels, proj_channels or in_channels // 2
+        )
+        if loss_decode is None:
+            loss_decode = dict(type='CrossEntropyLoss', use_sigmoid=True, avg_non_ignore=True)
+        self.loss_decode = MODELS.build(loss_decode)
+        self.meter_threshold = meter_threshold
+
+    def forward(self, feats: Tensor, text: TextFeatures) -> Tensor:
+        """Logits of E expressions.
+
+        Args:
+            feats: Maps (B, in_channels, h, w), or (E, ...) with ``text.image_index`` 0 to E - 1.
+            text: The expressions, with a sentence feature.
+
+        Returns:
+            Logits (E, 1, 4 * h, 4 * w).
+        """
+        x = self.decoder(text.rows(feats), text.words, text.mask)
+        return self.projector(x, text.sentence)
+
+    def predict(self, feats: Tensor, text: TextFeatures) -> Tensor:
+        """Logits (E, 1, 4 * h, 4 * w); see :meth:`forward`."""
+        return self.forward(feats, text)
+
+    def loss(
+        self, feats: Tensor, text: TextFeatures, data_samples: list[SegDataSample]
+    ) -> dict[str, Tensor]:
+        """Loss against the ground truth, which is brought to the size of the logits (nearest).
+
+        Returns:
+            The loss, and ``train_iou``: mean IoU in per cent over the expressions of the batch, at
+            the size of the logits.
+        """
+        logits = self.forward(feats, text).float()
+        target = targets_like(logits, data_samples)
+        with torch.no_grad():
+            # logit(p) > logit(t) spares the sigmoid; -log(1 / t - 1) is the logit of t.
+            found = logits[:, 0] >= -torch.tensor(1 / self.meter_threshold - 1).log()
+            known, wanted = target != 255, target == 1
+            inter = (found & wanted).flatten(1).sum(1)
+            union = ((found | wanted) & known).flatten(1).sum(1)
+            iou = 100 * (inter / union.clamp(min=1)).mean()
+        return {
+            self.loss_decode.loss_name: self.loss_decode(logits, target, ignore_index=255),
+            'train_iou': iou,
+        }

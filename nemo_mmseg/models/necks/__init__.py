@@ -1,0 +1,5 @@
+"""Necks."""
+
+from .cris_neck import CRISNeck
+
+__all__ = ['CRISNeck']

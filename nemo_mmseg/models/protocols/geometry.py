@@ -1,0 +1,116 @@
+"""From the network's input back to the image, and what protocols share."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from mmengine.structures import PixelData
+from mmseg.structures import SegDataSample
+from torch import Tensor
+
+
+def foreground_margin(logits: Tensor) -> Tensor:
+    """One logit per pixel, whose sigmoid is the probability of foreground.
+
+    Args:
+        logits: (N, 1, h, w), or (N, 2, h, w) with background first.
+
+    Returns:
+        (N, h, w); positive where the foreground wins, zero in a tie.
+    """
+    return logits[:, 0] if logits.shape[1] == 1 else logits[:, 1] - logits[:, 0]
+
+
+def stretch_matrix(source: tuple[int, int], target: tuple[int, int]) -> np.ndarray:
+    """(2, 3) matrix from pixels of an image to those of the same image resized.
+
+    Args:
+        source: Height and width of the image.
+        target: Height and width after the resize.
+    """
+    scale = np.divide(target, source)[::-1]
+    return np.array([[scale[0], 0, scale[0] / 2 - 0.5], [0, scale[1], scale[1] / 2 - 0.5]])
+
+
+def compose(outer: np.ndarray, inner: np.ndarray) -> np.ndarray:
+    """The (2, 3) matrix that applies ``inner``, then ``outer``."""
+    square = np.vstack([inner, [0, 0, 1]])
+    return outer @ square
+
+
+def image_to_input(meta: dict, input_shape: tuple[int, int]) -> np.ndarray:
+    """Where the pixels of the original image lie in the network's input.
+
+    Args:
+        meta: Metainfo of the sample. ``warp_matrix`` (2, 3) maps x and y of the original image to
+            the input before flip and padding; without it the image was resized to ``img_shape``.
+            ``flip``, ``flip_direction`` and the padding that MMSegmentation's preprocessor notes
+            are followed.
+        input_shape: Height and width of the input.
+
+    Returns:
+        (2, 3) float64 matrix in pixels, whole numbers being pixel centres.
+    """
+    left, right, top, bottom = meta.get('img_padding_size', meta.get('padding_size', [0] * 4))
+    height, width = input_shape[0] - top - bottom, input_shape[1] - left - right
+    if meta.get('warp_matrix') is not None:
+        matrix = np.asarray(meta['warp_matrix'], dtype=np.float64).reshape(2, 3)
+    else:
+        matrix = stretch_matrix(meta.get('ori_shape', (height, width))[:2], (height, width))
+    if meta.get('flip'):
+        direction = meta.get('flip_direction', 'horizontal')
+        if direction in ('horizontal', 'diagonal'):
+            matrix = compose(np.array([[-1.0, 0, width - 1], [0, 1, 0]]), matrix)
+        if direction in ('vertical', 'diagonal'):
+            matrix = compose(np.array([[1.0, 0, 0], [0, -1, height - 1]]), matrix)
+    return compose(np.array([[1.0, 0, left], [0, 1, top]]), matrix)
+
+
+def original_shape(meta: dict, input_shape: tuple[int, int]) -> tuple[int, int]:
+    """Height and width of the original image; those of the input if it is not noted."""
+    height, width = meta.get('ori_shape', input_shape)[:2]
+    return int(height), int(width)
+
+
+def sample_bilinear(maps: Tensor, matrix: np.ndarray, shape: tuple[int, int]) -> Tensor:
+    """Read maps at the places that a matrix gives for every pixel of a new image.
+
+    Args:
+        maps: (N, H, W).
+        matrix: (2, 3), from pixels of the new image to pixels of the maps.
+        shape: Height and width of the new image.
+
+    Returns:
+        (N, *shape), bilinear; outside of the maps their border goes on.
+    """
+    height, width = maps.shape[-2:]
+    if tuple(shape) == (height, width) and np.allclose(matrix, np.eye(2, 3), atol=1e-9):
+        return maps
+    matrix = torch.as_tensor(matrix, dtype=torch.float64)
+    x = torch.arange(shape[1], dtype=torch.float64)
+    y = torch.arange(shape[0], dtype=torch.float64)[:, None]
+    places = torch.stack([row[0] * x + row[1] * y + row[2] for row in matrix], dim=-1)
+    # grid_sample counts from -1 to 1 between the centres of the outermost pixels.
+    span = torch.tensor([max(width - 1, 1), max(height - 1, 1)], dtype=torch.float64)
+    grid = (2 * places / span - 1).to(maps)
+    sampled = F.grid_sample(
+        maps[None], grid[None], mode='bilinear', padding_mode='border', align_corners=True
+    )
+    return sampled[0]
+
+
+def store(sample: SegDataSample, probability: Tensor, mask: Tensor) -> None:
+    """Put a prediction into a data sample.
+
+    Args:
+        sample: The sample.
+        probability: Foreground probabilities (N, H, W).
+        mask: (N, H, W) bool.
+    """
+    sample.set_data(
+        {
+            'seg_logits': PixelData(data=probability),
+            'pred_sem_seg': PixelData(data=mask.to(torch.uint8)),
+        }
+    )

@@ -1,0 +1,5 @@
+"""Segmentors."""
+
+from .referring_segmentor import ReferringSegmentor
+
+__all__ = ['ReferringSegmentor']

@@ -1,0 +1,116 @@
+"""The text transformer of a CLIP model as the language side of a segmentation network."""
+
+from __future__ import annotations
+
+import torch
+from mmengine.model import BaseModule
+from mmseg.registry import MODELS
+from torch import Tensor, nn
+
+from nemo_mmseg.utils.clip import load_clip_tokenizer
+
+from ..text_features import TextFeatures
+from ..utils import build_text_tower, copy_weights
+
+
+@MODELS.register_module()
+class OpenCLIPTextEncoder(BaseModule):
+    """Word and sentence features from the text tower of any plain open_clip model.
+
+    Start, end and padding ids and the vocabulary come from the model's tokenizer. Expressions are
+    cut to ``context_length`` tokens, the last of which is then the end token. Padding is told by
+    its id, as CLIP-based networks publish it: with OpenAI's vocabulary the piece "!" inside a word
+    shares it. The transformer is causal and sees the padding; ``mask`` is for those who attend to
+    the words later.
+
+    Radford et al., *Learning transferable visual models from natural language supervision*, 2021.
+
+    Args:
+        model: open_clip's name of the architecture, e.g. ``'RN50-quickgelu'``.
+        pretrained: Tag or local file of the weights, loaded by ``init_weights``; None for random
+            ones.
+        context_length: Number of tokens per expression, at most the model's own; None takes that.
+        init_cfg: As in MMEngine.
+
+    Raises:
+        ValueError: Unknown model, or ``context_length`` out of range.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        pretrained: str | None = None,
+        context_length: int | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(init_cfg=init_cfg)
+        self.model = model
+        self.pretrained = pretrained
+        self.tower = build_text_tower(model, pretrained)
+        longest = self.tower.num_pos
+        self.context_length = longest if context_length is None else context_length
+        if not 3 <= self.context_length <= longest:
+            raise ValueError(
+                f'context_length must be 3 to {longest} for {model!r}, not {context_length}'
+            )
+        self.tokenizer = load_clip_tokenizer(model, context_length=self.context_length)
+        self.eot_token_id = int(self.tokenizer.eot_token_id)
+        # The id after the end of an empty sentence is the one that pads.
+        self.pad_token_id = int(self.tokenizer([''])[0, -1])
+        if self.tokenizer.vocab_size > self.tower.vocab_size:
+            raise ValueError(
+                f'the tokenizer of {model!r} has {self.tokenizer.vocab_size} tokens, '
+                f'its embedding only {self.tower.vocab_size}'
+            )
+
+    @property
+    def word_channels(self) -> int:
+        """Size of a word feature, Cw."""
+        return self.tower.width
+
+    def init_weights(self) -> None:
+        """Load the pretrained weights, if any."""
+        super().init_weights()
+        if self.pretrained is not None:
+            copy_weights(self.tower, 'text', self.model, self.pretrained)
+
+    def tokenize(self, texts: list[str]) -> tuple[Tensor, Tensor]:
+        """Turn E expressions into token ids.
+
+        Returns:
+            ``ids`` (E, T) long and ``mask`` (E, T) bool, True on tokens that are no padding; on the
+            CPU.
+        """
+        ids = self.tokenizer(list(texts))
+        return ids, ids != self.pad_token_id
+
+    def encode(self, ids: Tensor, mask: Tensor) -> TextFeatures:
+        """Run the transformer.
+
+        Args:
+            ids: Token ids (E, T), T at most ``context_length`` of the CLIP model.
+            mask: (E, T) bool, True on real tokens; handed on, not used.
+
+        Returns:
+            Features whose ``words`` are normalised and not projected (E, T, Cw) and whose
+            ``sentence`` is the projected feature of the end token (E, Cs).
+        """
+        tower = self.tower
+        device = tower.positional_embedding.device
+        ids, mask = ids.to(device), mask.to(device)
+        length = ids.shape[1]
+        x = tower.token_embedding(ids) + tower.positional_embedding[:length]
+        causal = None if tower.attn_mask is None else tower.attn_mask[:length, :length]
+        words = tower.ln_final(tower.transformer(x, attn_mask=causal))
+        end = (ids == self.eot_token_id).int().argmax(dim=-1)
+        sentence = words[torch.arange(len(ids), device=device), end]
+        if isinstance(tower.text_projection, nn.Linear):
+            sentence = tower.text_projection(sentence)
+        elif tower.text_projection is not None:
+            sentence = sentence @ tower.text_projection
+        index = torch.arange(len(ids), device=device)
+        return TextFeatures(words, mask, sentence, index, one_to_one=True)
+
+    def forward(self, texts: list[str]) -> TextFeatures:
+        """Tokenize and encode E expressions."""
+        return self.encode(*self.tokenize(texts))

@@ -1,0 +1,97 @@
+"""One tower of a CLIP model, made of open_clip's own classes.
+
+The towers are built with random weights and filled when MMEngine initialises the network, so that
+testing a trained checkpoint needs neither CLIP's file nor the tower that is not used.
+"""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from mmengine.logging import print_log
+
+from nemo_mmseg.utils.clip import clip_config, load_clip
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def build_visual_tower(model: str) -> nn.Module:
+    """The image tower of a CLIP model with a (modified) ResNet, with random weights.
+
+    Args:
+        model: open_clip's name of the architecture, e.g. ``'RN50-quickgelu'``.
+
+    Raises:
+        ValueError: The model is unknown, or its image tower is no ResNet.
+    """
+    from open_clip.model import CLIPVisionCfg, ModifiedResNet
+
+    config = clip_config(model)
+    vision = CLIPVisionCfg(**config['vision_cfg'])
+    if vision.timm_model_name or not isinstance(vision.layers, (list, tuple)):
+        raise ValueError(f'the image tower of CLIP model {model!r} is not a CLIP ResNet')
+    return ModifiedResNet(
+        layers=vision.layers,
+        output_dim=config['embed_dim'],
+        heads=vision.width * 32 // vision.head_width,
+        image_size=vision.image_size,
+        width=vision.width,
+    )
+
+
+def build_text_tower(model: str, pretrained: str | None = None) -> nn.Module:
+    """The text tower of a CLIP model, with random weights.
+
+    Args:
+        model: open_clip's name of the architecture.
+        pretrained: The weights it will get; OpenAI's were trained with QuickGELU.
+
+    Raises:
+        ValueError: The model is unknown, or its text tower is not open_clip's own transformer.
+    """
+    from open_clip.model import CLIPTextCfg, TextTransformer
+    from open_clip.transformer import QuickGELU
+
+    config = clip_config(model)
+    if config['text_cfg'].get('hf_model_name') or config['text_cfg'].get('embed_cls'):
+        raise ValueError(f'the text tower of CLIP model {model!r} is not a plain CLIP transformer')
+    settings = asdict(CLIPTextCfg(**config['text_cfg']))
+    accepted = inspect.signature(TextTransformer).parameters
+    settings = {name: value for name, value in settings.items() if name in accepted}
+    if config.get('quick_gelu') or pretrained == 'openai':
+        settings['act_layer'] = QuickGELU
+    return TextTransformer(output_dim=config['embed_dim'], **settings)
+
+
+def copy_weights(tower: nn.Module, kind: str, model: str, pretrained: str) -> None:
+    """Copy the weights of a pretrained CLIP into a tower.
+
+    Args:
+        tower: What :func:`build_visual_tower` or :func:`build_text_tower` returned. It may have
+            more parameters than CLIP's; those are named in the log and keep their values.
+        kind: ``'visual'`` or ``'text'``.
+        model: open_clip's name of the architecture.
+        pretrained: Tag or local file.
+
+    Raises:
+        FileNotFoundError: ``pretrained`` is neither a tag of the model nor a file.
+        RuntimeError: The weights do not fit the architecture.
+    """
+    clip = load_clip(model, pretrained)
+    if kind == 'visual':
+        source = clip.visual
+    else:
+        # open_clip keeps the text tower either as a module or, in its plain CLIP, spread on the
+        # model.
+        source = getattr(clip, 'text', clip)
+    ours, theirs = tower.state_dict(), source.state_dict()
+    added = [name for name in ours if name not in theirs]
+    tower.load_state_dict({**ours, **{k: v for k, v in theirs.items() if k in ours}})
+    print_log(
+        f'{kind} tower: {len(ours) - len(added)} tensors from {model} ({pretrained})'
+        + (f'; not in CLIP, left as initialised: {", ".join(added)}' if added else ''),
+        logger='current',
+    )
