@@ -86,7 +86,7 @@ class DumpReferringResults(BaseMetric):
             ious = iou_values(counts[:, 0], counts[:, 1], self.empty_union).tolist()
         ref_ids = sample.get('ref_ids')
         records = []
-        for index, (mask, iou) in enumerate(zip(masks, ious)):
+        for index, (mask, iou) in enumerate(zip(masks, ious, strict=True)):
             sent_id = int(sample['sent_ids'][index])
             self._check_name(sent_id, sample)
             file = f'masks/{sent_id}.png'

@@ -87,7 +87,7 @@ class ExpressionScores:
             if item.name == 'empty_union':
                 continue
             parts = [entry[item.name] for entry in entries]
-            for part, entry in zip(parts, entries):
+            for part, entry in zip(parts, entries, strict=True):
                 if len(part) != len(entry['union']):
                     raise ValueError(
                         f'{(entry["images"] or ["?"])[0]}: {len(part)} values of {item.name} for '

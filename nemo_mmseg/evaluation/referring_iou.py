@@ -96,7 +96,7 @@ class ReferringIoU(BaseMetric):
         # one transfer for the batch: every copy from a GPU waits for all work queued on it
         sizes = [len(count) for count in counts]
         flat = torch.cat(counts).cpu().numpy()
-        for sample, count in zip(data_samples, np.split(flat, np.cumsum(sizes)[:-1])):
+        for sample, count in zip(data_samples, np.split(flat, np.cumsum(sizes)[:-1]), strict=True):
             self.results.append(ExpressionScores.entry(sample, *count.T))
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:

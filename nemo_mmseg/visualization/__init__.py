@@ -1,1 +1,5 @@
-"""Drawing of expressions and masks, and the hook that does it while training."""
+"""Drawing of expressions and masks."""
+
+from .referring_visualizer import ReferringVisualizer
+
+__all__ = ['ReferringVisualizer']

@@ -27,7 +27,7 @@ def test_bool_masks_count_as_integers_do():
     truth = (torch.rand(2, 9, 9) > 0.5).to(torch.uint8)
     as_bool = intersection_and_union(prediction, truth.bool())
     as_int = intersection_and_union(prediction.long(), truth)
-    assert all(torch.equal(a, b) for a, b in zip(as_bool, as_int))
+    assert all(torch.equal(a, b) for a, b in zip(as_bool, as_int, strict=True))
 
 
 @pytest.mark.parametrize('shape', [(2, 8, 9), (1, 8, 8), (8, 8)])

@@ -24,7 +24,7 @@ def make_samples() -> list[SegDataSample]:
     """Three images of different sizes; prediction = truth with some pixels flipped."""
     rng = np.random.default_rng(3)
     samples, sent_id = [], 0
-    for image_id, (num, noise) in enumerate(zip(NUMS, (0.02, 0.3, 0.1))):
+    for image_id, (num, noise) in enumerate(zip(NUMS, (0.02, 0.3, 0.1), strict=True)):
         height, width = 30 + 7 * image_id, 41 - 5 * image_id
         truth = np.zeros((num, height, width), np.uint8)
         for row in range(num):
@@ -54,7 +54,7 @@ def by_numpy(samples: list[SegDataSample]) -> dict[str, float]:
     """The same figures, counted mask by mask."""
     intersections, unions = [], []
     for sample in samples:
-        for truth, prediction in zip(sample.gt_sem_seg.data, sample.pred_sem_seg.data):
+        for truth, prediction in zip(sample.gt_sem_seg.data, sample.pred_sem_seg.data, strict=True):
             truth, prediction = truth.numpy(), prediction.numpy()
             keep = truth != 255
             intersections.append(np.sum((truth == 1) & (prediction == 1) & keep))

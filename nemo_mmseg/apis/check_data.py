@@ -1,0 +1,191 @@
+"""Looks at everything a config would read before hours are spent on it."""
+
+import os.path as osp
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from mmengine.config import Config
+from mmseg.registry import DATASETS
+from prettytable import PrettyTable
+from tqdm import tqdm
+
+from ..datasets.transforms.load_referent_mask import decode_segmentation
+from ..datasets.transforms.load_referring_image import read_image
+
+LOADERS = ('train', 'val', 'test')
+
+
+@dataclass
+class DataReport:
+    """What was found in one data set.
+
+    Args:
+        loaders: The data loaders of the config that read it, e.g. `['val', 'test']`.
+        name: Annotation or split file that says which data set it is.
+        split: The split.
+        counts: Numbers of `references`, `expressions`, `images` and `objects`.
+        faults: One line each, naming file and id.
+    """
+
+    loaders: list[str]
+    name: str
+    split: str
+    counts: dict[str, int] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
+
+
+def leaf_datasets(cfg: dict) -> Iterator[dict]:
+    """The data sets inside `ConcatDataset`, `RepeatDataset` and other wrappers of a config."""
+    if 'datasets' in cfg:
+        for inner in cfg['datasets']:
+            yield from leaf_datasets(inner)
+    elif isinstance(cfg.get('dataset'), dict):
+        yield from leaf_datasets(cfg['dataset'])
+    else:
+        yield cfg
+
+
+def check_data(
+    cfg: Config,
+    loaders: Sequence[str] = LOADERS,
+    decode: bool = True,
+    num_workers: int = 4,
+    progress: bool = True,
+) -> list[DataReport]:
+    """Checks every data set that the data loaders of a config read; each one once.
+
+    Args:
+        cfg: Config with `train_dataloader`, `val_dataloader`, `test_dataloader`; those that are
+            missing are passed over.
+        loaders: Which of `'train'`, `'val'`, `'test'`. Defaults to all.
+        decode: Whether to decode images and masks; else only look whether the files are there.
+        num_workers: Threads that decode. Defaults to 4.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        One report a data set.
+
+    Raises:
+        ValueError: If the config has none of the loaders.
+    """
+    found: dict[str, tuple[dict, list[str]]] = {}
+    for loader in loaders:
+        loader_cfg = cfg.get(f'{loader}_dataloader')
+        if loader_cfg is None:
+            continue
+        for leaf in leaf_datasets(loader_cfg['dataset']):
+            # how items are grouped and prepared makes no other files of them
+            settings = {k: leaf[k] for k in leaf if k not in ('pipeline', 'group_by', 'test_mode')}
+            found.setdefault(repr(sorted(settings.items())), (settings, []))[1].append(loader)
+    if not found:
+        raise ValueError(f'the config has none of the data loaders {", ".join(loaders)}')
+    return [
+        check_dataset(settings, names, decode, num_workers, progress)
+        for settings, names in found.values()
+    ]
+
+
+def check_dataset(
+    settings: dict,
+    loaders: Sequence[str] = (),
+    decode: bool = True,
+    num_workers: int = 4,
+    progress: bool = True,
+) -> DataReport:
+    """Checks one data set.
+
+    Args:
+        settings: Config of a referring data set without pipeline.
+        loaders: Put into the report.
+        decode: See `check_data`.
+        num_workers: See `check_data`.
+        progress: See `check_data`.
+    """
+    report = DataReport(
+        list(loaders),
+        str(settings.get('split_file') or settings.get('ann_file')),
+        str(settings.get('split', '')),
+    )
+    # images are looked for one by one below: the data set's own check ends at the first
+    settings = dict(settings, pipeline=[], group_by='image', check_images=False)
+    try:
+        dataset = DATASETS.build(settings)
+        items = [dataset.get_data_info(index) for index in range(len(dataset))]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        report.faults.append(f'{type(error).__name__}: {error} (nothing further was checked)')
+        return report
+    report.counts = dict(
+        references=len({ref for item in items for ref in item['ref_ids']}),
+        expressions=sum(len(item['expressions']) for item in items),
+        images=len(items),
+        objects=sum(len(_objects(item)) for item in items),
+    )
+    sentences = Counter(sent_id for item in items for sent_id in item['sent_ids'])
+    report.faults += [
+        f'{report.name}: sent_id {sent_id} is given to {count} expressions'
+        for sent_id, count in sentences.items()
+        if count > 1
+    ]
+    check = _decoded_faults if decode else _listed_faults
+    with ThreadPoolExecutor(num_workers) as pool:
+        for faults in tqdm(
+            pool.map(check, items),
+            total=len(items),
+            desc=f'{report.name} {report.split}',
+            unit='image',
+            disable=not progress,
+        ):
+            report.faults += faults
+    return report
+
+
+def format_reports(reports: Sequence[DataReport]) -> str:
+    """The faults, then a table of counts, as text."""
+    table = PrettyTable(
+        ['used in', 'file', 'split', 'references', 'expressions', 'images', 'objects', 'faults']
+    )
+    table.align = 'r'
+    table.align['file'] = 'l'
+    lines = []
+    for report in reports:
+        counts = [
+            report.counts.get(key, '-')
+            for key in ('references', 'expressions', 'images', 'objects')
+        ]
+        table.add_row(
+            [', '.join(report.loaders), report.name, report.split, *counts, len(report.faults)]
+        )
+        lines += [f'fault: {report.split} {fault}' for fault in report.faults]
+    return '\n'.join([*lines, table.get_string()])
+
+
+def _objects(item: dict) -> dict[int, dict]:
+    """The annotated objects of an item by annotation id; references can share one."""
+    return {instance['ann_id']: instance for instance in item['instances']}
+
+
+def _listed_faults(item: dict) -> list[str]:
+    """What can be told without decoding."""
+    if osp.isfile(item['img_path']):
+        return []
+    return [f'image {item["img_id"]}: {item["img_path"]} is missing']
+
+
+def _decoded_faults(item: dict) -> list[str]:
+    """Decodes the image and all its masks."""
+    height, width = item['height'], item['width']
+    faults = []
+    try:
+        read_image(item['img_path'], height, width)
+    except (OSError, ValueError) as error:
+        faults.append(f'image {item["img_id"]}: {error}')
+    for ann_id, instance in _objects(item).items():
+        where = f'image {item["img_id"]} ({item["img_path"]}), annotation {ann_id}'
+        try:
+            if not decode_segmentation(instance['segmentation'], height, width).any():
+                faults.append(f'{where}: the mask is empty')
+        except Exception as error:  # pycocotools raises whatever its C code meets
+            faults.append(f'{where}: the mask cannot be decoded: {error}')
+    return faults
