@@ -1,1 +1,21 @@
 """Mining of negatives: embedding, exact search, and the bank they end up in."""
+
+from .bank import Band, BankError, NegativeBank, UnknownSentenceError
+from .bank_writer import BankWriter
+from .mine import check_bank, mine_bank
+from .search import search
+from .wanted import WantedBank, check_band, wanted_banks
+
+__all__ = [
+    'Band',
+    'BankError',
+    'BankWriter',
+    'NegativeBank',
+    'UnknownSentenceError',
+    'WantedBank',
+    'check_band',
+    'check_bank',
+    'mine_bank',
+    'search',
+    'wanted_banks',
+]

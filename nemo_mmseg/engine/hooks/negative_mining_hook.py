@@ -1,0 +1,53 @@
+"""Mines the negatives that a training run's mosaics read, before it starts."""
+
+from __future__ import annotations
+
+from mmengine.hooks import Hook
+from mmengine.runner import BaseLoop, Runner
+from mmseg.registry import HOOKS
+
+from nemo_mmseg.mining import check_band, wanted_banks
+
+
+@HOOKS.register_module()
+class NegativeMiningHook(Hook):
+    """Mine missing banks before training, and check those that are there.
+
+    Every mosaic of the training data set (also inside wrappers and nested transforms) names its
+    bank and how to make it. All ranks embed, rank 0 writes, the others watch for the file. Testing
+    and validation alone never
+    mine: they read no mosaics.
+
+    Args:
+        batch_size: Images, or texts, a batch of the miner. Defaults to 64.
+        num_workers: Processes that decode images. Defaults to 2.
+        device: Where to compute; None for the process's GPU if there is one.
+        timeout: Seconds to wait for other ranks while nothing changes. Defaults to 1800.
+
+    Raises:
+        BankError: In ``before_run``: a bank is damaged, belongs to other data, was made with other
+            settings, or its band is empty for every expression.
+    """
+
+    # First of all: other hooks may look at what a run needs.
+    priority = 'HIGHEST'
+
+    def __init__(
+        self,
+        batch_size: int = 64,
+        num_workers: int = 2,
+        device: str | None = None,
+        timeout: float = 1800,
+    ) -> None:
+        self.options = dict(
+            batch_size=batch_size, num_workers=num_workers, device=device, timeout=timeout
+        )
+
+    def before_run(self, runner: Runner) -> None:
+        """Mine or check the banks of a training run."""
+        # The attribute, not the property: that one would build the training loop of a test run.
+        loop = getattr(runner, '_train_loop', None)
+        if not isinstance(loop, BaseLoop):
+            return
+        for wanted in wanted_banks(loop.dataloader.dataset):
+            check_band(wanted, wanted.mine(**self.options))

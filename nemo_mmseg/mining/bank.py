@@ -1,0 +1,325 @@
+"""The bank: the mined negatives of a data set in one memory-mapped safetensors file.
+
+Tensors, for E expressions, I images and M stored images an expression:
+
+=====================  ==============  ============================================================
+``sent_ids``           int64 (E,)      sentence ids, rising ``neighbors``          uint16 (E, M)
+image rows by falling similarity, equal ones by smaller row (int32
+                                       where I > 65,536); the expression's own image is not among
+                                       them
+``similarities``       float16 (E, M)  cosine similarities of expression and image
+``self_similarity``    float16 (E,)    ... of the expression and its own image
+``image_row``          int32 (E,)      row of the expression's own image
+``image_ids``          int64 (I,)      image ids
+``image_name_bytes``   uint8           file names in UTF-8, one after the other
+``image_name_offsets`` int64 (I + 1,)  where each begins
+``image_vectors``      float16 (I, D)  unit vectors of the images
+=====================  ==============  ============================================================
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+MINE_COMMAND = 'python tools/mine_negatives.py CONFIG'
+FORMAT_VERSION = 1
+METADATA_KEY = 'nemo_mmseg'
+# safetensors' names of the types.
+DTYPES = {
+    'I64': np.dtype('<i8'), 'I32': np.dtype('<i4'), 'U16': np.dtype('<u2'),
+    'F16': np.dtype('<f2'), 'U8': np.dtype('u1'),
+}  # fmt: skip
+# By falling size of an element, so that each tensor begins at a multiple of it.
+TENSORS = (
+    'sent_ids', 'image_ids', 'image_name_offsets', 'image_row', 'neighbors', 'similarities',
+    'self_similarity', 'image_vectors', 'image_name_bytes',
+)  # fmt: skip
+# Expressions looked at together when all bands are sized.
+_BLOCK = 8192
+
+
+class BankError(RuntimeError):
+    """The file is no bank, is damaged, or belongs to another data set."""
+
+
+class UnknownSentenceError(KeyError):
+    """The bank has no such sentence."""
+
+    def __str__(self) -> str:
+        return self.args[0]
+
+
+class Band(NamedTuple):
+    """The part of an expression's ranking from which negatives are drawn.
+
+    Attributes:
+        rows: Image rows (n,), by falling similarity.
+        similarities: (n,) float16.
+        exhausted: The band reaches below the stored images though the pool has more.
+        self_similarity: Similarity of the expression to its own image.
+    """
+
+    rows: np.ndarray
+    similarities: np.ndarray
+    exhausted: bool
+    self_similarity: float
+
+
+class _Names(Sequence):
+    """File names of the images, decoded when asked for."""
+
+    def __init__(self, text: np.ndarray, offsets: np.ndarray) -> None:
+        self._text = text
+        self._offsets = offsets
+
+    def __len__(self) -> int:
+        return len(self._offsets) - 1
+
+    def __getitem__(self, row: int) -> str:
+        row = int(row)  # a row of the bank is uint16, and 65,535 + 1 would be 0
+        if not 0 <= row < len(self):
+            raise IndexError(f'image row {row} of {len(self)}')
+        return self._text[self._offsets[row] : self._offsets[row + 1]].tobytes().decode()
+
+
+class _Opened:
+    """The memory-mapped tensors of a bank."""
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_file():
+            raise FileNotFoundError(
+                f'there is no bank {path}. Mine it with `{MINE_COMMAND}` (training does it by itself '
+                'when the config has the NegativeMiningHook)'
+            )
+        again = f'Delete it and mine it again with `{MINE_COMMAND}`'
+        with open(path, 'rb') as file:
+            size = os.fstat(file.fileno()).st_size
+            length = int.from_bytes(file.read(8), 'little')
+            if not 2 <= length <= size - 8:
+                raise BankError(f'the bank {path} is cut short or no bank ({size} bytes). {again}')
+            try:
+                header = json.loads(file.read(length))
+                self.metadata = json.loads(header['__metadata__'][METADATA_KEY])
+                version = self.metadata['format']
+                entries = {name: self._entry(header[name]) for name in TENSORS}
+            except (ValueError, KeyError, TypeError) as error:
+                raise BankError(f'the header of the bank {path} is damaged ({error!r}). {again}')
+                from None
+            if version != FORMAT_VERSION:
+                raise BankError(
+                    f'the bank {path} has format {version}, this package reads {FORMAT_VERSION}. {again}'
+                )
+            wanted = 8 + length + max(end for *_, end in entries.values())
+            if size != wanted:
+                raise BankError(f'the bank {path} is cut short: {size} of {wanted} bytes. {again}')
+            # Read only and shared: all processes look at the same pages.
+            memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        for name, (dtype, shape, begin, _) in entries.items():
+            count = int(np.prod(shape))
+            array = np.frombuffer(memory, dtype, count, 8 + length + begin).reshape(shape)
+            setattr(self, name, array)
+
+    @staticmethod
+    def _entry(entry: dict) -> tuple[np.dtype, tuple, int, int]:
+        dtype, shape = DTYPES[entry['dtype']], tuple(map(int, entry['shape']))
+        begin, end = map(int, entry['data_offsets'])
+        if end - begin != dtype.itemsize * int(np.prod(shape)) or begin < 0:
+            raise ValueError('offsets and shape disagree')
+        return dtype, shape, begin, end
+
+
+class NegativeBank:
+    """Reads a bank. Opened at first use in each process; a pickle of it holds the path alone.
+
+    Args:
+        path: The file.
+
+    Raises:
+        FileNotFoundError: At first use, if there is no such file. The message has the command that
+            mines it.
+        BankError: At first use, if the file is cut short, damaged or no bank.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._opened: _Opened | None = None
+
+    def __getstate__(self) -> dict:
+        return dict(path=self.path)
+
+    def __setstate__(self, state: dict) -> None:
+        self.__init__(state['path'])
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}({str(self.path)!r})'
+
+    def __len__(self) -> int:
+        return len(self._open().sent_ids)
+
+    def _open(self) -> _Opened:
+        if self._opened is None:
+            self._opened = _Opened(self.path)
+        return self._opened
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What made the bank: data set, split, fingerprint, model, weights, versions, keep."""
+        return self._open().metadata
+
+    @property
+    def sent_ids(self) -> np.ndarray:
+        """Sentence ids (E,), rising."""
+        return self._open().sent_ids
+
+    @property
+    def image_names(self) -> Sequence[str]:
+        """File names of the I images."""
+        opened = self._open()
+        return _Names(opened.image_name_bytes, opened.image_name_offsets)
+
+    @property
+    def image_ids(self) -> np.ndarray:
+        """Image ids (I,)."""
+        return self._open().image_ids
+
+    @property
+    def image_row(self) -> np.ndarray:
+        """Row (E,) of every expression's own image."""
+        return self._open().image_row
+
+    @property
+    def image_vectors(self) -> np.ndarray:
+        """Unit vectors (I, D) float16 of the images."""
+        return self._open().image_vectors
+
+    @property
+    def stored(self) -> int:
+        """Images M stored an expression."""
+        return self._open().neighbors.shape[1]
+
+    def _index(self, sent_id: int, expression: str | None) -> int:
+        ids = self._open().sent_ids
+        index = int(ids.searchsorted(sent_id))
+        if index == len(ids) or ids[index] != sent_id:
+            text = '' if expression is None else f' ({expression!r})'
+            raise UnknownSentenceError(
+                f'the bank {self.path} has no sentence {sent_id}{text}: it was made for '
+                f'{_name_of(self.metadata)}. Mine one for this data set with `{MINE_COMMAND}`'
+            )
+        return index
+
+    def row(
+        self, sent_id: int, expression: str | None = None
+    ) -> tuple[np.ndarray, np.ndarray, float]:
+        """The stored ranking of an expression.
+
+        Args:
+            sent_id: Its sentence id.
+            expression: Its text, for the error message.
+
+        Returns:
+            Image rows (M,), their similarities (M,) falling, and the similarity to its own image.
+
+        Raises:
+            UnknownSentenceError: The bank has no such sentence.
+        """
+        index = self._index(sent_id, expression)
+        opened = self._opened
+        own = float(opened.self_similarity[index])
+        return opened.neighbors[index], opened.similarities[index], own
+
+    def band(
+        self,
+        sent_id: int,
+        tau: float,
+        tau_mode: str = 'relative',
+        top_k: int = 100,
+        expression: str | None = None,
+    ) -> Band:
+        """The images whose similarity is at most a threshold, the best ``top_k`` of them.
+
+        Args:
+            sent_id: Sentence id of the expression.
+            tau: Upper threshold of the (stored) similarity; images above may show the referent.
+            tau_mode: ``'absolute'``, or ``'relative'``: ``tau`` times the expression's similarity
+                to its own image. Defaults to ``'relative'``.
+            top_k: Size of the band.
+            expression: The text, for the error message.
+
+        Returns:
+            The band; empty where every stored image is above the threshold.
+
+        Raises:
+            UnknownSentenceError: The bank has no such sentence.
+        """
+        rows, similarities, own = self.row(sent_id, expression)
+        threshold = _threshold(tau, tau_mode, own)
+        # Falling values from behind are rising ones. In float64, as the threshold shall not be
+        # rounded.
+        rising = similarities[::-1].astype(np.float64)
+        start = len(rows) - int(rising.searchsorted(threshold, side='right'))
+        end = start + top_k
+        exhausted = end > len(rows) and len(rows) < len(self._opened.image_ids) - 1
+        return Band(rows[start:end], similarities[start:end], exhausted, own)
+
+    def band_sizes(self, tau: float, tau_mode: str = 'relative', top_k: int = 100) -> np.ndarray:
+        """Number (E,) int64 of images in the band of every expression; see :meth:`band`."""
+        opened = self._open()
+        parts = [np.zeros(0, np.int64)]
+        for similarities, own in self._blocks(opened):
+            threshold = np.broadcast_to(_threshold(tau, tau_mode, own), own.shape)
+            # Bisection of all rows of the block at once.
+            low = np.zeros(len(own), np.int64)
+            high = np.full(len(own), self.stored, np.int64)
+            while (open_rows := np.flatnonzero(low < high)).size:
+                middle = (low[open_rows] + high[open_rows]) // 2
+                above = similarities[open_rows, middle] > threshold[open_rows]
+                low[open_rows[above]] = middle[above] + 1
+                high[open_rows[~above]] = middle[~above]
+            parts.append(np.minimum(self.stored - low, top_k))
+        return np.concatenate(parts)
+
+    @staticmethod
+    def _blocks(opened: _Opened) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for start in range(0, len(opened.sent_ids), _BLOCK):
+            part = slice(start, start + _BLOCK)
+            yield opened.similarities[part], opened.self_similarity[part].astype(np.float64)
+
+    def check(self, fingerprint: str, name: str = 'the given data set') -> None:
+        """Refuse the bank of another data set.
+
+        Args:
+            fingerprint: Of the data set at hand.
+            name: What the message calls that data set.
+
+        Raises:
+            BankError: The bank has another fingerprint.
+        """
+        if self.metadata.get('fingerprint') != fingerprint:
+            raise BankError(
+                f'the bank {self.path} was made for {_name_of(self.metadata)}, not for {name} '
+                f'(fingerprint {fingerprint[:12]}): their images or expressions differ. '
+                f'Delete it or name another path, then mine with `{MINE_COMMAND}`'
+            )
+
+
+def _name_of(metadata: dict[str, Any]) -> str:
+    fingerprint = str(metadata.get('fingerprint'))[:12]
+    return (
+        f'{metadata.get("dataset")!r}, split {metadata.get("split")!r} (fingerprint {fingerprint})'
+    )
+
+
+def _threshold(tau: float, tau_mode: str, own: Any) -> Any:
+    if tau_mode == 'relative':
+        return tau * own
+    if tau_mode == 'absolute':
+        return tau
+    raise ValueError(f"tau_mode must be 'relative' or 'absolute', not {tau_mode!r}")

@@ -1,0 +1,115 @@
+"""Writes a bank; see :mod:`nemo_mmseg.mining.bank` for what it holds."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .bank import DTYPES, FORMAT_VERSION, METADATA_KEY, TENSORS
+
+_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+
+
+class BankWriter:
+    """Writes a bank expression by expression in any order, so that no table is ever in memory.
+
+    The header is written here and not by the safetensors library, which wants all tensors at once.
+
+    Args:
+        path: File to write. The caller renames it when it is complete.
+        sent_ids: Sentence ids (E,), rising.
+        image_row: Row (E,) of every expression's own image.
+        image_ids: Image ids (I,).
+        image_names: File names (I,).
+        image_vectors: Unit vectors (I, D).
+        stored: Images M stored an expression.
+        metadata: What made the bank; JSON values.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        sent_ids: np.ndarray,
+        image_row: np.ndarray,
+        image_ids: np.ndarray,
+        image_names: Sequence[str],
+        image_vectors: np.ndarray,
+        stored: int,
+        metadata: dict[str, Any],
+    ) -> None:
+        names = [str(name).encode() for name in image_names]
+        whole = dict(
+            sent_ids=np.asarray(sent_ids, '<i8'),
+            image_ids=np.asarray(image_ids, '<i8'),
+            image_name_offsets=np.cumsum([0, *map(len, names)], dtype='<i8'),
+            image_row=np.asarray(image_row, '<i4'),
+            image_vectors=np.asarray(image_vectors, '<f2'),
+            image_name_bytes=np.frombuffer(b''.join(names), 'u1'),
+        )
+        count = len(sent_ids)
+        row_type = np.dtype('<u2' if len(names) <= 2**16 else '<i4')
+        layout = {name: (array.dtype, array.shape) for name, array in whole.items()}
+        layout |= dict(
+            neighbors=(row_type, (count, stored)),
+            similarities=(DTYPES['F16'], (count, stored)),
+            self_similarity=(DTYPES['F16'], (count,)),
+        )
+        header: dict[str, Any] = {
+            # One key: readers and writers do not keep the order of several.
+            '__metadata__': {
+                METADATA_KEY: json.dumps(dict(metadata, format=FORMAT_VERSION), sort_keys=True)
+            }
+        }
+        end = 0
+        for name in TENSORS:
+            dtype, shape = layout[name]
+            begin, end = end, end + dtype.itemsize * int(np.prod(shape))
+            header[name] = dict(dtype=_NAMES[dtype], shape=list(shape), data_offsets=[begin, end])
+        text = json.dumps(header, separators=(',', ':')).encode()
+        text += b' ' * (-len(text) % 8)
+        first = 8 + len(text)
+        self._dtype = row_type
+        self._at = {name: first + header[name]['data_offsets'][0] for name in TENSORS}
+        self._self_similarity = np.zeros(count, '<f2')
+        self._file = open(path, 'wb')  # noqa: SIM115 (closed by __exit__)
+        self._file.write(len(text).to_bytes(8, 'little') + text)
+        self._file.truncate(first + end)
+        for name, array in whole.items():
+            self._file.seek(self._at[name])
+            self._file.write(array.tobytes())
+        self._file.flush()
+
+    def __enter__(self) -> BankWriter:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.seek(self._at['self_similarity'])
+        self._file.write(self._self_similarity.tobytes())
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+
+    def write(
+        self, expressions: np.ndarray, rows: np.ndarray, similarities: np.ndarray, own: np.ndarray
+    ) -> None:
+        """Write the ranking of some expressions.
+
+        Args:
+            expressions: Indices (n,) of the expressions.
+            rows: Image rows (n, M), by falling similarity.
+            similarities: (n, M).
+            own: Similarity (n,) of each expression and its own image.
+        """
+        self._self_similarity[expressions] = own
+        for name, table in (
+            ('neighbors', rows.astype(self._dtype)),
+            ('similarities', similarities.astype('<f2')),
+        ):
+            for expression, values in zip(expressions.tolist(), table, strict=True):
+                at = self._at[name] + expression * values.nbytes
+                os.pwrite(self._file.fileno(), values.tobytes(), at)

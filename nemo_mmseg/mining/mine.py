@@ -1,0 +1,354 @@
+"""The whole mining run: embed, search, write the bank; a killed run is continued."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.logging import print_log
+from tqdm import tqdm
+
+from .bank import BankError, NegativeBank
+from .bank_writer import BankWriter
+from .embed import ClipEmbedder, distinct_texts, embed_images, embed_texts
+from .process import default_device, rank_and_world, same_every_time
+from .search import search
+from .shards import ShardStore
+
+# Seconds between two looks at the files of other processes.
+_LOOK_EVERY = 0.2
+
+
+def mine_bank(
+    dataset: Any,
+    path: str | Path,
+    model: str,
+    pretrained: str | None,
+    keep: int = 1000,
+    batch_size: int = 64,
+    num_workers: int = 2,
+    device: str | None = None,
+    shard_size: int = 512,
+    timeout: float = 1800,
+    progress: bool = True,
+) -> NegativeBank:
+    """Mine the bank of a data set, or find that it is there.
+
+    All processes of a torchrun job embed (rank r every world-th shard); rank 0 searches, writes and
+    renames, the others watch for the file, without a collective. A run that was killed continues
+    from the shards in ``<path>.work/``, and its bank is byte for byte that of an unbroken run on
+    the same machine, whatever the number of ranks, workers and threads.
+
+    Args:
+        dataset: A referring data set: ``expressions()``, ``pool``, ``fingerprint``, ``metainfo``,
+            ``split``.
+        path: The bank to write.
+        model: open_clip's name of the miner, e.g. ``'ViT-B-32'``.
+        pretrained: Its weights: tag or local file.
+        keep: Images stored an expression. Defaults to 1000.
+        batch_size: Images, or texts, a batch. Defaults to 64.
+        num_workers: Processes that decode images. Defaults to 2.
+        device: Where to compute; None for the process's GPU if there is one.
+        shard_size: Images, or texts, a file of the work folder. Defaults to 512.
+        timeout: Seconds to wait for other ranks while nothing changes in the work folder. Defaults
+            to 1800.
+        progress: Whether rank 0 shows a progress bar. Defaults to True.
+
+    Returns:
+        The bank.
+
+    Raises:
+        ValueError: ``keep`` < 1, an unknown model, no weights, or an image that cannot be read.
+        FileNotFoundError: The weights are neither a known tag nor a file.
+        BankError: A file at ``path`` is damaged, or was made for other data or with other settings.
+        TimeoutError: Another rank does not get on.
+    """
+    for name, value in dict(keep=keep, batch_size=batch_size, shard_size=shard_size).items():
+        if value < 1:
+            raise ValueError(f'{name} must be at least 1, not {value}')
+    path = Path(path)
+    run = _Run(path, rank_and_world(), timeout, progress)
+    if path.is_file():
+        bank = check_bank(dataset, path, model, pretrained, keep)
+        run.clean_up()
+        return bank
+    if pretrained is None and ':' not in model:
+        raise ValueError(f'mining with {model!r} needs weights: pretrained is a tag or a file')
+    device = device or default_device()
+    with same_every_time(device):
+        run.mine(
+            dataset, _wanted(dataset, model, pretrained, keep), model, pretrained,
+            batch_size, num_workers, device, shard_size,
+        )  # fmt: skip
+    return NegativeBank(path)
+
+
+def check_bank(
+    dataset: Any, path: str | Path, model: str, pretrained: str | None, keep: int
+) -> NegativeBank:
+    """The bank at ``path``, if it is that of the data set and was made with the settings.
+
+    Args:
+        dataset: See :func:`mine_bank`.
+        path: The bank.
+        model: The miner it must be of.
+        pretrained: Its weights.
+        keep: Images that were to be stored an expression.
+
+    Raises:
+        FileNotFoundError: There is no bank.
+        BankError: It is damaged, or was made for other data or with other settings.
+    """
+    bank, wanted = NegativeBank(path), _wanted(dataset, model, pretrained, keep)
+    bank.check(dataset.fingerprint, f'{wanted["dataset"]!r}, split {wanted["split"]!r}')
+    made = bank.metadata
+    for key in ('model', 'pretrained', 'weights_sha256', 'keep'):
+        if key in wanted and made.get(key) != wanted[key]:
+            raise BankError(
+                f'the bank {path} was made with {key}={made.get(key)!r}, this run asks for '
+                f'{wanted[key]!r}. Delete it, or name another path'
+            )
+    return bank
+
+
+def _wanted(dataset: Any, model: str, pretrained: str | None, keep: int) -> dict[str, Any]:
+    """What the bank's metadata must say, as far as it is known without loading the network."""
+    from nemo_mmseg.utils.clip import SHIPPED
+
+    wanted: dict[str, Any] = dict(
+        dataset=str(dataset.metainfo.get('dataset_name')),
+        split=str(getattr(dataset, 'split', None)),
+        fingerprint=dataset.fingerprint,
+        model=model,
+        # Of a file the name alone: where it lies says nothing, its content is compared.
+        pretrained=pretrained and Path(pretrained).name,
+        keep=int(keep),
+    )
+    shipped = SHIPPED.get(model)
+    file = Path(pretrained or '')
+    if shipped and pretrained == shipped['tag']:
+        file = shipped['folder'] / 'weights.safetensors'
+    if file.is_file():
+        digest = hashlib.sha256()
+        with open(file, 'rb') as content:
+            while part := content.read(2**20):
+                digest.update(part)
+        wanted['weights_sha256'] = digest.hexdigest()
+    return wanted
+
+
+def _digest_of_weights(clip: torch.nn.Module) -> str:
+    """Digest of a model's tensors, for weights whose file is known to open_clip alone."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(clip.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.contiguous().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _checked_expressions(dataset: Any) -> tuple[np.ndarray, list[str], np.ndarray]:
+    """The data set's expressions, after a look at what the bank's format needs."""
+    sent_ids, texts, rows = dataset.expressions()
+    if len(sent_ids) == 0:
+        raise ValueError('the data set has no expressions to mine for')
+    wrong = np.flatnonzero(np.diff(sent_ids) <= 0)
+    if wrong.size:
+        raise ValueError(
+            f'sentence ids must rise, but {sent_ids[wrong[0] + 1]} follows {sent_ids[wrong[0]]}'
+        )
+    if rows.min() < 0 or rows.max() >= len(dataset.pool):
+        raise ValueError(f'an expression has an image row outside the pool of {len(dataset.pool)}')
+    return sent_ids, texts, rows
+
+
+class _Run:
+    """One process's part of a mining run.
+
+    Args:
+        path: The bank to write. The work folder lies beside it.
+        rank_of: Rank and number of processes.
+        timeout: Seconds to wait for other ranks while nothing changes.
+        progress: Whether rank 0 shows a progress bar.
+    """
+
+    def __init__(
+        self, path: Path, rank_of: tuple[int, int], timeout: float, progress: bool
+    ) -> None:
+        self.path = path
+        self.rank, self.world = rank_of
+        self.timeout = timeout
+        self.progress = progress and self.rank == 0
+        self.work = path.with_name(path.name + '.work')
+
+    def clean_up(self) -> None:
+        """Remove the work folder."""
+        shutil.rmtree(self.work, ignore_errors=True)
+
+    def mine(
+        self,
+        dataset: Any,
+        wanted: dict[str, Any],
+        model: str,
+        pretrained: str | None,
+        batch_size: int,
+        num_workers: int,
+        device: str,
+        shard_size: int,
+    ) -> None:
+        """Do it; see :func:`mine_bank`. ``wanted`` becomes the bank's metadata."""
+        expressions = _checked_expressions(dataset)
+        texts, text_index = distinct_texts(expressions[1])
+        embedder = ClipEmbedder(model, pretrained, device)
+        wanted.setdefault('weights_sha256', _digest_of_weights(embedder.clip))
+        wanted['versions'] = {
+            name: version(name) for name in ('torch', 'open_clip_torch', 'numpy', 'pillow')
+        }
+        settings = {key: value for key, value in wanted.items() if key != 'keep'}
+        settings |= dict(
+            batch_size=batch_size, shard_size=shard_size, device=torch.device(device).type
+        )
+        folder, digest = self._folder(settings)
+        images = ShardStore(folder, 'images', len(dataset.pool), shard_size, digest)
+        sentences = ShardStore(folder, 'texts', len(texts), shard_size, digest)
+        own_images, own_texts = (
+            store.missing(range(self.rank, len(store), self.world)) for store in (images, sentences)
+        )
+        todo = sum(
+            len(store.items(shard))
+            for store, shards in ((images, own_images), (sentences, own_texts))
+            for shard in shards
+        )
+        self._say(
+            f'Mining {self.path}: {len(dataset.pool)} images, {len(expressions[0])} expressions '
+            f'({len(texts)} distinct) with {model} ({pretrained}) on {device}'
+        )
+        try:
+            with self._bar('embedding', todo) as bar:
+                embed_images(
+                    embedder, dataset.pool, images, own_images, batch_size, num_workers, bar.update
+                )
+                embed_texts(embedder, texts, sentences, own_texts, batch_size, bar.update)
+        except FileNotFoundError:
+            # Other ranks had these shards from a killed run and finished, folder removed, before
+            # this one began.
+            if not self.path.is_file():
+                raise
+        del embedder
+        if torch.device(device).type == 'cuda':
+            torch.cuda.empty_cache()
+        if self.rank == 0:
+            self._finish(dataset, expressions, text_index, images, sentences, wanted, device)
+        else:
+            self._wait(self.path.is_file, 'rank 0 to write the bank')
+        self.clean_up()
+
+    def _say(self, message: str) -> None:
+        if self.rank == 0:
+            print_log(message, 'current')
+
+    def _bar(self, what: str, total: int) -> tqdm:
+        # In a log file a line every half minute will do.
+        often = 0.5 if sys.stderr.isatty() else 30
+        return tqdm(total=total, desc=what, disable=not self.progress, mininterval=often)
+
+    def _folder(self, settings: dict[str, Any]) -> tuple[Path, str]:
+        """The folder of these settings in the work folder; rank 0 removes those of others."""
+        text = json.dumps(settings, sort_keys=True, indent=1)
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        folder = self.work / digest[:16]
+        if self.rank == 0 and self.work.is_dir():
+            for other in self.work.iterdir():
+                if other != folder:
+                    self._say(
+                        f'{self.work} holds a run with other settings ({_difference(other, settings)}): '
+                        'it is not continued, this one starts anew'
+                    )
+                    shutil.rmtree(other, ignore_errors=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        if self.rank == 0:
+            part = folder / 'settings.json.tmp'
+            part.write_text(text)
+            os.replace(part, folder / 'settings.json')
+        return folder, digest
+
+    def _wait(self, ready: Callable[[], bool], what: str) -> None:
+        """Look again and again, as long as something changes in the work folder."""
+        seen, since = None, time.monotonic()
+        while not ready():
+            now = _listing(self.work)
+            if now != seen:
+                seen, since = now, time.monotonic()
+            elif time.monotonic() - since > self.timeout:
+                raise TimeoutError(
+                    f'rank {self.rank} of {self.world} waited for {what}, but nothing changed in {self.work} '
+                    f'for {self.timeout:g} s. Start the run again: it continues'
+                )
+            time.sleep(_LOOK_EVERY)
+
+    def _finish(
+        self,
+        dataset: Any,
+        expressions: tuple[np.ndarray, list[str], np.ndarray],
+        text_index: np.ndarray,
+        images: ShardStore,
+        sentences: ShardStore,
+        metadata: dict[str, Any],
+        device: str,
+    ) -> None:
+        """Search and write the bank under another name, and rename it (rank 0)."""
+        for store in (images, sentences):
+            for shard in range(len(store)):
+                self._wait(lambda s=store, i=shard: s.read(i) is not None, f'{store.path(shard)}')
+        sent_ids, _, own_rows = expressions
+        table = np.concatenate([images.read(shard) for shard in range(len(images))])
+        part = images.folder / 'bank.tmp'
+        pool, keep = dataset.pool, metadata['keep']
+        with (
+            self._bar('searching', len(sent_ids)) as bar,
+            BankWriter(
+                part, sent_ids, own_rows, pool.ids, pool.names, table,
+                min(keep, len(table) - 1), metadata,
+            ) as writer,
+        ):  # fmt: skip
+            blocks = _blocks(sentences)
+            for found in search(blocks, text_index, own_rows, table, keep, device):
+                writer.write(*found)
+                bar.update(len(found.expressions))
+        os.replace(part, self.path)
+        self._say(f'{self.path}: {self.path.stat().st_size / 2**20:.1f} MiB')
+
+
+def _blocks(store: ShardStore) -> Iterator[np.ndarray]:
+    for shard in range(len(store)):
+        yield store.read(shard)
+
+
+def _listing(folder: Path) -> list[tuple]:
+    """Names, sizes and times of the files in a folder that others change meanwhile."""
+    entries = []
+    for path in folder.glob('*/*'):
+        try:
+            entries.append((path.name, path.stat().st_size, path.stat().st_mtime_ns))
+        except FileNotFoundError:
+            continue
+    return sorted(entries)
+
+
+def _difference(folder: Path, settings: dict[str, Any]) -> str:
+    """Which settings another run's folder was made with."""
+    try:
+        others = json.loads((folder / 'settings.json').read_text())
+    except (OSError, ValueError):
+        return 'unknown ones'
+    keys = [key for key in settings if others.get(key) != settings[key]]
+    return ', '.join(f'{key}={others.get(key)!r}' for key in keys)

@@ -1,0 +1,89 @@
+"""Unit vectors on disk, in shards that are written once, whole, and checked before they are used."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+
+
+class ShardStore:
+    """Vectors of a list of items, a fixed number of items a file.
+
+    What a shard holds depends on the items and the settings alone, so any process may write any
+    shard, and a run that was killed goes on with those that are there.
+
+    Args:
+        folder: Where the files lie; it is made.
+        name: First part of the file names, e.g. ``'images'``.
+        num_items: Number of items N in all shards.
+        shard_size: Items a shard; the last one may hold fewer.
+        digest: Digest of everything the vectors depend on. A shard with another one is not used.
+    """
+
+    def __init__(
+        self, folder: str | Path, name: str, num_items: int, shard_size: int, digest: str
+    ) -> None:
+        self.folder = Path(folder)
+        self.name = name
+        self.num_items = num_items
+        self.shard_size = shard_size
+        self.digest = digest
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def __len__(self) -> int:
+        return -(-self.num_items // self.shard_size)
+
+    def items(self, shard: int) -> range:
+        """The items of a shard."""
+        start = shard * self.shard_size
+        return range(start, min(start + self.shard_size, self.num_items))
+
+    def path(self, shard: int) -> Path:
+        """File of a shard."""
+        return self.folder / f'{self.name}-{shard:05d}.safetensors'
+
+    def write(self, shard: int, vectors: np.ndarray) -> None:
+        """Write a shard under another name, then rename it.
+
+        Args:
+            shard: Index of the shard.
+            vectors: Unit vectors (n, D) of its items.
+        """
+        from safetensors.numpy import save_file
+
+        vectors = np.ascontiguousarray(vectors, dtype=np.float32)
+        path = self.path(shard)
+        part = path.with_name(f'{path.name}.{os.uname().nodename}.{os.getpid()}.tmp')
+        # One key: the order of several in the file is random.
+        save_file({'vectors': vectors}, part, metadata={'nemo_mmseg': self._seal(shard, vectors)})
+        os.replace(part, path)
+
+    def read(self, shard: int) -> np.ndarray | None:
+        """The vectors (n, D) float32 of a shard, or None where it is missing, damaged or another's."""
+        from safetensors import SafetensorError, safe_open
+
+        if not self.path(shard).is_file():
+            return None
+        try:
+            with safe_open(self.path(shard), framework='numpy') as file:
+                vectors = file.get_tensor('vectors')
+                seal = (file.metadata() or {}).get('nemo_mmseg')
+        except (SafetensorError, OSError):
+            return None
+        return vectors if seal == self._seal(shard, vectors) else None
+
+    def missing(self, shards: range) -> list[int]:
+        """Those of the given shards that have to be written (again)."""
+        return [shard for shard in shards if self.read(shard) is None]
+
+    def _seal(self, shard: int, vectors: np.ndarray) -> str:
+        content = hashlib.sha256(np.ascontiguousarray(vectors)).hexdigest()
+        items = self.items(shard)
+        if len(vectors) != len(items):
+            content = 'wrong number of vectors'
+        seal = dict(content=content, first=items.start, digest=self.digest)
+        return json.dumps(seal, sort_keys=True)
