@@ -25,8 +25,7 @@ def _rows(x: Tensor | Sequence[Tensor], first: int, last: int) -> Tensor | tuple
 
 @MODELS.register_module()
 class ReferringSegmentor(BaseSegmentor):
-    """Text encoder, backbone, optional neck and head, for images that have several expressions
-    each.
+    """Text encoder, backbone, optional neck and head, for images with several expressions.
 
     In a batch of B images with E expressions in all, what does not look at the text is computed
     once per image. A backbone or neck with the class attribute ``takes_text = True`` is called with
