@@ -11,7 +11,7 @@ import numpy as np
 from mmcv.transforms import BaseTransform, Compose
 from mmseg.registry import TRANSFORMS
 
-from nemo_mmseg.mining import NegativeBank
+from nemo_mmseg.mining.bank import NegativeBank
 
 from ..pool import ImagePool
 from ..sample_index import generator_of

@@ -1,0 +1,135 @@
+"""RefCOCODataset: items, grouping, pool, fingerprint, warnings, bad images."""
+
+import pickle
+
+import cv2
+import numpy as np
+import pytest
+from mmengine.dataset import ConcatDataset
+from mmseg.registry import DATASETS
+
+LOAD = [dict(type='LoadReferringImage'), dict(type='LoadReferentMask')]
+PACK = [dict(type='PackReferringInputs')]
+
+
+def test_group_by_reference_expression_and_image(mini):
+    lengths = {}
+    for group_by in ('reference', 'expression', 'image'):
+        dataset = DATASETS.build(mini.config(group_by=group_by))
+        items = [dataset.get_data_info(i) for i in range(len(dataset))]
+        lengths[group_by] = len(items)
+        sent_ids = sorted(s for item in items for s in item['sent_ids'])
+        assert sent_ids == [10, 11, 12, 20, 30, 31, 40, 41, 50]
+    assert lengths == dict(reference=5, expression=9, image=4)
+    # Image 1 holds references 1 and 5, whose targets are its two instances.
+    assert items[0]['ref_ids'] == [1, 1, 1, 5]
+    assert items[0]['targets'] == [[0], [0], [0], [1]]
+    assert [instance['ann_id'] for instance in items[0]['instances']] == [101, 201]
+    with pytest.raises(ValueError, match='group_by'):
+        DATASETS.build(mini.config(group_by='sentence'))
+
+
+def test_an_item_of_an_image_has_one_mask_an_expression_at_original_size(mini):
+    dataset = DATASETS.build(mini.config(LOAD + PACK, group_by='image', test_mode=True))
+    sample = dataset[0]['data_samples']
+    truth = [mini.masks[101]] * 3 + [mini.masks[201]]
+    np.testing.assert_array_equal(sample.gt_sem_seg.data.numpy(), np.stack(truth))
+    assert sample.expressions == ['left box', 'the box on top', 'box', 'the other box']
+    assert (sample.image_id, sample.ref_ids) == (1, [1, 1, 1, 5])
+    assert sample.num_distractors == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize('ann_id', [101, 102, 103])
+def test_polygons_and_both_rle_give_the_same_masks(mini, ann_id):
+    dataset = DATASETS.build(mini.config(LOAD + PACK, group_by='reference'))
+    mask = dataset[ann_id - 101]['data_samples'].gt_sem_seg.data.numpy()
+    np.testing.assert_array_equal(mask[0], mini.masks[ann_id])
+
+
+def test_expressions_are_sorted_and_point_at_their_image(mini):
+    dataset = DATASETS.build(mini.config())
+    sent_ids, texts, rows = dataset.expressions()
+    assert sent_ids.tolist() == [10, 11, 12, 20, 30, 31, 40, 41, 50]
+    assert texts[3] == 'green box'
+    names = [dataset.pool.names[row] for row in rows]
+    assert names == ['image_1.jpg'] * 3 + ['image_2.jpg'] + ['image_3.jpg'] * 2 + [
+        'image_4.jpg'
+    ] * 2 + ['image_1.jpg']
+
+
+def test_fingerprint_depends_on_the_data_and_not_on_the_grouping(mini):
+    prints = [
+        DATASETS.build(mini.config(group_by=g)).fingerprint
+        for g in ('reference', 'expression', 'image')
+    ]
+    assert len(set(prints)) == 1
+    subset = DATASETS.build(mini.config(indices=3))
+    assert subset.fingerprint != prints[0]
+    assert list(subset.pool.names) == ['image_1.jpg', 'image_2.jpg', 'image_3.jpg']
+    mini.refs[0]['sentences'][0]['sent'] = 'left red box'
+    assert DATASETS.build(mini.write().config()).fingerprint != prints[0]
+
+
+def test_the_data_set_pickles_with_its_pool(mini):
+    dataset = DATASETS.build(mini.config(LOAD + PACK))
+    copy = pickle.loads(pickle.dumps(dataset))
+    assert copy.pool.path(0) == dataset.pool.path(0)
+    np.testing.assert_array_equal(copy[1]['inputs'], dataset[1]['inputs'])
+
+
+def test_items_are_serialised_for_workers(mini):
+    dataset = DATASETS.build(mini.config())
+    assert dataset.data_list == [] and dataset.data_bytes.dtype == np.uint8
+
+
+def test_a_missing_image_is_named_when_the_data_set_is_built(mini):
+    (mini.root / 'images' / 'image_3.jpg').unlink()
+    with pytest.raises(FileNotFoundError, match='1 images .* the first: image_3.jpg'):
+        DATASETS.build(mini.config())
+
+
+def test_unreadable_or_resized_images_are_named_at_first_decode(mini):
+    (mini.root / 'images' / 'image_2.jpg').write_bytes(b'no image')
+    cv2.imwrite(str(mini.root / 'images' / 'image_3.jpg'), np.zeros((20, 30, 3), np.uint8))
+    dataset = DATASETS.build(mini.config(LOAD + PACK))
+    with pytest.raises(ValueError, match='cannot read the image .*image_2.jpg'):
+        dataset[1]
+    with pytest.raises(ValueError, match='image_3.jpg is 30x20 pixels, annotated as 64x48'):
+        dataset[2]
+
+
+@pytest.mark.parametrize(
+    ('segmentation', 'message'),
+    [
+        (dict(size=[48, 64], counts=[0, 5, 3]), 'RLE counts 8 pixels'),
+        (dict(size=[10, 10], counts=[50, 50]), r'RLE of size \[10, 10\]'),
+        ([[70, 50, 80, 50, 80, 60]], 'is empty'),
+    ],
+)
+def test_masks_that_cannot_be_are_named(mini, segmentation, message):
+    mini.instances['annotations'][1]['segmentation'] = segmentation
+    dataset = DATASETS.build(mini.write().config(LOAD + PACK))
+    with pytest.raises(ValueError, match=f'(?s)annotation 102.*{message}|{message}.*annotation 102'):
+        dataset[1]
+
+
+def test_a_published_split_with_another_count_warns_with_both_numbers(mini):
+    (mini.root / 'mini').rename(mini.root / 'refcoco')
+    config = mini.config(ann_file='refcoco/instances.json', split_file='refcoco/refs(unc).p')
+    with pytest.warns(UserWarning, match='split train: 5 references, but 42404'):
+        DATASETS.build(config)
+
+
+def test_a_training_index_without_its_pass_warns(mini, caplog):
+    dataset = DATASETS.build(mini.config(LOAD + PACK))
+    dataset[0]
+    assert dataset._warned_of_plain_index
+    silent = DATASETS.build(mini.config(LOAD + PACK, test_mode=True))
+    silent[0]
+    assert not silent._warned_of_plain_index
+
+
+def test_concatenated_sets_find_their_own_pools(mini):
+    both = ConcatDataset([mini.config(), mini.config(split='val')])
+    assert len(both) == 6
+    assert [len(d.pool) for d in both.datasets] == [4, 1]
