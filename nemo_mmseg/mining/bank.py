@@ -3,10 +3,9 @@
 Tensors, for E expressions, I images and M stored images an expression:
 
 =====================  ==============  ============================================================
-``sent_ids``           int64 (E,)      sentence ids, rising ``neighbors``          uint16 (E, M)
-image rows by falling similarity, equal ones by smaller row (int32
-                                       where I > 65,536); the expression's own image is not among
-                                       them
+``sent_ids``           int64 (E,)      sentence ids, rising
+``neighbors``          uint16 (E, M)   image rows by falling similarity, equal ones by smaller row;
+                                       the own image is not among them (int32 where I > 65,536)
 ``similarities``       float16 (E, M)  cosine similarities of expression and image
 ``self_similarity``    float16 (E,)    ... of the expression and its own image
 ``image_row``          int32 (E,)      row of the expression's own image
@@ -95,8 +94,8 @@ class _Opened:
     def __init__(self, path: Path) -> None:
         if not path.is_file():
             raise FileNotFoundError(
-                f'there is no bank {path}. Mine it with `{MINE_COMMAND}` (training does it by itself '
-                'when the config has the NegativeMiningHook)'
+                f'there is no bank {path}. Mine it with `{MINE_COMMAND}` (training does it by '
+                'itself when the config has the NegativeMiningHook)'
             )
         again = f'Delete it and mine it again with `{MINE_COMMAND}`'
         with open(path, 'rb') as file:
@@ -110,11 +109,13 @@ class _Opened:
                 version = self.metadata['format']
                 entries = {name: self._entry(header[name]) for name in TENSORS}
             except (ValueError, KeyError, TypeError) as error:
-                raise BankError(f'the header of the bank {path} is damaged ({error!r}). {again}')
-                from None
+                raise BankError(
+                    f'the header of the bank {path} is damaged ({error!r}). {again}'
+                ) from None
             if version != FORMAT_VERSION:
                 raise BankError(
-                    f'the bank {path} has format {version}, this package reads {FORMAT_VERSION}. {again}'
+                    f'the bank {path} has format {version}, this package reads '
+                    f'{FORMAT_VERSION}. {again}'
                 )
             wanted = 8 + length + max(end for *_, end in entries.values())
             if size != wanted:

@@ -18,7 +18,7 @@ from .shards import ShardStore
 
 
 class _TextTower(nn.Module):
-    """``encode_text`` of an open_clip model as a module, so that its tensors can be swapped in a call."""
+    """``encode_text`` of an open_clip model as a module, whose tensors a call can swap."""
 
     def __init__(self, clip: nn.Module) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class ClipEmbedder:
         self._cuttable = self._find_cuttable() if cut_context else None
 
     def _find_cuttable(self) -> str | None:
-        """Name prefix of the tensors that a cut context has to shorten, None where a cut is not exact."""
+        """Prefix of the tensors that a cut has to shorten, None where a cut is not exact."""
         for prefix, tower in (
             ('clip.', self.clip),
             ('clip.text.', getattr(self.clip, 'text', None)),
@@ -92,7 +92,7 @@ class ClipEmbedder:
         return self._run(self.clip.encode_image, batch.to(self.device, non_blocking=True))
 
     def texts(self, texts: Sequence[str]) -> np.ndarray:
-        """Unit vectors (B, D) float32 of sentences; their order does not matter, equal lengths save time."""
+        """Unit vectors (B, D) float32 of sentences; equal lengths save time."""
         ids = self.tokenizer(list(texts))
         tower = self._text_tower()
         if self._cuttable is None:
@@ -133,7 +133,7 @@ def _stack(images: list[Tensor | ValueError]) -> Tensor | ValueError:
 
 
 def _batches(store: ShardStore, shards: Iterable[int], batch_size: int) -> list[range]:
-    """Batches of items that never reach over the end of a shard, so that shards stand for themselves."""
+    """Batches that never reach over the end of a shard, so that each shard stands for itself."""
     return [
         items[start : start + batch_size]
         for items in map(store.items, shards)

@@ -270,8 +270,8 @@ class _Run:
             for other in self.work.iterdir():
                 if other != folder:
                     self._say(
-                        f'{self.work} holds a run with other settings ({_difference(other, settings)}): '
-                        'it is not continued, this one starts anew'
+                        f'{self.work} holds a run with other settings '
+                        f'({_difference(other, settings)}): it is not continued, this starts anew'
                     )
                     shutil.rmtree(other, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
@@ -290,8 +290,8 @@ class _Run:
                 seen, since = now, time.monotonic()
             elif time.monotonic() - since > self.timeout:
                 raise TimeoutError(
-                    f'rank {self.rank} of {self.world} waited for {what}, but nothing changed in {self.work} '
-                    f'for {self.timeout:g} s. Start the run again: it continues'
+                    f'rank {self.rank} of {self.world} waited for {what}, but nothing changed in '
+                    f'{self.work} for {self.timeout:g} s. Start the run again: it continues'
                 )
             time.sleep(_LOOK_EVERY)
 

@@ -15,7 +15,7 @@ import torch
 
 
 def rank_and_world() -> tuple[int, int]:
-    """Rank and number of processes, of the initialised process group or of torchrun's environment."""
+    """Rank and number of processes, of the process group or of torchrun's environment."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_rank(), torch.distributed.get_world_size()
     return int(os.environ.get('RANK', 0)), int(os.environ.get('WORLD_SIZE', 1))

@@ -1,4 +1,4 @@
-"""Unit vectors on disk, in shards that are written once, whole, and checked before they are used."""
+"""Unit vectors on disk, in shards that are written whole and checked before they are used."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class ShardStore:
         os.replace(part, path)
 
     def read(self, shard: int) -> np.ndarray | None:
-        """The vectors (n, D) float32 of a shard, or None where it is missing, damaged or another's."""
+        """The vectors (n, D) float32 of a shard; None where it is missing, damaged or foreign."""
         from safetensors import SafetensorError, safe_open
 
         if not self.path(shard).is_file():
