@@ -6,7 +6,8 @@ differs is tested for by feature here, never by version number.
 """
 
 import importlib.util
-from collections.abc import Iterable
+import pickle
+from collections.abc import Callable, Iterable
 
 _REQUIRED = ('mmengine', 'mmcv', 'mmseg')
 
@@ -36,6 +37,19 @@ def check_openmmlab(names: Iterable[str] = _REQUIRED) -> None:
         )
 
 
+def _statistic_of_history(owner: type, name: str) -> Callable:
+    """Stand-in for `getattr` in a checkpoint, good for `HistoryBuffer`'s statistics alone.
+
+    Pickle writes `HistoryBuffer.mean` as a call of `getattr`. Allowing `getattr` itself would let a
+    prepared file reach anything.
+    """
+    from mmengine.logging import HistoryBuffer
+
+    if owner is not HistoryBuffer or name not in ('min', 'max', 'mean', 'current'):
+        raise pickle.UnpicklingError(f'refused to look up {name!r} of {owner!r} in a checkpoint')
+    return getattr(owner, name)
+
+
 def allow_checkpoint_globals() -> None:
     """Let `torch.load(weights_only=True)` read what MMEngine itself puts into a checkpoint.
 
@@ -61,7 +75,8 @@ def allow_checkpoint_globals() -> None:
         for module in ('core', '_core')
     ]
     dtypes = {type(np.dtype(code)) for code in ('?', 'i4', 'i8', 'u4', 'u8', 'f4', 'f8')}
-    add_safe_globals([HistoryBuffer, np.ndarray, np.dtype, *dtypes, *renamed])
+    statistic = (_statistic_of_history, 'builtins.getattr')
+    add_safe_globals([HistoryBuffer, np.ndarray, np.dtype, *dtypes, *renamed, statistic])
 
 
 def apply() -> None:

@@ -3,7 +3,9 @@
 import argparse
 import os
 
+import torch
 from mmengine.config import Config, DictAction
+from mmengine.device import get_device
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,4 +72,21 @@ def load_config(args: argparse.Namespace) -> Config:
     if hasattr(args, 'launcher'):
         cfg.launcher = args.launcher
         os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+        if args.launcher == 'pytorch' and get_device() == 'cpu':
+            _join_on_cpu(cfg)
     return cfg
+
+
+def _join_on_cpu(cfg: Config) -> None:
+    """Join the processes of `torchrun` on a machine without accelerator.
+
+    MMEngine asks for a CUDA device when it starts a distributed run and again when it wraps the
+    network; both are left out when the process group exists and the wrapper is configured.
+    """
+    torch.distributed.init_process_group('gloo')
+    if cfg.get('model_wrapper_cfg') is None:
+        cfg.model_wrapper_cfg = dict(
+            type='MMDistributedDataParallel',
+            broadcast_buffers=False,
+            find_unused_parameters=cfg.get('find_unused_parameters', False),
+        )

@@ -1,0 +1,95 @@
+"""What mim and the runner expect of the shipped configs."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import yaml
+from mmengine.config import Config
+from mmseg.registry import DATASETS, HOOKS, METRICS, MODELS, TRANSFORMS
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = sorted(path for path in (ROOT / 'configs').rglob('*.py'))
+RUNNABLE = [path for path in CONFIGS if '_base_' not in path.parts]
+
+
+def short(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def test_there_are_configs():
+    assert RUNNABLE
+
+
+def test_names_are_unique_for_mim():
+    # mim looks a config up by its file name in the whole installed package
+    package = [path.name for path in (ROOT / 'nemo_mmseg').rglob('*.py')]
+    shipped = [path.name for path in CONFIGS] + [p.name for p in (ROOT / 'tools').rglob('*.py')]
+    counts = Counter(package + shipped)
+    assert [short(path) for path in RUNNABLE if counts[path.name] > 1] == []
+
+
+@pytest.mark.parametrize('path', RUNNABLE, ids=short)
+def test_config_can_be_run(path):
+    cfg = Config.fromfile(path)
+    assert cfg.default_scope == 'mmseg'
+    assert 'nemo_mmseg' in cfg.custom_imports['imports']
+    assert not cfg.custom_imports['allow_failed_imports']
+    assert isinstance(cfg.randomness['seed'], int), 'base configs fix the seed'
+    for loop in ('train', 'val', 'test'):
+        assert f'{loop}_dataloader' in cfg and f'{loop}_cfg' in cfg
+    # what a work dir gets is a config again
+    assert Config.fromstring(cfg.pretty_text, '.py').to_dict() == cfg.to_dict()
+
+
+def types(value) -> set[str]:
+    """All `type=` names in a config value."""
+    if isinstance(value, dict):
+        own = {value['type']} if isinstance(value.get('type'), str) else set()
+        return own.union(*(types(item) for item in value.values()))
+    if isinstance(value, (list, tuple)):
+        return set().union(*(types(item) for item in value))
+    return set()
+
+
+@pytest.mark.parametrize('path', RUNNABLE, ids=short)
+def test_config_names_registered_classes(path):
+    cfg = Config.fromfile(path)
+    expected = {
+        'model': (MODELS,),
+        'train_dataloader.dataset': (DATASETS, TRANSFORMS),
+        'val_dataloader.dataset': (DATASETS, TRANSFORMS),
+        'test_dataloader.dataset': (DATASETS, TRANSFORMS),
+        'val_evaluator': (METRICS,),
+        'test_evaluator': (METRICS,),
+        'default_hooks': (HOOKS,),
+        'custom_hooks': (HOOKS,),
+    }
+    unknown = []
+    for key, registries in expected.items():
+        value = cfg.to_dict()
+        for part in key.split('.'):
+            value = value[0] if isinstance(value, list) else value
+            value = value.get(part, {})
+        for name in types(value):
+            if all(registry.get(name) is None for registry in registries):
+                unknown.append(f'{key}: {name}')
+    assert unknown == []
+
+
+def test_model_index_names_existing_configs():
+    index = yaml.safe_load((ROOT / 'model-index.yml').read_text())
+    for name in index['Import']:
+        metafile = yaml.safe_load((ROOT / name).read_text())
+        collections = {entry['Name'] for entry in metafile['Collections']}
+        for model in metafile['Models']:
+            # mim lower-cases what it searches for
+            assert model['Name'] == Path(model['Config']).stem == model['Name'].lower()
+            assert (ROOT / model['Config']).is_file()
+            assert model['In Collection'] in collections
+
+
+def test_every_method_has_a_metafile():
+    listed = set(yaml.safe_load((ROOT / 'model-index.yml').read_text())['Import'])
+    for folder in {path.parent for path in RUNNABLE}:
+        assert f'{folder.relative_to(ROOT)}/metafile.yml' in listed

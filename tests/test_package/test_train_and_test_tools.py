@@ -1,0 +1,101 @@
+"""tools/train.py and tools/test.py, run as a user runs them, on a toy network."""
+
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TOOLS = Path(__file__).resolve().parents[2] / 'tools'
+
+
+def run_tool(name: str, *arguments, cwd: Path, ok=True, launch=(), env=None) -> str:
+    """Run a tool in a process of its own, or as a module `launch` says; what it printed."""
+    done = subprocess.run(
+        [sys.executable, *launch, TOOLS / name, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, 'OMP_NUM_THREADS': '1', **(env or {})},
+    )
+    assert (done.returncode == 0) == ok, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def load_tool(name: str) -> dict:
+    return runpy.run_path(str(TOOLS / name), run_name='tool')
+
+
+@pytest.mark.parametrize('tool', ['train.py', 'test.py'])
+@pytest.mark.parametrize('spelling', ['--local-rank=1', '--local_rank=1'])
+def test_both_spellings_of_local_rank(tool, spelling, monkeypatch):
+    arguments = ['config.py'] + (['weights.pth'] if tool == 'test.py' else [])
+    monkeypatch.setattr(sys, 'argv', [tool, *arguments, spelling])
+    assert load_tool(tool)['parse_args']().local_rank == 1
+
+
+@pytest.mark.parametrize('tool', sorted(TOOLS.glob('*.py')), ids=lambda path: path.name)
+def test_every_tool_explains_itself(tool, monkeypatch, capsys):
+    monkeypatch.setattr(sys, 'argv', [str(tool), '--help'])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(tool), run_name='__main__')
+    assert end.value.code in (0, None)
+    assert 'usage:' in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_train_resume_test(toy, tmp_path):
+    # default work dir, named after the config
+    run_tool('train.py', toy, '--resume', cwd=tmp_path)  # nothing to resume from yet: starts
+    work_dir = tmp_path / 'work_dirs' / 'toy_config'
+    assert (work_dir / 'epoch_1.pth').is_file()
+
+    # continues its own checkpoint, which the originals alone cannot with today's PyTorch
+    override = ['--cfg-options', 'train_cfg.max_epochs=2']
+    printed = run_tool('train.py', toy, '--resume', *override, cwd=tmp_path)
+    assert 'resumed epoch: 1' in printed
+    assert 'Epoch(train) [2]' in printed and 'Epoch(train) [1]' not in printed
+    named = ['--resume', work_dir / 'epoch_2.pth', '--work-dir', tmp_path / 'other']
+    override = ['--cfg-options', 'train_cfg.max_epochs=3']
+    assert 'resumed epoch: 2' in run_tool('train.py', toy, *named, *override, cwd=tmp_path)
+    assert (tmp_path / 'other' / 'epoch_3.pth').is_file()
+
+    printed = run_tool('test.py', toy, work_dir / 'epoch_2.pth', cwd=tmp_path)
+    assert 'batches: 2' in printed
+
+
+@pytest.mark.slow
+def test_two_processes_without_a_gpu(toy, tmp_path):
+    launch = ('-m', 'torch.distributed.run', '--nproc_per_node=2', '--standalone')
+    env = dict(CUDA_VISIBLE_DEVICES='')
+    arguments = [toy, '--launcher', 'pytorch', '--work-dir', tmp_path / 'two']
+    printed = run_tool('train.py', *arguments, cwd=tmp_path, launch=launch, env=env)
+    assert '[1/1]' in printed  # 4 items, 2 a batch, 2 processes: one iteration
+    arguments.insert(1, tmp_path / 'two' / 'epoch_1.pth')
+    printed = run_tool('test.py', *arguments, cwd=tmp_path, launch=launch, env=env)
+    assert 'batches: 4' in printed  # one batch of each process, cut to the number of items
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    'tool, arguments, message',
+    [
+        ('train.py', ['missing.py'], 'there is no config file missing.py'),
+        ('train.py', ['CONFIG', '--resume', 'none.pth'], 'no checkpoint none.pth to resume from'),
+        ('test.py', ['CONFIG', 'none.pth'], 'there is no checkpoint none.pth'),
+    ],
+)
+def test_missing_files_are_named(tool, arguments, message, toy, tmp_path):
+    arguments = [toy if argument == 'CONFIG' else argument for argument in arguments]
+    assert message in run_tool(tool, *arguments, cwd=tmp_path, ok=False)
+    assert not (tmp_path / 'work_dirs').exists()
+
+
+def test_resume_auto_keeps_initial_weights_when_there_is_nothing_to_resume(tmp_path):
+    from mmengine.config import Config
+
+    cfg = Config(dict(work_dir=str(tmp_path), load_from='initial.pth'))
+    load_tool('train.py')['set_resume'](cfg, 'auto')
+    assert cfg.load_from == 'initial.pth' and not cfg.get('resume')
