@@ -1,1 +1,8 @@
-"""Inference on images and expressions from Python."""
+"""Inference on images and expressions, and the checking of data, from Python."""
+
+from .check_data import check_data
+from .find_config import find_config
+from .load_model import load_model
+from .referring_inferencer import ReferringInferencer
+
+__all__ = ['ReferringInferencer', 'check_data', 'find_config', 'load_model']

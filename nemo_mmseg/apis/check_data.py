@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from mmengine.config import Config
+from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS
 from prettytable import PrettyTable
 from tqdm import tqdm
@@ -15,6 +16,7 @@ from ..datasets.transforms.load_referent_mask import decode_segmentation
 from ..datasets.transforms.load_referring_image import read_image
 
 LOADERS = ('train', 'val', 'test')
+COUNTS = ('references', 'expressions', 'images', 'objects')
 
 
 @dataclass
@@ -79,6 +81,7 @@ def check_data(
             # how items are grouped and prepared makes no other files of them
             settings = {k: leaf[k] for k in leaf if k not in ('pipeline', 'group_by', 'test_mode')}
             found.setdefault(repr(sorted(settings.items())), (settings, []))[1].append(loader)
+    init_default_scope(cfg.get('default_scope') or 'mmseg')
     if not found:
         raise ValueError(f'the config has none of the data loaders {", ".join(loaders)}')
     return [
@@ -143,9 +146,7 @@ def check_dataset(
 
 def format_reports(reports: Sequence[DataReport]) -> str:
     """The faults, then a table of counts, as text."""
-    table = PrettyTable(
-        ['used in', 'file', 'split', 'references', 'expressions', 'images', 'objects', 'faults']
-    )
+    table = PrettyTable(['used in', 'file', 'split', *COUNTS, 'faults'])
     table.align = 'r'
     table.align['file'] = 'l'
     lines = []

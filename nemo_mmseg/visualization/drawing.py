@@ -138,6 +138,31 @@ def caption_size(width: int) -> int:
     return int(np.clip(width / 26, 9, 28))
 
 
+def draw_label(
+    image: np.ndarray,
+    text: str,
+    place: tuple[int, int],
+    color: Sequence[int] = NEUTRAL_COLOR,
+    font_size: int = 12,
+) -> None:
+    """Writes a short text on a coloured plate into an image, in place.
+
+    Args:
+        image: (H, W, 3) uint8 RGB, changed.
+        text: One line.
+        place: (x, y) of the plate's upper left corner, in pixels.
+        color: RGB of the plate.
+        font_size: In pixels.
+    """
+    font = load_font(font_size)
+    size = (round(font.getlength(text)) + font_size // 2, round(1.35 * font_size))
+    plate = Image.new('RGB', size, tuple(color))
+    ImageDraw.Draw(plate).text((font_size // 4, 0), text, (255, 255, 255), font)
+    left, top = (max(0, int(value)) for value in place)
+    space = image[top : top + size[1], left : left + size[0]]
+    space[:] = np.asarray(plate)[: space.shape[0], : space.shape[1]]
+
+
 def make_grid(
     tiles: Sequence[np.ndarray],
     num_cols: int,
