@@ -1,13 +1,17 @@
 """What the runner calls while it trains and tests."""
 
 from .hooks import (
+    ChannelsLastHook,
     IterationSeedHook,
     MosaicStatisticsHook,
     NegativeMiningHook,
     ReferringVisualizationHook,
 )
+from .optim_wrappers import BFloat16OptimWrapper
 
 __all__ = [
+    'BFloat16OptimWrapper',
+    'ChannelsLastHook',
     'IterationSeedHook',
     'MosaicStatisticsHook',
     'NegativeMiningHook',

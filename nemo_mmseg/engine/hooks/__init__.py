@@ -1,11 +1,13 @@
 """Hooks for MMEngine's runner."""
 
+from .channels_last_hook import ChannelsLastHook
 from .iteration_seed_hook import IterationSeedHook
 from .mosaic_statistics_hook import MosaicStatisticsHook
 from .negative_mining_hook import NegativeMiningHook
 from .referring_visualization_hook import ReferringVisualizationHook
 
 __all__ = [
+    'ChannelsLastHook',
     'IterationSeedHook',
     'MosaicStatisticsHook',
     'NegativeMiningHook',

@@ -1,0 +1,17 @@
+# A small CRIS on the small CLIP that comes with the package (made by tools/train_refshapes_clip.py).
+_base_ = './cris_r50.py'
+clip = dict(model='RefShapes-CLIP', pretrained='refshapes')
+model = dict(
+    text_encoder=dict(context_length=None, **clip),
+    backbone=clip,
+    neck=dict(in_channels=[128, 256, 128], sentence_channels=128, channels=[64, 128, 128]),
+    decode_head=dict(
+        in_channels=128,
+        word_channels=128,
+        sentence_channels=128,
+        num_layers=1,
+        num_heads=4,
+        feedforward_channels=256,
+        dropout=0.0,
+    ),
+)

@@ -1,0 +1,33 @@
+# The demo's network: a small CRIS on the small CLIP of the package, for two CPU cores.
+_base_ = [
+    '../_base_/models/cris_refshapes-clip.py',
+    '../_base_/datasets/refshapes-plus.py',
+    '../_base_/default_runtime.py',
+]
+max_epochs = 6
+
+model = dict(test_cfg=dict(protocol='original', threshold=0.5))
+optim_wrapper = dict(
+    type='BFloat16OptimWrapper',
+    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.01),
+    clip_grad=dict(max_norm=1.0),
+    paramwise_cfg=dict(
+        norm_decay_mult=0.0,
+        custom_keys={'backbone': dict(lr_mult=0.3), 'text_encoder': dict(lr_mult=0.3)},
+    ),
+)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.05, by_epoch=False, begin=0, end=100),
+    dict(
+        type='CosineAnnealingLR',
+        by_epoch=True,
+        convert_to_iter_based=True,
+        begin=0,
+        end=max_epochs,
+        eta_min_ratio=0.02,
+    ),
+]
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=2)
+val_cfg = dict(type='ValLoop', fp16=True)
+test_cfg = dict(type='TestLoop', fp16=True)
+default_hooks = dict(channels_last=dict(type='ChannelsLastHook'))
