@@ -3,7 +3,6 @@
 from .bank import Band, BankError, NegativeBank, UnknownSentenceError
 from .bank_writer import BankWriter
 from .mine import check_bank, mine_bank
-from .search import search
 from .wanted import WantedBank, check_band, wanted_banks
 
 __all__ = [
@@ -16,6 +15,5 @@ __all__ = [
     'check_band',
     'check_bank',
     'mine_bank',
-    'search',
     'wanted_banks',
 ]

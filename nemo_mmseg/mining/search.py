@@ -11,10 +11,10 @@ from torch import Tensor
 
 from .process import ordered_map
 
-# Scores held at a time and thread: 2^23 float32, 32 MB.
-SCORES_AT_A_TIME = 2**23
+# Scores held at a time and thread: 2^21 float32, 8 MB. Larger blocks are not faster.
+SCORES_AT_A_TIME = 2**21
 # Expressions of one text are answered in chunks: "man" alone may have thousands.
-EXPRESSIONS_AT_A_TIME = 512
+EXPRESSIONS_AT_A_TIME = 256
 
 
 class Found(NamedTuple):
@@ -57,11 +57,23 @@ def top_rows(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return columns.gather(1, order), best
 
 
-def _score(texts: np.ndarray, images: Tensor, count: int) -> tuple[np.ndarray, np.ndarray, Tensor]:
-    """The ``count`` best rows of a block of texts, their similarities, and all scores."""
-    scores = torch.from_numpy(texts).to(images.device) @ images.T
+class _Block(NamedTuple):
+    """Some texts (b, D), and their expressions: indices (n,), texts' rows (n,), own images (n,)."""
+
+    texts: np.ndarray
+    expressions: np.ndarray
+    text_of: np.ndarray
+    own: np.ndarray
+
+
+def _score(
+    block: _Block, images: Tensor, count: int
+) -> tuple[_Block, np.ndarray, np.ndarray, np.ndarray]:
+    """The best rows (b, count) of a block, their similarities, and those (n,) to own images."""
+    scores = torch.from_numpy(block.texts).to(images.device) @ images.T
     rows, best = top_rows(scores, count)
-    return rows.cpu().numpy(), best.cpu().numpy(), scores
+    own = scores[torch.from_numpy(block.text_of), torch.from_numpy(block.own)]
+    return block, rows.cpu().numpy(), best.cpu().numpy(), own.cpu().numpy()
 
 
 def search(
@@ -98,24 +110,27 @@ def search(
     # One more than is kept, as an expression's own image may be among the best.
     count = min(keep + 1, len(images))
 
-    def blocks() -> Iterator[np.ndarray]:
+    def blocks() -> Iterator[_Block]:
+        first = 0
         for block in text_blocks:
             for start in range(0, len(block), height):
-                yield block[start : start + height]
+                texts = block[start : start + height]
+                begin, end = np.searchsorted(sorted_index, [first, first + len(texts)])
+                expressions = by_text[begin:end]
+                text_of = sorted_index[begin:end] - first
+                yield _Block(texts, expressions, text_of, own_rows[expressions])
+                first += len(texts)
 
-    first = 0
-    for rows, best, scores in ordered_map(lambda b: _score(b, table, count), blocks(), device):
-        begin, end = np.searchsorted(sorted_index, [first, first + len(rows)])
-        for start in range(begin, end, EXPRESSIONS_AT_A_TIME):
-            part = slice(start, min(start + EXPRESSIONS_AT_A_TIME, end))
-            expressions, text_of = by_text[part], sorted_index[part] - first
-            own = own_rows[expressions]
-            kept = rows[text_of] != own[:, None]
+    for block, rows, best, own in ordered_map(lambda b: _score(b, table, count), blocks(), device):
+        for start in range(0, len(own), EXPRESSIONS_AT_A_TIME):
+            part = slice(start, start + EXPRESSIONS_AT_A_TIME)
+            text_of = block.text_of[part]
+            kept = rows[text_of] != block.own[part, None]
             kept[kept.all(axis=1), -1] = False  # the own image was not among them: one too many
+            shape = len(kept), count - 1
             yield Found(
-                expressions,
-                rows[text_of][kept].reshape(len(own), count - 1),
-                best[text_of][kept].reshape(len(own), count - 1),
-                scores[torch.from_numpy(text_of), torch.from_numpy(own)].cpu().numpy(),
+                block.expressions[part],
+                rows[text_of][kept].reshape(shape),
+                best[text_of][kept].reshape(shape),
+                own[part],
             )
-        first += len(rows)

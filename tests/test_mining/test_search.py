@@ -1,0 +1,133 @@
+import numpy as np
+import pytest
+import torch
+
+from nemo_mmseg.mining import search as search_module
+from nemo_mmseg.mining.search import search, top_rows
+
+
+def unit(vectors):
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+def random_vectors(rng, count, dim):
+    return unit(rng.normal(size=(count, dim)))
+
+
+def clustered_vectors(rng, count, dim):
+    centres = rng.normal(size=(7, dim))
+    return unit(centres[rng.integers(0, 7, count)] + 0.01 * rng.normal(size=(count, dim)))
+
+
+def collect(texts, text_index, own, images, keep, block):
+    """All answers as tables; every expression must be answered once."""
+    blocks = (texts[i : i + block] for i in range(0, len(texts), block))
+    stored = min(keep, len(images) - 1)
+    rows = np.full((len(text_index), stored), -1)
+    sims = np.full((len(text_index), stored), np.nan)
+    own_sims = np.full(len(text_index), np.nan)
+    for found in search(blocks, text_index, own, images, keep):
+        assert (rows[found.expressions] == -1).all()
+        rows[found.expressions], sims[found.expressions] = found.rows, found.similarities
+        own_sims[found.expressions] = found.own
+    return rows, sims, own_sims
+
+
+@pytest.mark.parametrize('vectors', [random_vectors, clustered_vectors])
+@pytest.mark.parametrize('keep', [1, 20, 149, 150, 1000])
+def test_equals_brute_force_in_float64(vectors, keep, monkeypatch):
+    rng = np.random.default_rng(keep)
+    images, texts = vectors(rng, 150, 24), vectors(rng, 60, 24)
+    text_index = rng.integers(0, 60, 400)
+    own = rng.integers(0, 150, 400)
+    # Small enough that blocks are split, with more expressions a block than an answer holds.
+    monkeypatch.setattr(search_module, 'SCORES_AT_A_TIME', 150 * 13)
+    monkeypatch.setattr(search_module, 'EXPRESSIONS_AT_A_TIME', 17)
+    rows, sims, own_sims = collect(texts, text_index, own, images, keep, block=25)
+
+    truth = (texts.astype(np.float64) @ images.T.astype(np.float64))[text_index]
+    np.testing.assert_allclose(own_sims, truth[np.arange(400), own], atol=1e-6)
+    truth[np.arange(400), own] = -np.inf
+    order = np.argsort(-truth, axis=1, kind='stable')[:, : rows.shape[1]]
+    best = np.take_along_axis(truth, order, 1)
+    np.testing.assert_allclose(sims, best, atol=1e-6)
+    # Ties aside: another row than the true one must have its similarity to float32's precision.
+    other = rows != order
+    assert np.abs(np.take_along_axis(truth, rows, 1) - best)[other].max(initial=0) < 1e-6
+    assert other.mean() < 0.02
+    assert (rows != own[:, None]).all()
+    assert all(len(set(row)) == len(row) for row in rows.tolist())
+    assert (np.diff(sims, axis=1) <= 0).all()
+
+
+def test_ties_go_to_the_smaller_row():
+    # One-hot vectors: the products are exact, so equal scores are equal bits.
+    images = np.eye(4, dtype=np.float32)[np.array([1, 0, 0, 1, 0, 2, 0, 1])]
+    rows, sims, own = collect(
+        np.eye(4, dtype=np.float32)[:2], np.array([0, 1, 0]), np.array([2, 5, 5]), images, 5, 2
+    )
+    assert rows.tolist() == [[1, 4, 6, 0, 3], [0, 3, 7, 1, 2], [1, 2, 4, 6, 0]]
+    assert sims.tolist() == [[1, 1, 1, 0, 0], [1, 1, 1, 0, 0], [1, 1, 1, 1, 0]]
+    assert own.tolist() == [1, 0, 0]
+
+
+def test_top_rows_equals_a_stable_sort():
+    rng = np.random.default_rng(0)
+    scores = rng.integers(0, 6, (50, 40)).astype(np.float32)
+    for k in (1, 7, 40):
+        columns, best = top_rows(torch.from_numpy(scores), k)
+        order = np.argsort(-scores, axis=1, kind='stable')[:, :k]
+        np.testing.assert_array_equal(columns, order)
+        np.testing.assert_array_equal(best, np.take_along_axis(scores, order, 1))
+
+
+def test_a_pool_of_one_image_has_no_negatives():
+    rows, sims, own = collect(
+        np.eye(2, dtype=np.float32), np.array([1, 0]), np.zeros(2, int),
+        np.eye(2, dtype=np.float32)[:1], 10, 1,
+    )  # fmt: skip
+    assert rows.shape == (2, 0)
+    assert own.tolist() == [0, 1]
+
+
+def test_number_of_threads_changes_no_bit():
+    rng = np.random.default_rng(0)
+    images, texts = random_vectors(rng, 333, 40), random_vectors(rng, 90, 40)
+    answers, before = [], torch.get_num_threads()
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        answers.append(collect(texts, np.arange(90), np.arange(90), images, 50, 9))
+        assert torch.get_num_threads() == threads
+    torch.set_num_threads(before)
+    for one, three in zip(*answers):
+        np.testing.assert_array_equal(one, three)
+
+
+PEAK = """
+import resource, sys
+import numpy as np
+from nemo_mmseg.mining.search import search
+count = int(sys.argv[1])
+rng = np.random.default_rng(0)
+unit = lambda v: (v / np.linalg.norm(v, axis=1, keepdims=True)).astype(np.float32)
+images = unit(rng.normal(size=(3000, 64)))
+blocks = (unit(rng.normal(size=(500, 64))) for _ in range(count // 500))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+seen = sum(len(found.rows) for found in
+           search(blocks, np.arange(count), rng.integers(0, 3000, count), images, 200))
+assert seen == count
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.slow
+def test_peak_memory_does_not_grow_with_the_expressions():
+    import subprocess
+    import sys
+
+    peaks = [
+        int(subprocess.check_output([sys.executable, '-c', PEAK, str(count)]))
+        for count in (2_000, 40_000)
+    ]
+    # KiB; the indices alone (24 bytes an expression) grow, the answers (1,200 bytes) do not.
+    assert peaks[1] - peaks[0] < 15_000, peaks

@@ -1,0 +1,114 @@
+"""A tiny CLIP and data set to mine; as a program: mine it once (killed and restarted by tests)."""
+
+import argparse
+import hashlib
+import json
+import os
+import os.path as osp
+
+import numpy as np
+from PIL import Image
+
+MODEL = 'NeMo-Test-CLIP'
+CONFIG = dict(
+    embed_dim=16,
+    vision_cfg=dict(image_size=32, layers=1, width=32, patch_size=8, head_width=16),
+    text_cfg=dict(context_length=77, vocab_size=49408, width=32, heads=2, layers=2),
+)
+WORDS = 'a the red blue large small left right man dog tree on under near of second'.split()
+
+
+def register_clip(folder):
+    """Add the tiny CLIP to open_clip's models."""
+    import open_clip
+
+    path = osp.join(folder, f'{MODEL}.json')
+    if not osp.isfile(path):
+        with open(path, 'w') as file:
+            json.dump(CONFIG, file)
+    open_clip.add_model_config(path)
+
+
+def make(folder, num_images=40, num_expressions=130):
+    """Write images, expressions and random weights."""
+    import open_clip
+    import torch
+
+    register_clip(folder)
+    rng = np.random.default_rng(0)
+    for i in range(num_images):
+        pixels = rng.integers(0, 256, (4, 5, 3), np.uint8)
+        Image.fromarray(pixels).resize((50, 40)).save(osp.join(folder, f'image_{i:03d}.jpg'))
+    texts = [' '.join(rng.choice(WORDS, rng.integers(1, 9))) for _ in range(num_expressions)]
+    # Gaps between the ids, repeated texts, several expressions an image.
+    texts[-10:] = texts[:10]
+    sent_ids = np.cumsum(rng.integers(1, 5, num_expressions))
+    rows = rng.integers(0, num_images, num_expressions)
+    with open(osp.join(folder, 'expressions.json'), 'w') as file:
+        json.dump([sent_ids.tolist(), texts, rows.tolist()], file)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        clip = open_clip.create_model(MODEL)
+        # The initial text tower is nearly constant: strengthen it, or all texts are alike.
+        with torch.no_grad():
+            clip.token_embedding.weight.mul_(50)
+            clip.positional_embedding.mul_(30)
+        torch.save(clip.state_dict(), osp.join(folder, 'weights.pt'))
+
+
+class Pool:
+    def __init__(self, folder):
+        self.folder = folder
+        self.names = sorted(n for n in os.listdir(folder) if n.endswith('.jpg'))
+        self.ids = np.arange(len(self.names)) * 3 + 7
+
+    def __len__(self):
+        return len(self.names)
+
+    def path(self, row):
+        return osp.join(self.folder, self.names[row])
+
+
+class TinyData:
+    """What mining needs of a data set."""
+
+    def __init__(self, folder, name='tiny', split='train'):
+        self.pool = Pool(folder)
+        self.metainfo = dict(dataset_name=name)
+        self.split = split
+        with open(osp.join(folder, 'expressions.json')) as file:
+            self.text = file.read()
+
+    @property
+    def fingerprint(self):
+        return hashlib.sha256((self.text + repr(self.pool.names)).encode()).hexdigest()
+
+    def expressions(self):
+        sent_ids, texts, rows = json.loads(self.text)
+        return np.array(sent_ids), texts, np.array(rows)
+
+
+def mine(folder, path, **options):
+    """Mine the tiny data set."""
+    from nemo_mmseg.mining import mine_bank
+
+    register_clip(folder)
+    settings = dict(
+        pretrained=osp.join(folder, 'weights.pt'), keep=12, batch_size=4, shard_size=8,
+        num_workers=0, device='cpu', progress=False, timeout=60,
+    )  # fmt: skip
+    settings.update(options)
+    return mine_bank(TinyData(folder), path, settings.pop('model', MODEL), **settings)
+
+
+if __name__ == '__main__':
+    parser = argparse.ArgumentParser()
+    parser.add_argument('folder')
+    parser.add_argument('path')
+    parser.add_argument('--workers', type=int, default=0)
+    parser.add_argument('--threads', type=int, default=1)
+    args = parser.parse_args()
+    import torch
+
+    torch.set_num_threads(args.threads)
+    mine(args.folder, args.path, num_workers=args.workers)
