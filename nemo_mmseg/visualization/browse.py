@@ -61,7 +61,7 @@ def draw_training_sample(packed: dict) -> np.ndarray:
     mosaic = sample.get('mosaic')
     panels = []
     for expression, mask in zip(sample.expressions, masks, strict=True):
-        drawn = draw_mask(np.ascontiguousarray(image), mask == 1, TRUTH_COLOR, alpha=0.35)
+        drawn = draw_mask(np.ascontiguousarray(image), mask == 1, TRUTH_COLOR, alpha=0.2)
         drawn[mask == 255] = drawn[mask == 255] // 2
         text = expression
         if mosaic is not None:
