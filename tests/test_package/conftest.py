@@ -1,5 +1,6 @@
 """A network, data set and metric of a few lines, to run the runner without waiting for it."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -72,5 +73,5 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / 'toy_parts.py').write_text(MODULE)
     config = tmp_path / 'toy_config.py'
     config.write_text(CONFIG)
-    monkeypatch.setenv('PYTHONPATH', str(tmp_path), prepend=':')
+    monkeypatch.setenv('PYTHONPATH', str(tmp_path), prepend=os.pathsep)
     return config

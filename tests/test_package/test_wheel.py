@@ -1,0 +1,150 @@
+"""The wheel, and what mim does with it when it is installed.
+
+The wheel goes into an environment of its own that sees the packages of the one the tests run in,
+but not this checkout.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCES = (
+    'nemo_mmseg configs tools requirements setup.py pyproject.toml MANIFEST.in model-index.yml '
+    'README.md CHANGELOG.md LICENSE'
+).split()
+METAFILE = """
+Collections:
+  - Name: Toy
+Models:
+  - Name: toy_config
+    In Collection: Toy
+    Config: configs/toy/toy_config.py
+    Metadata: {Training Data: Numbers}
+    Results: [{Task: Counting, Dataset: Numbers, Metrics: {batches: 2}}]
+"""
+
+pytestmark = pytest.mark.slow
+
+
+def run(*command, cwd: Path, **env) -> str:
+    """Run a command without this checkout on its path; what it printed."""
+    clean = {key: value for key, value in os.environ.items() if key != 'PYTHONPATH'}
+    done = subprocess.run(
+        list(map(str, command)),
+        cwd=cwd,
+        env={**clean, 'OMP_NUM_THREADS': '1', 'COLUMNS': '200', **env},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+@pytest.fixture(scope='module')
+def sources(tmp_path_factory) -> Path:
+    """A copy of the sources (building leaves folders behind), with a toy config among ours."""
+    folder = tmp_path_factory.mktemp('sources')
+    for name in SOURCES:
+        ignore = shutil.ignore_patterns('__pycache__', '.mim')
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, folder / name, ignore=ignore)
+        else:
+            shutil.copy(ROOT / name, folder / name)
+    parts: dict = {}
+    exec((Path(__file__).parent / 'conftest.py').read_text(), parts)
+    toy = folder / 'configs' / 'toy'
+    toy.mkdir()
+    (toy / 'toy_config.py').write_text(parts['CONFIG'])
+    (toy / 'metafile.yml').write_text(METAFILE)
+    (folder / 'toy').mkdir()  # to be put on the path
+    (folder / 'toy' / 'toy_parts.py').write_text(parts['MODULE'])
+    with (folder / 'model-index.yml').open('a') as file:
+        file.write('  - configs/toy/metafile.yml\n')
+    return folder
+
+
+@pytest.fixture(scope='module')
+def wheel(sources) -> Path:
+    command = f'-m pip wheel --no-deps --no-build-isolation -w {sources / "dist"} .'
+    run(sys.executable, *command.split(), cwd=sources)
+    (path,) = (sources / 'dist').glob('*.whl')
+    return path
+
+
+@pytest.fixture(scope='module')
+def python(wheel, tmp_path_factory) -> Path:
+    """Interpreter of an environment with the wheel."""
+    folder = tmp_path_factory.mktemp('installed')
+    venv.create(folder, with_pip=False, symlinks=True)
+    python = folder / 'bin' / 'python'
+    purelib = run(
+        python, '-c', 'import sysconfig; print(sysconfig.get_path("purelib"))', cwd=folder
+    )
+    (Path(purelib.strip()) / 'outer.pth').write_text(sysconfig.get_path('purelib') + '\n')
+    command = f'-m pip --python {python} install --no-deps --no-index --ignore-installed {wheel}'
+    run(sys.executable, *command.split(), cwd=folder)
+    return python
+
+
+def test_wheel_has_what_mim_and_the_package_need(wheel, sources):
+    assert wheel.name.startswith('nemo_mmsegmentation-0.1.0-')
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert not [name for name in names if name.split('/')[0] in ('tests', 'tools', 'configs')]
+    assert not [name for name in names if name.endswith('entry_points.txt')]
+
+    # every module, everything in assets, and the copies for mim
+    expected = set()
+    for part in ('nemo_mmseg', 'configs', 'tools', 'model-index.yml'):
+        prefix = '' if part == 'nemo_mmseg' else 'nemo_mmseg/.mim/'
+        paths = [sources / part] if (sources / part).is_file() else (sources / part).rglob('*')
+        expected |= {prefix + str(p.relative_to(sources)) for p in paths if p.is_file()}
+    assert {name for name in expected if '__pycache__' not in name} <= names
+
+
+def test_wheel_requires_no_openmmlab_family(python, tmp_path):
+    code = (
+        'import importlib.metadata as m; d = m.distribution("nemo-mmsegmentation");'
+        'print(*[r for r in d.requires if "extra" not in r], sep="\\n")'
+    )
+    assert 'mm' not in run(python, '-c', code, cwd=tmp_path)
+
+
+def test_sources_are_left_clean(wheel, sources):
+    assert not (sources / 'nemo_mmseg' / '.mim').exists()
+
+
+def test_mim_train_and_test_find_the_config_by_name(python, sources, tmp_path):
+    where = run(python, '-c', 'import nemo_mmseg; print(nemo_mmseg.__file__)', cwd=tmp_path)
+    assert Path(where.splitlines()[-1]).is_relative_to(python.parents[1])
+
+    env = dict(PYTHONPATH=str(sources / 'toy'))
+    mim = [python, '-m', 'mim']
+    config = ['nemo_mmseg', 'toy_config.py', '--work-dir', 'out']
+    printed = run(*mim, 'train', *config, cwd=tmp_path, **env)
+    assert 'Training finished successfully' in printed
+    checkpoint = tmp_path / 'out' / 'epoch_1.pth'
+    printed = run(*mim, 'test', *config, '--checkpoint', checkpoint, cwd=tmp_path, **env)
+    assert 'Testing finished successfully' in printed and 'batches: 2' in printed
+
+
+def test_mim_search_and_list(python, tmp_path):
+    mim = [python, '-m', 'mim']
+    printed = run(*mim, 'search', 'nemo_mmseg', '--model', 'toy', cwd=tmp_path)
+    assert 'toy_config' in printed
+    printed = run(*mim, 'search', 'nemo_mmseg', '--model', 'cris', cwd=tmp_path)
+    assert 'cris_r50_nemo_8xb8-50e_refcoco-416x416' in printed
+    assert 'nemo' in run(*mim, 'list', cwd=tmp_path)
+
+
+def test_mim_run_finds_tools(python, tmp_path):
+    command = ['run', 'nemo_mmseg', 'train', '--help']
+    assert '--cfg-options' in run(python, '-m', 'mim', *command, cwd=tmp_path)
