@@ -1,0 +1,92 @@
+import open_clip
+import pytest
+import torch
+from mmseg.registry import MODELS
+
+from nemo_mmseg.models import OpenCLIPTextEncoder
+
+
+def encoder(tiny_clip, **changes):
+    settings = dict(type='OpenCLIPTextEncoder', model=tiny_clip[0], pretrained=tiny_clip[1])
+    built = MODELS.build({**settings, **changes})
+    built.init_weights()
+    return built.eval()
+
+
+def test_equals_the_text_tower_of_open_clip(tiny_clip):
+    clip = open_clip.create_model(tiny_clip[0], pretrained=tiny_clip[1]).eval()
+    tokenizer = open_clip.get_tokenizer(tiny_clip[0])
+    texts = ['red ring', 'the left ring', '']
+    with torch.no_grad():
+        expected = clip.encode_text(tokenizer(texts))
+        full, short = encoder(tiny_clip)(texts), encoder(tiny_clip, context_length=16)(texts)
+    torch.testing.assert_close(full.sentence, expected)
+    # causal: what comes after the end token changes nothing
+    torch.testing.assert_close(short.sentence, expected)
+    assert full.words.shape == (3, 32, 16) and short.words.shape == (3, 16, 16)
+    torch.testing.assert_close(short.words, full.words[:, :16])
+
+
+def test_ids_of_a_small_vocabulary(tiny_clip):
+    built = encoder(tiny_clip, context_length=8)
+    tokenizer = open_clip.get_tokenizer(tiny_clip[0])
+    sot, eot = tokenizer.sot_token_id, tokenizer.eot_token_id
+    assert (sot, eot) == (520, 521)
+    ids, mask = built.tokenize(['red ring', 'a b c d e f g h'])
+    known = tokenizer.encoder
+    assert ids[0].tolist() == [sot, known['red</w>'], known['ring</w>'], eot, 0, 0, 0, 0]
+    assert mask[0].tolist() == [True] * 4 + [False] * 4
+    # too long: cut, and the end token takes the last place
+    assert ids[1].tolist() == [sot, *(known[f'{c}</w>'] for c in 'abcdef'), eot]
+    assert mask[1].all()
+
+
+def test_published_ids_of_cris():
+    built = OpenCLIPTextEncoder('RN50-quickgelu', context_length=17)
+    ids, mask = built.tokenize(['the man in the blue shirt on the left', 'hey!('])
+    expected = [49406, 518, 786, 530, 518, 1746, 2523, 525, 518, 1823, 49407] + [0] * 6
+    assert ids[0].tolist() == expected
+    assert mask[0].tolist() == [True] * 11 + [False] * 6
+    # "!" inside a word has the id that pads: published networks mask it, and so do we
+    assert ids[1, 2] == 0 and not mask[1, 2] and mask[1, 3]
+
+
+@pytest.mark.parametrize('text', ['🙂', '左边的红圈', 'naïve ☂ ring', '\x00\n', ''])
+def test_unknown_characters_have_a_defined_result(tiny_clip, text):
+    built = encoder(tiny_clip, context_length=12)
+    ids, mask = built.tokenize([text])
+    assert ids.shape == (1, 12) and 0 <= ids.min() and ids.max() < 522
+    assert ids[0, 0] == 520 and (ids[0] == 521).sum() == 1
+    with torch.no_grad():
+        first, second = built([text]), built([text, 'ring'])
+    assert torch.isfinite(first.sentence).all()
+    torch.testing.assert_close(first.sentence[0], second.sentence[0])
+
+
+def test_weights_are_loaded_by_init_weights_only(tiny_clip):
+    settings = dict(type='OpenCLIPTextEncoder', model=tiny_clip[0], pretrained=tiny_clip[1])
+    torch.manual_seed(1)
+    built = MODELS.build(settings)
+    stored = torch.load(tiny_clip[1], weights_only=True)['token_embedding.weight']
+    assert not torch.equal(built.tower.token_embedding.weight, stored)
+    built.init_weights()
+    assert torch.equal(built.tower.token_embedding.weight, stored)
+
+
+def test_only_the_text_tower_is_built(tiny_clip):
+    names = [name for name, _ in encoder(tiny_clip).named_parameters()]
+    assert names and not any('visual' in name or 'logit_scale' in name for name in names)
+
+
+def test_bad_settings_are_clear_errors(tiny_clip, tmp_path):
+    with pytest.raises(ValueError, match="unknown CLIP model 'RN5O'"):
+        OpenCLIPTextEncoder('RN5O')
+    with pytest.raises(ValueError, match='context_length must be 3 to 32'):
+        OpenCLIPTextEncoder(tiny_clip[0], context_length=33)
+    missing = str(tmp_path / 'no.pt')
+    with pytest.raises(FileNotFoundError, match='no.pt'):
+        encoder(tiny_clip, pretrained=missing)
+    wrong = tmp_path / 'wrong.pt'
+    torch.save(dict(weight=torch.zeros(1)), wrong)
+    with pytest.raises(RuntimeError, match='positional_embedding'):
+        encoder(tiny_clip, pretrained=str(wrong))

@@ -1,0 +1,144 @@
+import cv2
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from nemo_mmseg.models.protocols import PROTOCOLS, cris, lavt, original
+
+SIZE = 96
+
+
+def letterbox(height, width):
+    """CRIS's matrices, by cv2 from three pairs of points, as published."""
+    scale = min(SIZE / height, SIZE / width)
+    dx, dy = (SIZE - width * scale) / 2, (SIZE - height * scale) / 2
+    ours = np.array([[0, 0], [width, 0], [0, height]], np.float32)
+    theirs = ours * np.float32(scale) + np.array([dx, dy], np.float32)
+    theirs = theirs.astype(np.float32)
+    return cv2.getAffineTransform(ours, theirs), cv2.getAffineTransform(theirs, ours)
+
+
+def blobs(count, height, width):
+    """Smooth maps with values around 0."""
+    y, x = np.mgrid[:height, :width] / max(height, width)
+    maps = [np.sin(9 * x + i) + np.cos(7 * y - 2 * i) for i in range(count)]
+    return torch.tensor(np.stack(maps), dtype=torch.float32)[:, None]
+
+
+def iou(a, b):
+    return float((a & b).sum() / (a | b).sum())
+
+
+@pytest.mark.parametrize('shape', [(60, 80), (83, 41), (200, 300)])
+def test_cris_is_the_published_sequence(sample, shape):
+    forth, back = letterbox(*shape)
+    logits = blobs(3, 24, 24)
+    one = sample('abc', ori_shape=shape, warp_matrix=forth.tolist())
+    cris(logits, one, (SIZE, SIZE))
+    probability = F.interpolate(logits.sigmoid(), (SIZE, SIZE), mode='bicubic', align_corners=True)
+    for row, found in zip(probability[:, 0].numpy(), one.pred_sem_seg.data.numpy(), strict=True):
+        expected = cv2.warpAffine(row, back, shape[::-1], flags=cv2.INTER_CUBIC, borderValue=0.0)
+        assert found.shape == shape
+        # the two matrices are inverse only to float32, so that a few pixels at the edge may differ
+        assert ((expected > 0.35) != found).sum() <= 4
+
+
+@pytest.mark.parametrize('name', ['original', 'cris'])
+@pytest.mark.parametrize('shape', [(60, 80), (83, 41), (200, 300)])
+@pytest.mark.parametrize('way', ['letterbox', 'stretch'])
+@pytest.mark.parametrize('flip', [None, 'horizontal', 'vertical'])
+def test_masks_come_back_to_where_they_were(sample, name, shape, way, flip):
+    height, width = shape
+    mask = np.zeros(shape, np.float32)
+    cv2.ellipse(mask, (width // 3, height // 2), (width // 5, height // 4), 0, 0, 360, 1, -1)
+    meta = dict(ori_shape=shape, img_shape=(SIZE, SIZE))
+    if way == 'letterbox':
+        meta['warp_matrix'] = letterbox(*shape)[0].tolist()
+        seen = cv2.warpAffine(mask, np.array(meta['warp_matrix']), (SIZE, SIZE))
+    else:
+        seen = cv2.resize(mask, (SIZE, SIZE))
+    if flip:
+        meta.update(flip=True, flip_direction=flip)
+        seen = np.ascontiguousarray(seen[:, ::-1] if flip == 'horizontal' else seen[::-1])
+    logits = torch.from_numpy(seen)[None, None] * 20 - 10
+    one = sample(['a'], **meta)
+    PROTOCOLS[name](logits, one, (SIZE, SIZE), threshold=0.5)
+    assert iou(one.pred_sem_seg.data[0].numpy() > 0, mask > 0.5) > 0.93
+
+
+def test_original_equals_plain_interpolation_for_a_stretched_image(sample):
+    logits = blobs(2, 24, 32)
+    one = sample('ab', ori_shape=(50, 70))
+    original(logits, one, (96, 128))
+    expected = F.interpolate(logits, (96, 128), mode='bilinear')
+    expected = F.interpolate(expected, (50, 70), mode='bilinear')[:, 0].sigmoid()
+    torch.testing.assert_close(one.seg_logits.data, expected, atol=1e-5, rtol=0)
+    different = one.pred_sem_seg.data != (expected > 0.5)
+    assert not different[(expected - 0.5).abs() > 1e-5].any()
+
+
+def test_original_drops_the_padding_of_the_preprocessor(sample):
+    logits = blobs(1, 24, 32)
+    padded = F.pad(F.interpolate(logits, (96, 128), mode='bilinear'), (0, 32, 0, 64), value=-50)
+    plain, one = sample('a', ori_shape=(50, 70)), sample('a', ori_shape=(50, 70))
+    one.set_metainfo(dict(img_padding_size=(0, 32, 0, 64)))
+    original(logits, plain, (96, 128))
+    original(padded, one, (160, 160))
+    inside = (slice(None), slice(0, 48), slice(0, 68))  # the last pixels touch the padding
+    torch.testing.assert_close(
+        one.seg_logits.data[inside], plain.seg_logits.data[inside], atol=1e-5, rtol=0
+    )
+
+
+def test_lavt_compares_480_squares_with_the_truth_of_pil(sample):
+    logits = torch.randn(2, 2, 120, 120)
+    one = sample('ab', truth=(333, 217), ori_shape=(333, 217))
+    truth = one.gt_sem_seg.data.clone()
+    lavt(logits, one, (480, 480))
+    expected = F.interpolate(logits, (480, 480), mode='bilinear', align_corners=True).argmax(1)
+    different = one.pred_sem_seg.data != expected
+    assert different.float().mean() < 1e-4
+    nearest = [
+        np.asarray(Image.fromarray(m.numpy()).resize((480, 480), Image.NEAREST)) for m in truth
+    ]
+    assert (one.gt_sem_seg.data.numpy() == np.stack(nearest)).all()
+
+
+def test_lavt_on_a_letterboxed_input(sample):
+    mask = np.zeros((60, 80), np.float32)
+    mask[10:40, 5:30] = 1
+    forth, _ = letterbox(60, 80)
+    logits = torch.from_numpy(cv2.warpAffine(mask, forth, (SIZE, SIZE)))[None, None] * 20 - 10
+    one = sample('a', ori_shape=(60, 80), warp_matrix=forth.tolist())
+    lavt(logits, one, (SIZE, SIZE))
+    expected = cv2.resize(mask, (480, 480), interpolation=cv2.INTER_LINEAR) > 0.5
+    assert iou(one.pred_sem_seg.data[0].numpy() > 0, expected) > 0.93
+
+
+@pytest.mark.parametrize('name', sorted(PROTOCOLS))
+def test_ties_are_background(sample, name):
+    one = sample('a', ori_shape=(8, 8))
+    logits = torch.full((1, 2, 8, 8), 3.0)  # both channels alike: probability one half
+    options = {} if name == 'lavt' else dict(threshold=0.5)
+    PROTOCOLS[name](logits, one, (8, 8), **options)
+    assert not one.pred_sem_seg.data.any()
+    assert (one.seg_logits.data == 0.5).all()
+
+
+def test_thresholds_of_the_publications(sample):
+    """Foreground in a uniform map begins above 0.5 (LAVT, default) and above 0.35 (CRIS)."""
+    for name, threshold in dict(original=0.5, lavt=0.5, cris=0.35).items():
+        for probability, expected in ((threshold - 0.01, 0), (threshold + 0.01, 1)):
+            one = sample('a', ori_shape=(8, 8))
+            logits = torch.full((1, 1, 8, 8), float(torch.logit(torch.tensor(probability))))
+            PROTOCOLS[name](logits, one, (8, 8))
+            assert (one.pred_sem_seg.data == expected).all(), name
+
+
+def test_probabilities_stay_within_0_and_1(sample):
+    logits = torch.randn(2, 1, 24, 24) * 20
+    one = sample('ab', ori_shape=(50, 70))
+    cris(logits, one, (96, 96))
+    assert one.seg_logits.data.min() >= 0 and one.seg_logits.data.max() <= 1
