@@ -110,7 +110,8 @@ class ReferringIoU(BaseMetric):
         """
         self.scores = ExpressionScores.collect(results, self.empty_union)
         metrics = self.scores.summary(self.thresholds, self.tie)
-        metrics.update(expressions=len(self.scores), images=self.scores.num_images)
+        # float: MMEngine's logger writes null for integers
+        metrics.update(expressions=float(len(self.scores)), images=float(self.scores.num_images))
         print_log(self._report(metrics), logger='current')
         return metrics
 
@@ -121,8 +122,8 @@ class ReferringIoU(BaseMetric):
         table.add_row([f'{metrics[key]:.2f}' for key in table.field_names])
         empty = int((self.scores.union == 0).sum())
         return (
-            f'{(self.prefix + ": ") if self.prefix else ""}{metrics["expressions"]} expressions '
-            f'of {metrics["images"]} images (per cent; Pr@X counts IoU {self.tie} X; '
+            f'{(self.prefix + ": ") if self.prefix else ""}{len(self.scores)} expressions '
+            f'of {self.scores.num_images} images (per cent; Pr@X counts IoU {self.tie} X; '
             f'{empty} empty unions count {self.empty_union:g})\n{table.get_string()}'
         )
 

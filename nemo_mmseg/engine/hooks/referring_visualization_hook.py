@@ -78,7 +78,7 @@ class ReferringVisualizationHook(Hook):
             data_batch: Not used.
             outputs: Evaluated data samples.
         """
-        self._after_iter(runner, outputs, 'val')
+        self._draw_batch(runner, outputs, 'val')
 
     def after_test_iter(
         self,
@@ -88,9 +88,9 @@ class ReferringVisualizationHook(Hook):
         outputs: Sequence[SegDataSample] | None = None,
     ) -> None:
         """Draws what is due of a test batch; arguments as in `after_val_iter`."""
-        self._after_iter(runner, outputs, 'test')
+        self._draw_batch(runner, outputs, 'test')
 
-    def _after_iter(
+    def _draw_batch(
         self, runner: Runner, outputs: Sequence[SegDataSample] | None, mode: str
     ) -> None:
         """Counts the data samples and draws those that are due."""

@@ -1,0 +1,115 @@
+"""`tools/test.py --out --show-dir` and one run on two ranks write the same results."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from PIL import Image
+
+from nemo_mmseg.datasets.refshapes import make_refshapes
+from nemo_mmseg.evaluation.predictions import decode_rle
+
+TOOL = Path(__file__).resolve().parents[2] / 'tools' / 'test.py'
+PARTS = """
+import torch
+from mmengine.structures import PixelData
+from mmseg.models import BaseSegmentor
+from mmseg.registry import MODELS
+
+
+@MODELS.register_module()
+class BrightSegmentor(BaseSegmentor):
+    '''Calls bright what is bright, shifted by the expression's place, at the original size.'''
+
+    def __init__(self, data_preprocessor):
+        super().__init__(data_preprocessor=data_preprocessor)
+        self.weight = torch.nn.Parameter(torch.ones(1))
+
+    def extract_feat(self, inputs): ...
+    def encode_decode(self, inputs, batch_data_samples): ...
+    def loss(self, inputs, data_samples): ...
+    def _forward(self, inputs, data_samples=None): ...
+
+    def predict(self, inputs, data_samples):
+        for image, sample in zip(inputs, data_samples):
+            bright = image.mean(0) / 255
+            logits = torch.stack([bright.roll(5 * i, 0) for i in range(len(sample.expressions))])
+            sample.set_data(dict(
+                seg_logits=PixelData(data=logits),
+                pred_sem_seg=PixelData(data=(logits > 0.6).to(torch.uint8)),
+            ))
+        return data_samples
+"""
+
+
+@pytest.mark.slow
+def test_one_and_two_ranks_write_the_same(tmp_path: Path):
+    (tmp_path / 'bright_parts.py').write_text(PARTS)
+    make_refshapes(tmp_path / 'data', 'refshapes', dict(train=1, val=5), workers=1)
+    cfg = Config(
+        dict(
+            default_scope='mmseg',
+            custom_imports=dict(imports=['nemo_mmseg', 'bright_parts']),
+            model=dict(type='BrightSegmentor', data_preprocessor=dict(type='SegDataPreProcessor')),
+            test_dataloader=dict(
+                batch_size=1,
+                num_workers=0,
+                sampler=dict(type='DefaultSampler', shuffle=False),
+                dataset=dict(
+                    type='RefCOCODataset',
+                    data_root=str(tmp_path / 'data'),
+                    ann_file='refshapes/instances.json',
+                    split_file='refshapes/refs(unc).p',
+                    split='val',
+                    data_prefix=dict(img_path='train2014/'),
+                    group_by='image',
+                    test_mode=True,
+                    pipeline=[
+                        dict(type='LoadReferringImage'),
+                        dict(type='LoadReferentMask'),
+                        dict(type='PackReferringInputs'),
+                    ],
+                ),
+            ),
+            test_cfg=dict(type='TestLoop'),
+            test_evaluator=dict(type='ReferringIoU'),
+            visualizer=dict(type='ReferringVisualizer', vis_backends=[]),
+            env_cfg=dict(dist_cfg=dict(backend='gloo')),
+        )
+    )
+    cfg.dump(tmp_path / 'config.py')
+    torch.save(dict(state_dict=dict(weight=torch.ones(1))), tmp_path / 'weights.pth')
+    two = ['-m', 'torch.distributed.run', '--standalone', '--nproc-per-node=2']
+    for name, launch, more in (('one', [], []), ('two', two, ['--launcher', 'pytorch'])):
+        path = os.pathsep.join([str(tmp_path), os.environ['PYTHONPATH']])
+        done = subprocess.run(
+            [sys.executable, *launch, TOOL, 'config.py', 'weights.pth', '--out', name,
+             '--show-dir', f'{name}_shown', '--work-dir', f'{name}_work', *more],
+            cwd=tmp_path, capture_output=True, text=True,
+            env={**os.environ, 'PYTHONPATH': path, 'OMP_NUM_THREADS': '1'},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+    contents = [
+        json.loads((tmp_path / name / 'predictions.json').read_text()) for name in ('one', 'two')
+    ]
+    assert contents[0] == contents[1]
+    records = contents[0]['predictions']
+    assert contents[0]['dataset'] == 'refshapes' and len(records) == len(
+        set(record['sent_id'] for record in records)
+    )
+    for record in records:
+        mask = np.array(Image.open(tmp_path / 'one' / record['mask']))
+        assert mask.shape == Image.open(record['image']).size[::-1]
+        assert np.array_equal(decode_rle(record['rle']), mask) and 0 <= record['iou'] <= 1
+    # the written values add up to what was logged
+    log = json.loads(next((tmp_path / 'one_work').glob('*/*.json')).read_text().splitlines()[-1])
+    assert log['expressions'] == len(records) and log['images'] == 5
+    ious = [record['iou'] for record in records]
+    assert log['mIoU'] == pytest.approx(100 * np.mean(ious))
+    assert len(list((tmp_path / 'one_shown').glob('test_*.png'))) == 5
