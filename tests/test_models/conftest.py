@@ -52,7 +52,9 @@ def cris_config(tiny_clip):
     clip = dict(model=tiny_clip[0], pretrained=tiny_clip[1])
     return dict(
         type='ReferringSegmentor',
-        data_preprocessor=dict(type='SegDataPreProcessor', mean=[120.0] * 3, std=[60.0] * 3),
+        data_preprocessor=dict(
+            type='SegDataPreProcessor', mean=[120.0] * 3, std=[60.0] * 3, size_divisor=32
+        ),
         text_encoder=dict(type='OpenCLIPTextEncoder', context_length=12, **clip),
         backbone=dict(type='OpenCLIPResNet', **clip),
         neck=dict(
