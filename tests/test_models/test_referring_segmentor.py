@@ -115,7 +115,7 @@ def test_training_on_one_batch_lowers_the_loss_and_finds_the_masks(build, sample
 
 @pytest.mark.parametrize('mode', ['loss', 'predict'])
 def test_bfloat16_autocast(build, sample, mode):
-    model = build(channels_last=True)
+    model = build().to(memory_format=torch.channels_last)
     samples = [sample(THREE, truth=(64, 64)), sample(TWO, truth=(64, 64))]
     model.train(mode == 'loss')
     with torch.autocast('cpu', dtype=torch.bfloat16):
@@ -132,7 +132,7 @@ def test_channels_last_is_the_same_network(build, sample):
     images, samples = torch.randn(2, 3, 64, 96), [sample(THREE), sample(TWO)]
     with torch.no_grad():
         plain = build().eval()(images, samples)
-        last = build(channels_last=True).eval()(images, samples)
+        last = build().eval().to(memory_format=torch.channels_last)(images, samples)
     torch.testing.assert_close(plain, last, atol=1e-5, rtol=1e-5)
 
 

@@ -44,8 +44,6 @@ class ReferringSegmentor(BaseSegmentor):
         test_cfg: ``protocol``: how logits become masks (``'original'``, the default, ``'cris'`` or
             ``'lavt'``; see :mod:`nemo_mmseg.models.protocols`); ``chunk_size``: expressions that go
             through the network at once (default 32); any further key is an option of the protocol.
-        channels_last: Lay maps out with the channels last, which makes convolutions in bfloat16
-            faster. Defaults to False.
         init_cfg: As in MMEngine.
 
     Raises:
@@ -61,7 +59,6 @@ class ReferringSegmentor(BaseSegmentor):
         data_preprocessor: dict | None = None,
         train_cfg: dict | None = None,
         test_cfg: dict | None = None,
-        channels_last: bool = False,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
@@ -83,8 +80,6 @@ class ReferringSegmentor(BaseSegmentor):
         if unknown:
             raise ValueError(f'protocol {name!r} in test_cfg has no option {sorted(unknown)}')
         self.protocol = partial(PROTOCOLS[name], **options)
-        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        self.to(memory_format=self.memory_format)
 
     def _stages(self, with_text: bool) -> list[nn.Module]:
         """Backbone and neck before the first that takes text, or from there on."""
@@ -95,7 +90,7 @@ class ReferringSegmentor(BaseSegmentor):
 
     def encode_image(self, inputs: Tensor) -> Tensor | Sequence[Tensor]:
         """What can be computed of images (B, 3, H, W) without the text; B rows."""
-        x = inputs.contiguous(memory_format=self.memory_format)
+        x = inputs
         for stage in self._stages(with_text=False):
             x = stage(x)
         return x
