@@ -37,7 +37,8 @@ def main() -> None:
         write_results_to(cfg, args.out)
     if args.show_dir is not None:
         hook = dict(type='ReferringVisualizationHook', interval=1, max_samples=None)
-        cfg.setdefault('default_hooks', {}).update(visualization=dict(hook, out_dir=args.show_dir))
+        hooks = cfg.get('default_hooks') or {}
+        cfg.default_hooks = dict(hooks, visualization=dict(hook, out_dir=args.show_dir))
     Runner.from_cfg(cfg).test()
 
 
