@@ -7,6 +7,7 @@ the same to both, and so that open_clip is imported only when something is built
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -86,20 +87,45 @@ def load_clip(model: str, pretrained: str | None = None, device: str = 'cpu') ->
         The model, with ``encode_image`` and ``encode_text``.
 
     Raises:
-        ValueError: The architecture is unknown.
+        ValueError: The architecture is unknown, or does not fit an archive of OpenAI's.
         FileNotFoundError: The weights are neither a known tag nor a file.
     """
     _check_model(model)
     weights = weights_of(model, pretrained)
+    archive = weights is not None and _is_torchscript(weights)
     # OpenAI's weights were trained with QuickGELU, which open_clip leaves to a model's own config.
     built = _open_clip().create_model(
         model,
-        pretrained=weights,
+        pretrained=None if archive else weights,
         precision='fp32',
         device=device,
         force_quick_gelu=pretrained == 'openai',
     )
+    if archive:
+        _load_torchscript(built, model, weights)
     return built.eval()
+
+
+def _is_torchscript(path: str) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith('/constants.pkl') for name in archive.namelist())
+
+
+def _load_torchscript(built: nn.Module, model: str, path: str) -> None:
+    """Fill a model from the TorchScript archives in which OpenAI published its weights (RN50.pt)."""
+    import torch
+
+    if not clip_config(model).get('quick_gelu'):
+        raise ValueError(
+            f"{path} is an archive of OpenAI's, whose networks use QuickGELU: "
+            f"use it with model='{model}-quickgelu', not {model!r}"
+        )
+    state = torch.jit.load(path, map_location='cpu').state_dict()
+    for name in ('input_resolution', 'context_length', 'vocab_size'):
+        state.pop(name, None)
+    built.load_state_dict(state)
 
 
 def load_clip_tokenizer(model: str, context_length: int | None = None) -> Callable:

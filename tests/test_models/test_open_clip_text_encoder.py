@@ -90,3 +90,32 @@ def test_bad_settings_are_clear_errors(tiny_clip, tmp_path):
     torch.save(dict(weight=torch.zeros(1)), wrong)
     with pytest.raises(RuntimeError, match='positional_embedding'):
         encoder(tiny_clip, pretrained=str(wrong))
+
+
+def test_weights_from_an_archive_like_openais(tmp_path):
+    """OpenAI's own files are TorchScript; open_clip's model with the same names takes them."""
+    import json
+
+    config = dict(
+        embed_dim=8,
+        quick_gelu=True,
+        vision_cfg=dict(image_size=32, layers=[1, 1, 1, 1], width=4),
+        text_cfg=dict(width=8, heads=2, layers=1, vocab_size=49408),
+    )
+    for name in ('TestArchive', 'TestArchive-quickgelu'):
+        config['quick_gelu'] = name.endswith('quickgelu')
+        (tmp_path / f'{name}.json').write_text(json.dumps(config))
+        open_clip.add_model_config(tmp_path / f'{name}.json')
+    clip = open_clip.create_model('TestArchive-quickgelu').eval()
+    clip.attn_mask = None  # their archives do not hold it either, but these three numbers
+    for name in ('input_resolution', 'context_length', 'vocab_size'):
+        clip.__dict__.pop(name, None)
+        clip.register_buffer(name, torch.tensor(1))
+    script = torch.jit.trace(clip, (torch.rand(1, 3, 32, 32), torch.ones(1, 77, dtype=torch.long)))
+    script.save(str(tmp_path / 'clip.pt'))
+    built = OpenCLIPTextEncoder('TestArchive-quickgelu', str(tmp_path / 'clip.pt'))
+    built.init_weights()
+    assert torch.equal(built.tower.text_projection, clip.text_projection)
+    built = OpenCLIPTextEncoder('TestArchive', str(tmp_path / 'clip.pt'))
+    with pytest.raises(ValueError, match='TestArchive-quickgelu'):
+        built.init_weights()
