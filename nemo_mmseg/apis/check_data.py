@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
@@ -112,9 +113,14 @@ def check_dataset(
         str(settings.get('split', '')),
     )
     # images are looked for one by one below: the data set's own check ends at the first
-    settings = dict(settings, pipeline=[], group_by='image', check_images=False)
+    settings = dict(
+        settings, pipeline=[], group_by='image', check_images=False, lazy_init=True
+    )
     try:
         dataset = DATASETS.build(settings)
+        # a training stops at the first faulty reference; here each one is noted and passed over
+        dataset.load_reference_list = partial(dataset.load_reference_list, report.faults)
+        dataset.full_init()
         items = [dataset.get_data_info(index) for index in range(len(dataset))]
     except (OSError, ValueError, KeyError, TypeError) as error:
         report.faults.append(f'{type(error).__name__}: {error} (nothing further was checked)')

@@ -147,7 +147,11 @@ def _expressions(ref: dict, text_key: str, source: str) -> tuple[tuple[int, ...]
 
 
 def load_references(
-    split_file: str, ann_file: str, split: str, text_key: str = 'sent'
+    split_file: str,
+    ann_file: str,
+    split: str,
+    text_key: str = 'sent',
+    faults: list[str] | None = None,
 ) -> list[Reference]:
     """Join the references of one split with their images and annotations.
 
@@ -156,6 +160,7 @@ def load_references(
         ann_file: ``instances.json`` beside it.
         split: ``'train'``, ``'val'``, ``'testA'``, ``'testB'`` or ``'test'``.
         text_key: ``'sent'`` (cleaned, lower case) or ``'raw'`` (as typed).
+        faults: Gets a line for each faulty reference, which is then left out; None stops at the first.
 
     Returns:
         The references in the order of the file.
@@ -186,30 +191,48 @@ def load_references(
         raise ValueError(f'{split_file} has no split {split!r}; it has: {splits}')
     references = []
     for ref in chosen:
-        ref_id = _field(ref, 'ref_id', 'a reference', split_file)
-        ann_id = _field(ref, 'ann_id', f'reference {ref_id}', split_file)
-        annotation = annotations.get(ann_id)
-        if annotation is None:
-            raise ValueError(
-                f'{split_file}: reference {ref_id} has annotation {ann_id}, which {ann_file} lacks'
+        try:
+            references.append(
+                _reference(ref, images, annotations, of_category, split_file, ann_file, text_key)
             )
-        image = images.get(ref.get('image_id'))
-        if image is None or annotation['image_id'] != image['id']:
-            raise ValueError(
-                f'{split_file}: reference {ref_id} has image {ref.get("image_id")}, annotation '
-                f'{ann_id} has image {annotation["image_id"]}; {ann_file} must hold that image'
-            )
-        annotation = dict(annotation, segmentation=clean_segmentation(annotation, ann_file))
-        same = of_category.get((image['id'], annotation['category_id']), 0)
-        sent_ids, texts = _expressions(ref, text_key, split_file)
-        references.append(
-            Reference(
-                ref_id=int(ref_id),
-                image=image,
-                annotations=(annotation,),
-                num_distractors=same - (0 if annotation.get('iscrowd') else 1),
-                sent_ids=sent_ids,
-                expressions=texts,
-            )
-        )
+        except ValueError as error:
+            if faults is None:
+                raise
+            faults.append(str(error))
     return references
+
+
+def _reference(
+    ref: dict,
+    images: dict[int, dict],
+    annotations: dict[int, dict],
+    of_category: dict[tuple[int, int], int],
+    split_file: str,
+    ann_file: str,
+    text_key: str,
+) -> Reference:
+    """Join one entry of the split file with its image and annotation."""
+    ref_id = _field(ref, 'ref_id', 'a reference', split_file)
+    ann_id = _field(ref, 'ann_id', f'reference {ref_id}', split_file)
+    annotation = annotations.get(ann_id)
+    if annotation is None:
+        raise ValueError(
+            f'{split_file}: reference {ref_id} has annotation {ann_id}, which {ann_file} lacks'
+        )
+    image = images.get(ref.get('image_id'))
+    if image is None or annotation['image_id'] != image['id']:
+        raise ValueError(
+            f'{split_file}: reference {ref_id} has image {ref.get("image_id")}, annotation '
+            f'{ann_id} has image {annotation["image_id"]}; {ann_file} must hold that image'
+        )
+    annotation = dict(annotation, segmentation=clean_segmentation(annotation, ann_file))
+    same = of_category.get((image['id'], annotation['category_id']), 0)
+    sent_ids, texts = _expressions(ref, text_key, split_file)
+    return Reference(
+        ref_id=int(ref_id),
+        image=image,
+        annotations=(annotation,),
+        num_distractors=same - (0 if annotation.get('iscrowd') else 1),
+        sent_ids=sent_ids,
+        expressions=texts,
+    )

@@ -68,8 +68,12 @@ class BaseReferringDataset(BaseDataset, ABC):
         super().__init__(**kwargs)
 
     @abstractmethod
-    def load_reference_list(self) -> list[Reference]:
-        """The references of the split, read from the data set's files."""
+    def load_reference_list(self, faults: list[str] | None = None) -> list[Reference]:
+        """The references of the split, read from the data set's files.
+
+        Args:
+            faults: Gets a line for each faulty reference, which is then left out; None stops at the first.
+        """
 
     def load_data_list(self) -> list[dict]:
         """One item per reference, expression or image (called by MMEngine)."""
@@ -229,9 +233,11 @@ class RefCOCODataset(BaseReferringDataset):
         name = osp.basename(osp.dirname(self.split_file))
         self._metainfo.setdefault('dataset_name', name)
 
-    def load_reference_list(self) -> list[Reference]:
+    def load_reference_list(self, faults: list[str] | None = None) -> list[Reference]:
         """Read the split, and warn where a published data set has other counts than published."""
-        references = load_references(self.split_file, self.ann_file, self.split, self.text_key)
+        references = load_references(
+            self.split_file, self.ann_file, self.split, self.text_key, faults
+        )
         folder, file = osp.split(self.split_file)
         maker = re.fullmatch(r'refs\((.*)\)\.p', file)
         published = PUBLISHED_SPLITS.get((osp.basename(folder), maker[1] if maker else ''), {})

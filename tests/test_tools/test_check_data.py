@@ -134,6 +134,24 @@ def test_every_fault_is_named(tmp_path: Path):
     assert len(fast) == 2 and 'is missing' in fast[1]
 
 
+@pytest.mark.filterwarnings('ignore:.*were published')
+def test_faulty_references_are_all_listed_and_the_rest_is_checked(tmp_path: Path):
+    parts = write_data(tmp_path)
+    parts['refs'][0]['ann_id'] = 77
+    parts['refs'][1]['image_id'] = 103
+    parts['refs'][2]['sentences'] = []
+    parts['refs'][3]['sentences'][1]['sent'] = ' '
+    parts['annotations'][5]['segmentation'] = []
+    (tmp_path / 'train2014' / '3.jpg').unlink()
+    save(tmp_path, parts)
+    report = check_data(make_config(tmp_path), ['val'], progress=False)[0]
+    words = ['reference 0', 'reference 1', 'reference 2', 'expression 7', 'annotation 5', '3.jpg']
+    assert len(report.faults) == len(words)
+    for fault, word in zip(report.faults, words, strict=True):
+        assert word in fault
+    assert report.counts['references'] == 3
+
+
 def test_no_loader():
     with pytest.raises(ValueError, match='none of the data loaders'):
         check_data(Config(dict(train_dataloader=None)))
