@@ -113,9 +113,7 @@ def check_dataset(
         str(settings.get('split', '')),
     )
     # images are looked for one by one below: the data set's own check ends at the first
-    settings = dict(
-        settings, pipeline=[], group_by='image', check_images=False, lazy_init=True
-    )
+    settings = dict(settings, pipeline=[], group_by='image', check_images=False, lazy_init=True)
     try:
         dataset = DATASETS.build(settings)
         # a training stops at the first faulty reference; here each one is noted and passed over
