@@ -63,6 +63,9 @@ def describe(obj: SceneObject, rng: np.random.Generator, brief: bool = False) ->
                 what['colour'], what['second'] = what['second'], what['colour']
         elif what['second']:
             what['colour'], what['second'] = what['second'], None
+    # Nobody says "the half star", nor "plain" before anything else is said.
+    if what['texture'] == 'half' and not what['colour']:
+        what['texture'] = None
     if brief and what['texture'] in ('half', 'plain'):
         what['texture'] = None
     what['category'] = obj.category
