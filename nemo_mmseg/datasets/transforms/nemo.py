@@ -208,7 +208,9 @@ class NeMoMosaic(BaseTransform):
             names = _random_names(pool, results['img_id'], wanted, rng, taken=())
             return MosaicPlan(kind, cell, tuple(names), (float('nan'),) * wanted)
         bank = _open_bank(self.bank['path'], pool.fingerprint)
-        band = bank.band(results['sent_ids'][0], self.tau, self.tau_mode, self.top_k)
+        band = bank.band(
+            results['sent_ids'][0], self.tau, self.tau_mode, self.top_k, results['expressions'][0]
+        )
         chosen = rng.permutation(len(band.rows))[:wanted]
         names = [str(bank.image_names[row]) for row in band.rows[chosen]]
         short = wanted - len(names)

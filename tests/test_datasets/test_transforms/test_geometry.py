@@ -1,0 +1,172 @@
+"""Letterbox, mask loading, flip, sampling and packing against numpy and hand-made truth."""
+
+import numpy as np
+import pytest
+from mmengine.registry import init_default_scope
+from mmseg.registry import TRANSFORMS
+
+from nemo_mmseg.datasets.transforms.letterbox import letterbox_matrix
+from nemo_mmseg.datasets.transforms.referring_flip import swap_sides
+
+init_default_scope('mmseg')
+
+
+def sample(height=40, width=60):
+    rng = np.random.default_rng(0)
+    mask = np.zeros((height, width), np.uint8)
+    mask[10:30, 20:50] = 1
+    return dict(
+        img=rng.integers(0, 256, (height, width, 3), dtype=np.uint8),
+        gt_seg_map=mask,
+        seg_fields=['gt_seg_map'],
+        expressions=['left box'],
+        rng=np.random.default_rng(1),
+    )
+
+
+@pytest.mark.parametrize(('height', 'width'), [(40, 60), (60, 40), (33, 97)])
+def test_letterbox_matrix_is_the_published_map(height, width):
+    matrix = letterbox_matrix(height, width, (416, 416))
+    scale = min(416 / height, 416 / width)
+    left, top = (416 - scale * width) / 2, (416 - scale * height) / 2
+    # The three corners that CRIS fits its affine map to.
+    for corner, place in [
+        ((0, 0), (left, top)),
+        ((width, 0), (left + scale * width, top)),
+        ((0, height), (left, top + scale * height)),
+    ]:
+        np.testing.assert_allclose(matrix @ (*corner, 1), place)
+
+
+def test_letterbox_keeps_the_aspect_and_fills_the_border():
+    results = TRANSFORMS.build(dict(type='Letterbox', size=(120, 120), pad_val=(1, 2, 3)))(sample())
+    assert results['img'].shape == (120, 120, 3) and results['img_shape'] == (120, 120)
+    assert (results['img'][:15] == (1, 2, 3)).all() and (results['img'][-15:] == (1, 2, 3)).all()
+    # Twice the size, 20 rows down: the rectangle is where the map puts it.
+    expected = np.zeros((120, 120), np.uint8)
+    expected[20 + 20 : 20 + 60, 40:100] = 1
+    wrong = results['gt_seg_map'] != expected
+    assert wrong.sum() <= 2 * (40 + 60)  # at most the outline, where half a pixel decides
+    assert results['warp_matrix'] == [[2.0, 0.0, 0.0], [0.0, 2.0, 20.0]]
+
+
+def test_letterbox_of_equal_size_changes_nothing_and_takes_several_masks():
+    results = sample()
+    masks = np.stack([results['gt_seg_map'], 1 - results['gt_seg_map']], axis=-1)
+    image = results['img'].copy()
+    results['gt_seg_map'] = masks
+    results = TRANSFORMS.build(dict(type='Letterbox', size=(40, 60)))(results)
+    np.testing.assert_array_equal(results['img'], image)
+    np.testing.assert_array_equal(results['gt_seg_map'], masks)
+
+
+@pytest.mark.parametrize('bad', [dict(size=(10,)), dict(size=(0, 5)), dict(size=(5, 5), interpolation='x')])
+def test_letterbox_refuses_bad_arguments(bad):
+    with pytest.raises(ValueError):
+        TRANSFORMS.build(dict(type='Letterbox', **bad))
+
+
+SWAPS = {
+    'left man': 'right man',
+    'the Right one on the left': 'the Left one on the right',
+    'leftmost cup': 'rightmost cup',
+    'left-hand side': 'right-hand side',
+    'lefty, brighter, alright, copyright': 'lefty, brighter, alright, copyright',
+    'a man': 'a man',
+    "guy at 3 o'clock": None,
+    'the chair right behind her': None,
+    'right next to the car': None,
+    'l chair': None,
+}
+
+
+@pytest.mark.parametrize(('text', 'mirrored'), SWAPS.items())
+def test_swap_sides(text, mirrored):
+    assert swap_sides(text) == mirrored
+    if mirrored is not None:
+        assert swap_sides(mirrored) == text
+
+
+def test_flip_mirrors_image_mask_expression_and_matrix_together():
+    before = sample()
+    before['warp_matrix'] = [[2.0, 0.0, 5.0], [0.0, 2.0, 7.0]]
+    image, mask = before['img'].copy(), before['gt_seg_map'].copy()
+    after = TRANSFORMS.build(dict(type='ReferringFlip', prob=1.0))(before)
+    np.testing.assert_array_equal(after['img'], np.fliplr(image))
+    np.testing.assert_array_equal(after['gt_seg_map'], np.fliplr(mask))
+    assert after['expressions'] == ['right box'] and after['flip']
+    x, y = np.array(after['warp_matrix']) @ (3, 4, 1)
+    assert (x, y) == (60 - (2 * 3 + 5), 2 * 4 + 7)
+
+
+@pytest.mark.parametrize(
+    ('text', 'settings', 'flips'),
+    [
+        ("3 o'clock", dict(prob=1.0), False),
+        ('left box', dict(prob=1.0, swap=False), False),
+        ('red box', dict(prob=1.0, swap=False), True),
+        ('red box', dict(prob=0.0), False),
+    ],
+)
+def test_flip_or_nothing(text, settings, flips):
+    before = sample()
+    before['expressions'] = [text]
+    image = before['img'].copy()
+    after = TRANSFORMS.build(dict(type='ReferringFlip', **settings))(before)
+    assert after['flip'] is flips and after['expressions'] == [text]
+    np.testing.assert_array_equal(after['img'], np.fliplr(image) if flips else image)
+
+
+def test_sample_expressions_draws_uniformly_and_keeps_entries_together():
+    counts = np.zeros(4)
+    transform = TRANSFORMS.build(dict(type='SampleExpressions', num=2))
+    rng = np.random.default_rng(0)
+    for _ in range(2000):
+        results = transform(
+            dict(
+                rng=rng,
+                expressions=list('abcd'),
+                sent_ids=[0, 1, 2, 3],
+                ref_ids=[10, 11, 12, 13],
+                targets=[[0], [1], [2], [3]],
+                num_distractors=[4, 5, 6, 7],
+            )
+        )
+        kept = results['sent_ids']
+        assert len(set(kept)) == 2
+        assert results['expressions'] == ['abcd'[i] for i in kept]
+        assert results['targets'] == [[i] for i in kept]
+        assert results['ref_ids'] == [10 + i for i in kept]
+        counts[kept] += 1
+    assert abs(counts / 2000 - 0.5).max() < 0.05
+    with pytest.raises(ValueError):
+        TRANSFORMS.build(dict(type='SampleExpressions', num=0))
+
+
+def test_pack_keeps_uint8_and_the_metainfo():
+    results = sample()
+    results.update(img_id=7, sent_ids=[3], ref_ids=[2], ori_shape=(40, 60), unknown=1)
+    packed = TRANSFORMS.build(dict(type='PackReferringInputs'))(results)
+    assert packed['inputs'].shape == (3, 40, 60) and packed['inputs'].dtype.itemsize == 1
+    data_sample = packed['data_samples']
+    assert data_sample.gt_sem_seg.data.shape == (1, 40, 60)
+    assert data_sample.metainfo == dict(
+        image_id=7, sent_ids=[3], ref_ids=[2], ori_shape=(40, 60), expressions=['left box']
+    )
+
+
+@pytest.mark.parametrize(
+    'config',
+    [
+        dict(type='SampleExpressions', num=3),
+        dict(type='LoadReferentMask'),
+        dict(type='Letterbox', size=(3, 5)),
+        dict(type='ReferringFlip', prob=0.25),
+        dict(type='PackReferringInputs'),
+    ],
+)
+def test_repr_names_the_arguments(config):
+    text = repr(TRANSFORMS.build(dict(config)))
+    assert text.startswith(config['type'])
+    for key, value in config.items():
+        assert key == 'type' or f'{key}={value}' in text
