@@ -1,17 +1,20 @@
 """One place where open_clip is asked for a model, its tokenizer and its preprocessing.
 
-Mining and the networks load CLIP through these functions, so that a model name, a tag or a file means
-the same to both, and so that open_clip is imported only when something is built.
+Mining and the networks load CLIP through these functions, so that a model name, a tag or a file
+means the same to both, and so that open_clip is imported only when something is built.
 """
 
 from __future__ import annotations
 
 import json
+import pickle
 import zipfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from safetensors import SafetensorError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -51,8 +54,8 @@ def weights_of(model: str, pretrained: str | None) -> str | None:
 
     Args:
         model: open_clip's name of the architecture.
-        pretrained: A tag that open_clip knows, the tag of a shipped model, a local file, or None for
-            random weights.
+        pretrained: A tag that open_clip knows, the tag of a shipped model, a local file, or None
+            for random weights.
 
     Returns:
         A tag of open_clip's or the path of a file that exists, or None.
@@ -78,8 +81,8 @@ def load_clip(model: str, pretrained: str | None = None, device: str = 'cpu') ->
     """Build an open_clip model in float32 and evaluation mode.
 
     Args:
-        model: open_clip's name, e.g. ``'ViT-B-32'``, ``'RN50'``, ``'local-dir:/path'``, or a model that
-            this package ships (``'RefShapes-CLIP'``).
+        model: open_clip's name, e.g. ``'ViT-B-32'``, ``'RN50'``, ``'local-dir:/path'``, or a model
+            that this package ships (``'RefShapes-CLIP'``).
         pretrained: Tag (``'openai'``), local file, or None for random weights.
         device: Where the model is put.
 
@@ -89,20 +92,25 @@ def load_clip(model: str, pretrained: str | None = None, device: str = 'cpu') ->
     Raises:
         ValueError: The architecture is unknown, or does not fit an archive of OpenAI's.
         FileNotFoundError: The weights are neither a known tag nor a file.
+        RuntimeError: The file is broken or of another architecture.
     """
     _check_model(model)
     weights = weights_of(model, pretrained)
     archive = weights is not None and _is_torchscript(weights)
-    # OpenAI's weights were trained with QuickGELU, which open_clip leaves to a model's own config.
-    built = _open_clip().create_model(
-        model,
-        pretrained=None if archive else weights,
-        precision='fp32',
-        device=device,
-        force_quick_gelu=pretrained == 'openai',
-    )
-    if archive:
-        _load_torchscript(built, model, weights)
+    try:
+        # OpenAI's weights were trained with QuickGELU, which open_clip leaves to a model's config.
+        built = _open_clip().create_model(
+            model,
+            pretrained=None if archive else weights,
+            precision='fp32',
+            device=device,
+            force_quick_gelu=pretrained == 'openai',
+        )
+        if archive:
+            _load_torchscript(built, model, weights)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, SafetensorError) as error:
+        message = f'{weights!r} does not load into CLIP model {model!r}: {error}'
+        raise RuntimeError(message) from error
     return built.eval()
 
 
@@ -114,7 +122,7 @@ def _is_torchscript(path: str) -> bool:
 
 
 def _load_torchscript(built: nn.Module, model: str, path: str) -> None:
-    """Fill a model from the TorchScript archives in which OpenAI published its weights (RN50.pt)."""
+    """Fill a model from a TorchScript archive, as OpenAI published its weights (RN50.pt)."""
     import torch
 
     if not clip_config(model).get('quick_gelu'):
@@ -151,7 +159,8 @@ def clip_preprocess(model: str, clip: nn.Module) -> Callable:
 
     Args:
         model: As for :func:`load_clip`.
-        clip: The model it returned (its image tower knows the input size, mean and standard deviation).
+        clip: The model it returned (its image tower knows the input size, mean and standard
+            deviation).
 
     Returns:
         A callable that turns a PIL image into a float tensor (3, H, W).
@@ -164,7 +173,7 @@ def clip_preprocess(model: str, clip: nn.Module) -> Callable:
 
 
 def clip_config(model: str) -> dict:
-    """The architecture settings (``embed_dim``, ``vision_cfg``, ``text_cfg``) of an open_clip model."""
+    """Settings (``embed_dim``, ``vision_cfg``, ``text_cfg``) of an open_clip architecture."""
     _check_model(model)
     config = _open_clip().get_model_config(model)
     return json.loads(json.dumps(config))
