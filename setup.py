@@ -7,6 +7,7 @@ from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
+MODULE = 'nemo_mmseg'
 # What `mim train`, `mim test`, `mim run` and `mim search` look for inside an installed package.
 MIM_PARTS = ('tools', 'configs', 'model-index.yml')
 
@@ -24,9 +25,15 @@ def requirements(name: str) -> list[str]:
 
 
 class BuildWithMim(build_py):
-    """Puts copies of tools, configs and the model index into `nemo_mmseg/.mim` of a wheel.
+    """Adds to a wheel what `mim train nemo_mmseg CONFIG` and its like look for.
 
-    They go into the build folder, never into the sources, and not into an editable install: there
+    mim takes its argument for the name of a distribution and wants copies of tools, configs and
+    the model index in a folder `.mim` of that distribution's package. The distribution cannot be
+    called `nemo_mmseg` (see below), so the wheel carries `nemo_mmseg.egg-info`, by which this name
+    is found too. That folder sorts first in RECORD, where onedl-mim looks for the
+    package of `nemo-mmsegmentation`: hence the second copy in it.
+
+    All goes into the build folder, never into the sources, and not into an editable install: there
     mim finds the folders at the root of the checkout, and copies would make every name ambiguous.
     """
 
@@ -34,16 +41,23 @@ class BuildWithMim(build_py):
         super().run()
         if self.editable_mode:
             return
-        target = Path(self.build_lib) / 'nemo_mmseg' / '.mim'
+        alias = Path(self.build_lib) / f'{MODULE}.egg-info'
+        for package in (Path(self.build_lib) / MODULE, alias):
+            self.copy_mim_parts(package / '.mim')
+        metadata = f'Metadata-Version: 2.1\nName: {MODULE}\nVersion: {version()}\n'
+        (alias / 'PKG-INFO').write_text(metadata, encoding='utf-8')
+        (alias / 'top_level.txt').write_text(f'{MODULE}\n', encoding='utf-8')
+
+    @staticmethod
+    def copy_mim_parts(target: Path) -> None:
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir(parents=True)
         for part in MIM_PARTS:
-            source = ROOT / part
-            if source.is_dir():
+            if (ROOT / part).is_dir():
                 ignore = shutil.ignore_patterns('__pycache__', '*.py[cod]', '.*')
-                shutil.copytree(source, target / part, ignore=ignore)
+                shutil.copytree(ROOT / part, target / part, ignore=ignore)
             else:
-                shutil.copy2(source, target / part)
+                shutil.copy2(ROOT / part, target / part)
 
 
 setup(

@@ -26,33 +26,33 @@ pip() { "$python" -m pip --disable-pip-version-check --no-input "$@"; }
 
 # The build environments of source packages take their setuptools from the same file.
 export PIP_CONSTRAINT=$PWD/requirements/constraints.txt
-pip install -q pip setuptools wheel
+pip install -qq pip setuptools wheel
 
 if [ "$family" = upstream ]; then
   # The originals have no mmcv for a recent PyTorch: build it from source. A recent PyTorch needs
   # C++20, of mmcv's compiled ops nothing but the import is needed here (MMSegmentation 1.2.2 fails
   # without them), so they are compiled without optimisation: 5 minutes instead of 25 on 2 cores.
-  pip install -q -r requirements/tests.txt ninja
+  pip install -qq -r requirements/tests.txt ninja
   tag=$("$python" -c 'import sys, torch; print(f"cp{sys.version_info[0]}{sys.version_info[1]}-torch{torch.__version__}")')
   wheels=$cache/mmcv-$tag
   if ! compgen -G "$wheels/mmcv-*.whl" > /dev/null; then
     echo "Building mmcv (5 minutes or more) ..."
     work=$(mktemp -d)
     trap 'rm -rf "$work"' EXIT
-    pip download -q --no-deps --no-build-isolation --no-binary mmcv -d "$work" mmcv
+    pip download -qq --no-deps --no-build-isolation --no-binary mmcv -d "$work" mmcv
     tar -xzf "$work"/mmcv-*.tar.gz -C "$work"
     sed -i.orig 's/-std=c++17/-std=c++20/' "$work"/mmcv-*/setup.py
     (cd "$work"/mmcv-*/ && MMCV_WITH_OPS=1 MAX_JOBS=${MAX_JOBS:-$(nproc)} CFLAGS='-O0 -g0' \
-      "$python" -m pip wheel -q --no-deps --no-build-isolation -w "$work/out" .)
+      "$python" -m pip wheel -qq --no-deps --no-build-isolation -w "$work/out" .)
     mkdir -p "$wheels"
     mv "$work"/out/mmcv-*.whl "$wheels"/
   fi
-  pip install -q --no-deps "$wheels"/mmcv-*.whl
+  pip install -qq --no-deps "$wheels"/mmcv-*.whl
 fi
 
-pip install -q -r "requirements/$family.txt"
-pip check || echo '(the lines above are about packages of others; continuing)' >&2
+pip install -qq -r "requirements/$family.txt"
+pip check > /dev/null || pip check  # says which versions do not go together
 
 case $(cd "$VENV" && pwd -P)/ in
-  "$(pwd -P)"/*) pip install -q --no-deps --no-build-isolation -e . ;;
+  "$(pwd -P)"/*) pip install -qq --no-deps --no-build-isolation -e . ;;
 esac

@@ -128,23 +128,29 @@ def test_mim_train_and_test_find_the_config_by_name(python, sources, tmp_path):
 
     env = dict(PYTHONPATH=str(sources / 'toy'))
     mim = [python, '-m', 'mim']
-    config = ['nemo_mmseg', 'toy_config.py', '--work-dir', 'out']
-    printed = run(*mim, 'train', *config, cwd=tmp_path, **env)
+    config = ['toy_config.py', '--work-dir', 'out']
+    printed = run(*mim, 'train', 'nemo_mmseg', *config, cwd=tmp_path, **env)
     assert 'Training finished successfully' in printed
-    checkpoint = tmp_path / 'out' / 'epoch_1.pth'
-    printed = run(*mim, 'test', *config, '--checkpoint', checkpoint, cwd=tmp_path, **env)
+    config += ['--checkpoint', tmp_path / 'out' / 'epoch_1.pth']
+    # by the other name that pip and `mim list` know it under
+    printed = run(*mim, 'test', 'nemo-mmsegmentation', *config, cwd=tmp_path, **env)
     assert 'Testing finished successfully' in printed and 'batches: 2' in printed
 
 
-def test_mim_search_and_list(python, tmp_path):
-    mim = [python, '-m', 'mim']
-    printed = run(*mim, 'search', 'nemo_mmseg', '--model', 'toy', cwd=tmp_path)
+@pytest.mark.parametrize('name', ['nemo_mmseg', 'nemo-mmsegmentation'])
+def test_mim_search(name, python, tmp_path):
+    printed = run(python, '-m', 'mim', 'search', name, cwd=tmp_path)
     assert 'toy_config' in printed
-    printed = run(*mim, 'search', 'nemo_mmseg', '--model', 'cris', cwd=tmp_path)
     assert 'cris_r50_nemo_8xb8-50e_refcoco-416x416' in printed
-    assert 'nemo' in run(*mim, 'list', cwd=tmp_path)
 
 
-def test_mim_run_finds_tools(python, tmp_path):
-    command = ['run', 'nemo_mmseg', 'train', '--help']
-    assert '--cfg-options' in run(python, '-m', 'mim', *command, cwd=tmp_path)
+def test_mim_list(python, tmp_path):
+    assert 'nemo-mmsegmentation' in run(python, '-m', 'mim', 'list', cwd=tmp_path)
+
+
+@pytest.mark.parametrize('name', ['nemo_mmseg', 'nemo-mmsegmentation'])
+def test_mim_run(name, python, sources, tmp_path):
+    toy = sources / 'configs' / 'toy' / 'toy_config.py'
+    env = dict(PYTHONPATH=str(sources / 'toy'))
+    run(python, '-m', 'mim', 'run', name, 'train', toy, cwd=tmp_path, **env)
+    assert (tmp_path / 'work_dirs' / 'toy_config' / 'epoch_1.pth').is_file()
