@@ -1,16 +1,23 @@
 """Evaluate a trained network: `python tools/test.py CONFIG CHECKPOINT`.
 
 On several GPUs: `torchrun --nproc_per_node N tools/test.py CONFIG CHECKPOINT --launcher pytorch`.
-`--out DIR` writes `DIR/masks/<sent_id>.png` and `DIR/predictions.json`.
+`--out DIR` writes `DIR/masks/<sent_id>.png`, `DIR/predictions.json` and `DIR/metrics.json`.
+`--splits val testA testB` evaluates these splits of the test data set, one after the other, each
+with results of its own in `DIR/<split>`.
 """
 
 import argparse
+import copy
 import os
+from pathlib import Path
 
+from mmengine.config import Config
+from mmengine.dist import is_main_process
 from mmengine.runner import Runner
 
 import nemo_mmseg  # noqa: F401  (registers our classes, whether or not the config asks for it)
 from nemo_mmseg.evaluation import write_results_to
+from nemo_mmseg.evaluation.predictions import write_json
 from nemo_mmseg.utils.tool import add_config_arguments, add_run_arguments, load_config
 
 
@@ -20,6 +27,7 @@ def parse_args() -> argparse.Namespace:
     add_config_arguments(parser)
     parser.add_argument('checkpoint', help='checkpoint file of the network')
     parser.add_argument('--out', help='folder to write a mask per expression and a JSON file to')
+    parser.add_argument('--splits', nargs='+', help="splits to evaluate, in place of the config's")
     parser.add_argument('--show-dir', help='folder to draw tested images to, truth by prediction')
     add_run_arguments(parser)
     return parser.parse_args()
@@ -33,13 +41,29 @@ def main() -> None:
     cfg = load_config(args)
     cfg.load_from = args.checkpoint
     cfg.resume = False
-    if args.out is not None:
-        write_results_to(cfg, args.out)
     if args.show_dir is not None:
         hook = dict(type='ReferringVisualizationHook', interval=1, max_samples=None)
-        hooks = cfg.get('default_hooks') or {}
-        cfg.default_hooks = dict(hooks, visualization=dict(hook, out_dir=args.show_dir))
-    Runner.from_cfg(cfg).test()
+        cfg.setdefault('default_hooks', {}).update(visualization=dict(hook, out_dir=args.show_dir))
+    for split in args.splits or [None]:
+        evaluate(copy.deepcopy(cfg), split, args.out)
+
+
+def evaluate(cfg: Config, split: str | None, out_dir: str | None) -> None:
+    """Evaluate one split.
+
+    Args:
+        cfg: Config of the run; changed.
+        split: Name of the split, or None for the config's own.
+        out_dir: Folder for the results, or None. Those of a named split go into a folder inside it.
+    """
+    if split is not None:
+        cfg.test_dataloader.dataset.split = split
+        out_dir = out_dir and os.path.join(out_dir, split)
+    if out_dir is not None:
+        write_results_to(cfg, out_dir)
+    metrics = Runner.from_cfg(cfg).test()
+    if out_dir is not None and is_main_process():
+        write_json(Path(out_dir) / 'metrics.json', metrics)
 
 
 if __name__ == '__main__':

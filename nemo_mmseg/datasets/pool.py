@@ -8,7 +8,9 @@ import numpy as np
 
 
 class ImagePool:
-    """Images of a data set by row, in rising order of their ids. It pickles, and workers share its arrays.
+    """Images of a data set by row, in rising order of their ids.
+
+    It pickles, and workers share its arrays.
 
     Args:
         root: Folder of the images.

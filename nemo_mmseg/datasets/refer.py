@@ -1,7 +1,8 @@
 """Reads the files of RefCOCO, RefCOCO+ and RefCOCOg into reference records.
 
-The expressions lie in ``refs(*).p`` and the objects in ``instances.json``. A pickle from the web can run
-code while it is read; the reader here admits plain containers, strings and numbers and nothing else.
+The expressions lie in ``refs(*).p`` and the objects in ``instances.json``. A pickle from the web
+can run code while it is read; the reader here admits plain containers, strings and numbers and
+nothing else.
 """
 
 from __future__ import annotations
@@ -101,8 +102,8 @@ def clean_segmentation(annotation: dict, source: str) -> list | dict:
     """The segmentation of an annotation without degenerate polygons.
 
     Args:
-        annotation: An entry of ``instances.json``: polygons, compressed RLE (``counts`` a string) or
-            uncompressed RLE (``counts`` a list).
+        annotation: An entry of ``instances.json``: polygons, compressed RLE (``counts`` a string)
+            or uncompressed RLE (``counts`` a list).
         source: File named in an error.
 
     Returns:
@@ -160,15 +161,16 @@ def load_references(
         ann_file: ``instances.json`` beside it.
         split: ``'train'``, ``'val'``, ``'testA'``, ``'testB'`` or ``'test'``.
         text_key: ``'sent'`` (cleaned, lower case) or ``'raw'`` (as typed).
-        faults: Gets a line for each faulty reference, which is then left out; None stops at the first.
+        faults: Gets a line for each faulty reference, which is then left out; None stops at the
+            first.
 
     Returns:
         The references in the order of the file.
 
     Raises:
         FileNotFoundError: A file is missing.
-        ValueError: A file is damaged, the split is unknown, a reference lacks its image or annotation,
-            an expression is empty, or a segmentation is.
+        ValueError: A file is damaged, the split is unknown, a reference lacks its image or
+            annotation, an expression is empty, or a segmentation is.
     """
     refs = load_plain_pickle(split_file)
     if not isinstance(refs, list) or not all(isinstance(ref, dict) for ref in refs):

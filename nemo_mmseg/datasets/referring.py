@@ -41,25 +41,31 @@ def _grouped(references: Sequence[Reference], group_by: str) -> list[list[tuple[
 class BaseReferringDataset(BaseDataset, ABC):
     """Base of the referring data sets: grouping, the sample's random state, the image pool.
 
-    A sub-class gives :meth:`load_reference_list`. Indices of our samplers carry the pass over the data; each
-    sample then gets its own generator (``results['rng']``), the pass (``results['visit']``) and the images of
-    the split (``results['pool']``).
+    A sub-class gives :meth:`load_reference_list`. Indices of our samplers carry the pass over the
+    data; each sample then gets its own generator (``results['rng']``), the pass
+    (``results['visit']``) and the images of the split (``results['pool']``).
 
     Args:
-        group_by: What one item is: ``'reference'`` (training: one visit an object), ``'expression'``, or
-            ``'image'`` (evaluation: an image is read and encoded once for all its expressions).
-        check_images: Whether one directory listing looks for every image when the data set is built.
-        **kwargs: Of MMEngine's ``BaseDataset``: ``ann_file``, ``data_root``, ``data_prefix``, ``pipeline``,
-            ``test_mode``, ``indices``, ``serialize_data``, ``lazy_init``, ``metainfo``.
+        group_by: What one item is: ``'reference'`` (training: one visit an object),
+            ``'expression'``, or ``'image'`` (evaluation: an image is read and encoded once for all
+            its expressions).
+        check_images: Whether one directory listing looks for every image when the data set is
+            built.
+        **kwargs: Of MMEngine's ``BaseDataset``: ``ann_file``, ``data_root``, ``data_prefix``,
+            ``pipeline``, ``test_mode``, ``indices``, ``serialize_data``, ``lazy_init``,
+            ``metainfo``.
 
     Raises:
-        ValueError: ``group_by`` is unknown, or the files are wrong (see :mod:`nemo_mmseg.datasets.refer`).
+        ValueError: ``group_by`` is unknown, or the files are wrong (see
+            :mod:`nemo_mmseg.datasets.refer`).
         FileNotFoundError: A file or an image is missing.
     """
 
     METAINFO = dict(classes=('background', 'referent'), palette=[[0, 0, 0], [220, 20, 60]])
 
-    def __init__(self, group_by: str = 'reference', check_images: bool = True, **kwargs: Any) -> None:
+    def __init__(
+        self, group_by: str = 'reference', check_images: bool = True, **kwargs: Any
+    ) -> None:
         if group_by not in GROUPINGS:
             raise ValueError(f'group_by must be one of {GROUPINGS}, not {group_by!r}')
         self.group_by = group_by
@@ -72,7 +78,8 @@ class BaseReferringDataset(BaseDataset, ABC):
         """The references of the split, read from the data set's files.
 
         Args:
-            faults: Gets a line for each faulty reference, which is then left out; None stops at the first.
+            faults: Gets a line for each faulty reference, which is then left out; None stops at the
+                first.
         """
 
     def load_data_list(self) -> list[dict]:
@@ -123,7 +130,10 @@ class BaseReferringDataset(BaseDataset, ABC):
         return item
 
     def filter_data(self) -> list[dict]:
-        """Keep every item; the last moment at which the unserialised items are at hand (called by MMEngine)."""
+        """Keep every item, and describe the pool (called by MMEngine).
+
+        It is the last moment at which the unserialised items are at hand.
+        """
         items = self.data_list
         if self._indices is not None:
             items = self._get_unserialized_subset(self._indices)
@@ -155,7 +165,8 @@ class BaseReferringDataset(BaseDataset, ABC):
         """All expressions of the split, by rising sentence id.
 
         Returns:
-            Sentence ids (E,) int64, the E texts, and the row (E,) int64 of each one's image in :attr:`pool`.
+            Sentence ids (E,) int64, the E texts, and the row (E,) int64 of each one's image in
+            :attr:`pool`.
         """
         rows = []
         for index in range(len(self)):
@@ -173,7 +184,8 @@ class BaseReferringDataset(BaseDataset, ABC):
         """Run the pipeline on one item under the item's own random state.
 
         Args:
-            idx: A :class:`SampleIndex`, or a plain index, which counts as the first pass with seed 0.
+            idx: A :class:`SampleIndex`, or a plain index, which counts as the first pass with seed
+                0.
 
         Returns:
             What the pipeline returns.
@@ -193,8 +205,9 @@ class BaseReferringDataset(BaseDataset, ABC):
         if not self.test_mode and not self._warned_of_plain_index:
             self._warned_of_plain_index = True
             print_log(
-                'An index came without its pass over the data, so every pass repeats the same samples. Use '
-                'ReferringSampler (epochs) or InfiniteReferringSampler (iterations) for training.',
+                'An index came without its pass over the data, so every pass repeats the same '
+                'samples. Use ReferringSampler (epochs) or InfiniteReferringSampler (iterations) '
+                'for training.',
                 'current',
                 level=30,
             )
@@ -210,7 +223,8 @@ class RefCOCODataset(BaseReferringDataset):
         split_file: References, e.g. ``'refcoco/refs(unc).p'``.
         split: ``'train'``, ``'val'``, ``'testA'``, ``'testB'`` or ``'test'``.
         data_prefix: ``dict(img_path=...)``, the folder of the images (COCO's ``train2014``).
-        text_key: ``'sent'`` (cleaned, lower case; CRIS) or ``'raw'`` (as typed; LAVT). Defaults to ``'sent'``.
+        text_key: ``'sent'`` (cleaned, lower case; CRIS) or ``'raw'`` (as typed; LAVT). Defaults to
+            ``'sent'``.
         **kwargs: See :class:`BaseReferringDataset`.
     """
 

@@ -1,7 +1,8 @@
 """An index that knows the pass over the data it belongs to.
 
-A sample is a function of (seed, pass, index). The samplers of this package yield :class:`SampleIndex`
-instead of plain integers, so the pass reaches the data set inside a worker without any shared state.
+A sample is a function of (seed, pass, index). The samplers of this package yield
+:class:`SampleIndex` instead of plain integers, so the pass reaches the data set inside a worker
+without any shared state.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ import torch
 class SampleIndex(int):
     """An ``int`` that carries the seed, the pass, and the repetition inside the pass.
 
-    It survives what MMEngine's wrappers do to an index: ``ConcatDataset`` subtracts the sizes of the data
-    sets before, ``RepeatDataset`` takes the remainder.
+    It survives what MMEngine's wrappers do to an index: ``ConcatDataset`` subtracts the sizes of
+    the data sets before, ``RepeatDataset`` takes the remainder.
 
     Args:
         value: The index itself.
-        visit: Pass over the data, from 0: the epoch, or for an endless sampler the number of completed passes.
+        visit: Pass over the data, from 0: the epoch, or for an endless sampler the number of
+            completed passes.
         seed: Seed of the run.
         repeat: Which repetition inside the pass (``RepeatDataset``).
     """
@@ -32,6 +34,7 @@ class SampleIndex(int):
     repeat: int
 
     def __new__(cls, value: int, visit: int = 0, seed: int = 0, repeat: int = 0) -> SampleIndex:
+        """Make an index; the arguments are those of the class."""
         index = super().__new__(cls, value)
         index.visit, index.seed, index.repeat = int(visit), int(seed), int(repeat)
         return index
@@ -54,9 +57,10 @@ class SampleIndex(int):
 
 @contextmanager
 def seeded_global_state(seed: int) -> Iterator[None]:
-    """Seed ``random``, ``numpy.random`` and torch's CPU generator, and put their states back at the end.
+    """Seed the global generators of Python, NumPy and torch (CPU), and put their states back.
 
-    MMSegmentation's transforms draw from these; so a sample does not depend on what its worker did before.
+    MMSegmentation's transforms draw from these; so a sample does not depend on what its worker did
+    before.
 
     Args:
         seed: Any number below 2**32.
@@ -78,8 +82,8 @@ def generator_of(results: dict) -> np.random.Generator:
     """The generator of the sample in ``results``.
 
     Args:
-        results: What travels through a pipeline. A sample from another data set brings no ``'rng'``; it
-            gets one that NumPy's global state seeds.
+        results: What travels through a pipeline. A sample from another data set brings no
+            ``'rng'``; it gets one that NumPy's global state seeds.
 
     Returns:
         ``results['rng']``.

@@ -60,9 +60,7 @@ class MiniRefCOCO:
 
     def __init__(self, root):
         self.root = root
-        self.masks = {
-            100 + i: rectangle(4 * i, 3 * i, 4 * i + 20, 3 * i + 15) for i in range(1, 6)
-        }
+        self.masks = {100 + i: rectangle(4 * i, 3 * i, 4 * i + 20, 3 * i + 15) for i in range(1, 6)}
         self.masks[201] = rectangle(40, 30, 60, 45)
         segmentations = {
             101: [[4, 3, 24, 3, 24, 18, 4, 18]],

@@ -137,4 +137,6 @@ def test_annotations_of_refcoco_size_load_in_seconds(mini):
     seconds = time.time() - start
     assert sum(len(r.expressions) for r in references) == 142209
     print(f'142,209 expressions in {seconds:.1f} s')
-    assert seconds < 60  # "seconds" on an idle machine; the bound only catches another order of magnitude
+    assert (
+        seconds < 60
+    )  # "seconds" on an idle machine; the bound only catches another order of magnitude

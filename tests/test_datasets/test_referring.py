@@ -109,7 +109,9 @@ def test_unreadable_or_resized_images_are_named_at_first_decode(mini):
 def test_masks_that_cannot_be_are_named(mini, segmentation, message):
     mini.instances['annotations'][1]['segmentation'] = segmentation
     dataset = DATASETS.build(mini.write().config(LOAD + PACK))
-    with pytest.raises(ValueError, match=f'(?s)annotation 102.*{message}|{message}.*annotation 102'):
+    with pytest.raises(
+        ValueError, match=f'(?s)annotation 102.*{message}|{message}.*annotation 102'
+    ):
         dataset[1]
 
 

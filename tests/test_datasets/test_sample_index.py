@@ -90,7 +90,12 @@ def test_epochs_are_the_same_with_any_workers_and_differ_from_one_another(mini):
         sampler = ReferringSampler(dataset, seed=3)
         if kwargs:  # persistent workers: one loader for all epochs
             loader = DataLoader(
-                dataset, 2, sampler=sampler, num_workers=workers, collate_fn=pseudo_collate, **kwargs
+                dataset,
+                2,
+                sampler=sampler,
+                num_workers=workers,
+                collate_fn=pseudo_collate,
+                **kwargs,
             )
         result = []
         for epoch in range(2):

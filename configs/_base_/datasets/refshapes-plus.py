@@ -16,9 +16,7 @@ test_pipeline = [
     dict(type='LoadReferentMask'),
     *_base_.pack_transforms,
 ]
-files = dict(
-    data_root=data_root, ann_file=ann_file, split_file=split_file, data_prefix=data_prefix
-)
+files = dict(data_root=data_root, ann_file=ann_file, split_file=split_file, data_prefix=data_prefix)
 train_dataloader = dict(
     batch_size=16,
     num_workers=2,

@@ -38,10 +38,10 @@ def letterbox_matrix(height: int, width: int, size: tuple[int, int]) -> np.ndarr
 
 @TRANSFORMS.register_module()
 class Letterbox(BaseTransform):
-    """Scale image and mask to fit ``size``, centred, the rest filled with one colour, in one affine warp.
+    """Scale image and mask to fit ``size``, centred, in one affine warp; one colour fills the rest.
 
-    This is how CRIS prepares its images (its ``word_len`` sequence beside it); NeMo's release stretches instead,
-    for which mmcv's ``Resize(keep_ratio=False)`` serves.
+    This is how CRIS prepares its images; NeMo's release
+    stretches instead, for which mmcv's ``Resize(keep_ratio=False)`` serves.
 
     Required Keys:
 
@@ -54,13 +54,15 @@ class Letterbox(BaseTransform):
 
     Added Keys:
 
-    - warp_matrix ((2, 3) nested lists of float: original x, y to letterboxed x, y), scale_factor, keep_ratio
+    - warp_matrix ((2, 3) nested lists of float: original x, y to letterboxed x, y), scale_factor,
+    keep_ratio
 
     Args:
         size: Height and width of the result, in pixels.
-        pad_val: Colour of the border in the channel order of the image, 0 to 255. Defaults to CLIP's mean.
-        interpolation: For the image: ``'nearest'``, ``'bilinear'``, ``'bicubic'`` or ``'area'``. Defaults to
-            ``'bicubic'``. The mask is interpolated linearly and cut at one half.
+        pad_val: Colour of the border in the channel order of the image, 0 to 255. Defaults to
+            CLIP's mean.
+        interpolation: For the image: ``'nearest'``, ``'bilinear'``, ``'bicubic'`` or ``'area'``.
+            Defaults to ``'bicubic'``. The mask is interpolated linearly and cut at one half.
 
     Raises:
         ValueError: The size or the interpolation is unknown.

@@ -25,7 +25,7 @@ def decode_segmentation(segmentation: list | dict, height: int, width: int) -> n
     if isinstance(segmentation, dict):
         if list(segmentation['size']) != [height, width]:
             raise ValueError(
-                f'RLE of size {segmentation["size"]} in an image of {[height, width]} (height, width)'
+                f'RLE of size {segmentation["size"]} in an image of size {[height, width]}'
             )
         counts = segmentation['counts']
         if isinstance(counts, list):
@@ -43,8 +43,8 @@ def referent_masks(results: dict) -> np.ndarray:
         results: With ``instances``, ``targets``, ``height``, ``width``.
 
     Returns:
-        Masks (N, height, width) uint8; the union where an expression has several targets, all 0 where
-        it has none.
+        Masks (N, height, width) uint8; the union where an expression has several targets, all 0
+        where it has none.
 
     Raises:
         ValueError: The mask of an annotation cannot be decoded or is empty.
@@ -71,8 +71,8 @@ def referent_masks(results: dict) -> np.ndarray:
 class LoadReferentMask(BaseTransform):
     """Load the mask of each expression's targets.
 
-    Placed before a resize, the mask is resized with the image (training); placed after it, the mask stays at the
-    original size, where predictions are compared with it (evaluation).
+    Placed before a resize, the mask is resized with the image (training); placed after it, the mask
+    stays at the original size, where predictions are compared with it (evaluation).
 
     Required Keys:
 
@@ -80,7 +80,8 @@ class LoadReferentMask(BaseTransform):
 
     Added Keys:
 
-    - gt_seg_map (uint8, 1 on the referent): (H, W) for one expression, else (H, W, N), the layout that mmcv's
+    - gt_seg_map (uint8, 1 on the referent): (H, W) for one expression, else (H, W, N), the layout
+    that mmcv's
       transforms resize and flip
     - its name in seg_fields
     """

@@ -62,13 +62,13 @@ class MosaicPlan:
 class NeMoMosaic(BaseTransform):
     """Negative-mined mosaic augmentation (NeMo, ECCV 2024), or the plain sample.
 
-    For the item's expression the bank gives the images of the pool that match it best. Those above the upper
-    threshold ``tau`` are dropped (they may hold the referent too), the next ``top_k`` are the band. Negatives
-    are drawn from the band, the item's own image takes a random cell of the grid, in which its position words
-    stay true, and only its mask is the target.
+    For the item's expression the bank gives the images of the pool that match it best. Those above
+    the upper threshold ``tau`` are dropped (they may hold the referent too), the next ``top_k`` are
+    the band. Negatives are drawn from the band, the item's own image takes a random cell of the
+    grid, in which its position words stay true, and only its mask is the target.
 
-    It stands where a pipeline reads and resizes its image, after ``SampleExpressions``; ``plain`` holds the
-    transforms of a sample without mosaic.
+    It stands where a pipeline reads and resizes its image, after ``SampleExpressions``; ``plain``
+    holds the transforms of a sample without mosaic.
 
     Required Keys:
 
@@ -81,27 +81,30 @@ class NeMoMosaic(BaseTransform):
     - mosaic: dict of kind, cell, grid, names, similarities, self_similarity, short, exhausted
 
     Args:
-        size: Height and width of the mosaic, in pixels. Every image is stretched to its cell, as published.
+        size: Height and width of the mosaic, in pixels. Every image is stretched to its cell, as
+            published.
         plain: Transforms that read and resize a plain sample.
-        bank: Where the mined negatives lie and how they are made: dict of ``path``, ``model``, ``pretrained``
-            and ``keep`` (see :func:`nemo_mmseg.mining.mine_bank`). None when nothing is mined.
+        bank: Where the mined negatives lie and how they are made: dict of ``path``, ``model``,
+            ``pretrained`` and ``keep`` (see :func:`nemo_mmseg.mining.mine_bank`). None when nothing
+            is mined.
         warmup_prob: Before ``start_epoch``, the chance of a random mosaic. Defaults to 0.
         random_prob: From ``start_epoch`` on, the chance of a random mosaic. Defaults to 0.
-        mined_prob: From ``start_epoch`` on, the chance of a mined mosaic. Defaults to 0.5. The two exclude one
-            another; the rest is plain samples.
+        mined_prob: From ``start_epoch`` on, the chance of a mined mosaic. Defaults to 0.5. The two
+            exclude one another; the rest is plain samples.
         start_epoch: Pass over the data, from 0, at which mined mosaics begin. Defaults to 0.
         tau: Upper threshold of the similarity. Defaults to 0.95.
-        tau_mode: ``'relative'`` compares with ``tau`` times the expression's similarity to its own image,
-            ``'absolute'`` with ``tau`` itself, as published (such a tau belongs to one CLIP). Defaults to
-            ``'relative'``.
+        tau_mode: ``'relative'`` compares with ``tau`` times the expression's similarity to its own
+            image, ``'absolute'`` with ``tau`` itself, as published (such a tau belongs to one
+            CLIP). Defaults to ``'relative'``.
         top_k: Images in the band, below the threshold. Defaults to 100.
         grid: Rows and columns. Defaults to (2, 2).
-        keep_positions: Whether "left" keeps the image in the left column, and so on. Defaults to True.
+        keep_positions: Whether "left" keeps the image in the left column, and so on. Defaults to
+            True.
         interpolation: Of the images. Defaults to ``'bilinear'``, as published.
 
     Raises:
-        ValueError: Probabilities outside [0, 1] or with a sum above 1, an unknown mode, a grid of one cell, or no
-            bank where one is needed.
+        ValueError: Probabilities outside [0, 1] or with a sum above 1, an unknown mode, a grid of
+            one cell, or no bank where one is needed.
     """
 
     def __init__(
@@ -141,11 +144,13 @@ class NeMoMosaic(BaseTransform):
                 raise ValueError(f'NeMoMosaic: {name}={getattr(self, name)} is not in [0, 1]')
         if self.random_prob + self.mined_prob > 1 + 1e-9:
             raise ValueError(
-                f'NeMoMosaic: random_prob={self.random_prob} and mined_prob={self.mined_prob} exclude one '
-                'another, so their sum must be at most 1'
+                f'NeMoMosaic: random_prob={self.random_prob} and mined_prob={self.mined_prob} '
+                'exclude one another, so their sum must be at most 1'
             )
         if len(self.grid) != 2 or min(self.grid) < 1 or self.grid == (1, 1):
-            raise ValueError(f'NeMoMosaic: grid={self.grid} must be (rows, columns) with two or more cells')
+            raise ValueError(
+                f'NeMoMosaic: grid={self.grid} must be (rows, columns) with two or more cells'
+            )
         if len(self.size) != 2 or self.size[0] < self.grid[0] or self.size[1] < self.grid[1]:
             raise ValueError(f'NeMoMosaic: size={self.size} must be (height, width) of a canvas')
         if self.tau_mode not in TAU_MODES:
@@ -271,7 +276,10 @@ class NeMoMosaic(BaseTransform):
         return results
 
     def _windows(self) -> list[tuple[slice, slice]]:
-        """The cells as slices of the canvas, row by row; sizes differ by a pixel where it does not divide."""
+        """The cells as slices of the canvas, row by row.
+
+        Where the canvas does not divide, they differ by a pixel.
+        """
         rows = np.linspace(0, self.size[0], self.grid[0] + 1).round().astype(int)
         columns = np.linspace(0, self.size[1], self.grid[1] + 1).round().astype(int)
         return [
@@ -281,12 +289,12 @@ class NeMoMosaic(BaseTransform):
         ]
 
     def __repr__(self) -> str:
-        return (
-            f'{type(self).__name__}(size={self.size}, bank={self.bank}, warmup_prob={self.warmup_prob}, '
-            f'random_prob={self.random_prob}, mined_prob={self.mined_prob}, start_epoch={self.start_epoch}, '
-            f'tau={self.tau}, tau_mode={self.tau_mode!r}, top_k={self.top_k}, grid={self.grid}, '
-            f'keep_positions={self.keep_positions}, interpolation={self.interpolation!r}, plain={self.plain})'
+        names = (
+            'size bank warmup_prob random_prob mined_prob start_epoch tau tau_mode top_k grid '
+            'keep_positions interpolation plain'
         )
+        settings = ', '.join(f'{name}={getattr(self, name)!r}' for name in names.split())
+        return f'{type(self).__name__}({settings})'
 
 
 def _random_names(

@@ -40,7 +40,8 @@ class PackReferringInputs(BaseTransform):
     Returned Keys:
 
     - inputs: tensor (3, H, W) uint8
-    - data_samples: ``SegDataSample`` with ``gt_sem_seg.data`` (N, H, W) uint8 (1 on the referent), the
+    - data_samples: ``SegDataSample`` with ``gt_sem_seg.data`` (N, H, W) uint8 (1 on the referent),
+    the
       ``meta_keys`` that are present, and ``image_id``
 
     Args:

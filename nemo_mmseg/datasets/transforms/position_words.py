@@ -22,8 +22,8 @@ def _bound(words: set[str], first: frozenset[str], last: frozenset[str], size: i
 def allowed_cells(expression: str, rows: int, columns: int) -> list[int]:
     """Cells of a grid in which an expression with position words stays true.
 
-    "left" binds to the left column, "top" to the top row, and so on; "top left" to the corner. Whole words
-    count, not parts of words ("bright", "laptop", "yellow" bind nothing).
+    "left" binds to the left column, "top" to the top row, and so on; "top left" to the corner.
+    Whole words count, not parts of words ("bright", "laptop", "yellow" bind nothing).
 
     Args:
         expression: The text.
@@ -31,9 +31,10 @@ def allowed_cells(expression: str, rows: int, columns: int) -> list[int]:
         columns: Columns of the grid.
 
     Returns:
-        Numbers of the cells, row by row from the top left one, rising; all cells where nothing binds.
+        Numbers of the cells, row by row from the top left one, rising; all cells where nothing
+        binds.
     """
-    words = set(re.findall(r"[^\W\d_]+", expression.lower()))
+    words = set(re.findall(r'[^\W\d_]+', expression.lower()))
     in_rows = _bound(words, _TOP, _BOTTOM, rows)
     in_columns = _bound(words, _LEFT, _RIGHT, columns)
     return [row * columns + column for row in in_rows for column in in_columns]

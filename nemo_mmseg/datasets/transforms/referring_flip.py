@@ -12,9 +12,11 @@ from mmseg.registry import TRANSFORMS
 from ..sample_index import generator_of
 
 _SIDES = re.compile(r'\b(left|right)(?=(most|ward|wards|side|hand|ish)?\b)', re.IGNORECASE)
-# A side that no swap makes true: a clock's face, "right behind" (which means "just"), abbreviations, writing.
+# A side that no swap makes true: a clock's face, "right behind" (which means "just"),
+# abbreviations, writing.
 _NOT_SWAPPED = re.compile(
-    r"o'?\s?clock|\bright (behind|next|under|above|below|beside|in front|there|before|after|by|at the edge)\b"
+    r"o'?\s?clock"
+    r'|\bright (behind|next|under|above|below|beside|in front|there|before|after|by)\b'
     r'|\b[lr]\b|\blft\b|\brt\b',
     re.IGNORECASE,
 )
@@ -44,8 +46,8 @@ def swap_sides(expression: str) -> str | None:
 class ReferringFlip(BaseTransform):
     """Mirror image, masks and expressions together, or leave the sample alone.
 
-    "left" and "right" change places in the expressions; where that cannot be told for sure ("3 o'clock",
-    "right behind"), nothing is flipped.
+    "left" and "right" change places in the expressions; where that cannot be told for sure ("3
+    o'clock", "right behind"), nothing is flipped.
 
     Required Keys:
 
@@ -62,7 +64,8 @@ class ReferringFlip(BaseTransform):
 
     Args:
         prob: Chance of a flip. Defaults to 0.5.
-        swap: True swaps the words; False flips only samples without "left" and "right". Defaults to True.
+        swap: True swaps the words; False flips only samples without "left" and "right". Defaults to
+            True.
 
     Raises:
         ValueError: ``prob`` is not in [0, 1].

@@ -12,8 +12,8 @@ from mmseg.registry import HOOKS
 class ChannelsLastHook(Hook):
     """Turn the network to the channels-last memory format before a run.
 
-    Convolutions follow the format of their kernels, so the inputs need no change. It computes the same, faster:
-    under bfloat16 on a CPU by several times.
+    Convolutions follow the format of their kernels, so the inputs need no change. It computes the
+    same, faster: under bfloat16 on a CPU by several times.
     """
 
     def before_run(self, runner: Runner) -> None:

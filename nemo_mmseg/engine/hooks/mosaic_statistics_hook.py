@@ -14,11 +14,12 @@ from mmseg.registry import HOOKS
 class MosaicStatisticsHook(Hook):
     """Count mosaics in the batches that a network is trained on.
 
-    Workers have no way to report but the samples themselves, so the counts are read from the metainfo
-    ``mosaic`` of each data sample. The log gets the shares since the start of the run (of this process):
-    ``mosaic/mined`` and ``mosaic/random`` of the samples, ``mosaic/short`` (bands with fewer images than cells,
-    filled with random ones) and ``mosaic/exhausted`` (bands that reached below the bank's stored images)
-    of the mined ones. The last line is printed at the end of the training.
+    Workers have no way to report but the samples themselves, so the counts are read from the
+    metainfo ``mosaic`` of each data sample. The log gets the shares since the start of the run (of
+    this process): ``mosaic/mined`` and ``mosaic/random`` of the samples, ``mosaic/short`` (bands
+    with fewer images than cells, filled with random ones) and ``mosaic/exhausted`` (bands that
+    reached below the bank's stored images) of the mined ones. The last line is printed at the end
+    of the training.
 
     Attributes:
         counts: Number of ``samples``, ``mined``, ``random``, ``short`` and ``exhausted`` so far.
@@ -49,11 +50,15 @@ class MosaicStatisticsHook(Hook):
 
     def after_train(self, runner: Runner) -> None:
         """Print the totals."""
-        print_log(f'Mosaics in {self.counts["samples"]} training samples: {self.shares()}', 'current')
+        print_log(
+            f'Mosaics in {self.counts["samples"]} training samples: {self.shares()}', 'current'
+        )
 
     def shares(self) -> dict[str, float]:
         """The counts as shares: kinds of all samples, troubles of the mined mosaics."""
         samples, mined = self.counts['samples'], self.counts['mined']
-        of_mined = {key: self.counts[key] / mined if mined else 0.0 for key in ('short', 'exhausted')}
+        of_mined = {
+            key: self.counts[key] / mined if mined else 0.0 for key in ('short', 'exhausted')
+        }
         of_all = {key: self.counts[key] / max(samples, 1) for key in ('mined', 'random')}
         return {key: round(value, 4) for key, value in {**of_all, **of_mined}.items()}

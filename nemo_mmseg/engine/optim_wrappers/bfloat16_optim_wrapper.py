@@ -16,8 +16,8 @@ from torch import nn
 class BFloat16OptimWrapper(OptimWrapper):
     """MMEngine's ``OptimWrapper`` with the forward pass under bfloat16 autocast.
 
-    bfloat16 has the range of float32, so no loss is scaled. MMEngine's ``AmpOptimWrapper`` does the same on a
-    GPU with ``dtype='bfloat16'``, but refuses to work on a CPU.
+    bfloat16 has the range of float32, so no loss is scaled. MMEngine's ``AmpOptimWrapper`` does the
+    same on a GPU with ``dtype='bfloat16'``, but refuses to work on a CPU.
     """
 
     @contextmanager

@@ -60,7 +60,9 @@ def test_letterbox_of_equal_size_changes_nothing_and_takes_several_masks():
     np.testing.assert_array_equal(results['gt_seg_map'], masks)
 
 
-@pytest.mark.parametrize('bad', [dict(size=(10,)), dict(size=(0, 5)), dict(size=(5, 5), interpolation='x')])
+@pytest.mark.parametrize(
+    'bad', [dict(size=(10,)), dict(size=(0, 5)), dict(size=(5, 5), interpolation='x')]
+)
 def test_letterbox_refuses_bad_arguments(bad):
     with pytest.raises(ValueError):
         TRANSFORMS.build(dict(type='Letterbox', **bad))

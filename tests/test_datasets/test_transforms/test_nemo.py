@@ -18,7 +18,8 @@ LOAD = [
 
 
 def write_bank(dataset, path, similarities, fingerprint=None):
-    """A bank by hand, from the similarities (E, I) of every expression to every image of the pool."""
+    """A bank by hand, from the similarities (E, I) of every expression to every image of the
+    pool."""
     sent_ids, _, own_rows = dataset.expressions()
     pool, every = dataset.pool, np.arange(len(own_rows))
     others = np.array(similarities, dtype=float)

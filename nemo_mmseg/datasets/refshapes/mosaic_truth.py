@@ -1,0 +1,93 @@
+"""What RefShapes' scene graphs say of the mosaics that a mosaic transform makes."""
+
+from __future__ import annotations
+
+import json
+import os.path as osp
+from typing import Any
+
+import numpy as np
+
+from ..sample_index import SampleIndex
+from .truth import true_of
+
+
+def load_scenes(split_file: str) -> tuple[dict[int, dict], dict[str, list]]:
+    """The scene graphs beside a flavour's references.
+
+    Args:
+        split_file: ``.../refshapes+/refs(unc).p``.
+
+    Returns:
+        Scene by image id, and the arguments ``objects, width, height`` of :func:`true_of` by file
+        name.
+    """
+    with open(osp.join(osp.dirname(split_file), 'scenes.json')) as file:
+        scenes = {int(key): scene for key, scene in json.load(file)['scenes'].items()}
+    by_name = {
+        f'COCO_train2014_{key:012d}.jpg': [scene['objects'], scene['width'], scene['height']]
+        for key, scene in scenes.items()
+    }
+    return scenes, by_name
+
+
+def mosaic_truth(dataset: Any, mosaic: Any, num: int = 4000, seed: int = 0) -> dict[str, float]:
+    """Plan mosaics as training does, and look the negatives up in the scene graphs.
+
+    Args:
+        dataset: A ``RefCOCODataset`` of RefShapes, grouped by reference, with ``SampleExpressions``
+            before ``mosaic`` in its pipeline.
+        mosaic: Its ``NeMoMosaic``.
+        num: Samples looked at. Defaults to 4000.
+        seed: Seed of the samples. Defaults to 0.
+
+    Returns:
+        Shares: ``mined_share`` of the samples; of the mined mosaics ``also_true`` (the expression
+            is true, in a
+        generous reading, of an object in another cell); of the single negatives ``category_mined``
+        (shows the referent's category), the same for random images (``category_random``), and
+        ``category_ratio``.
+    """
+    _, by_name = load_scenes(dataset.split_file)
+    transforms = dataset.pipeline.transforms
+    before = transforms[: transforms.index(mosaic)]
+    rng = np.random.default_rng([seed, 1])
+    mined, also_true, category_mined, category_random = 0, 0, [], []
+    for count in range(num):
+        visit, index = divmod(count, len(dataset))
+        sample = SampleIndex(index, mosaic.start_epoch + visit, seed)
+        generator = sample.generator()
+        generator.integers(2**32)  # the draw that seeds the global state of a real sample
+        results = dataset.get_data_info(index)
+        results.update(rng=generator, visit=sample.visit, pool=dataset.pool)
+        for transform in before:
+            results = transform(results)
+        if mosaic.kind_at(sample.visit, generator.random()) != 'mined':
+            continue
+        plan = mosaic.plan('mined', results, generator)
+        mined += 1
+        expression = results['expressions'][0]
+        also_true += any(true_of(expression, *by_name[name]) for name in plan.names)
+        category = _category(by_name, dataset, results)
+        category_mined += [_shows(by_name[name], category) for name in plan.names]
+        for row in rng.integers(len(dataset.pool), size=len(plan.names)):
+            category_random.append(_shows(by_name[str(dataset.pool.names[row])], category))
+    random_share = float(np.mean(category_random))
+    return dict(
+        samples=num,
+        mined_share=mined / num,
+        also_true=also_true / mined,
+        category_mined=float(np.mean(category_mined)),
+        category_random=random_share,
+        category_ratio=float(np.mean(category_mined)) / random_share,
+    )
+
+
+def _category(by_name: dict[str, list], dataset: Any, results: dict) -> str:
+    own = results['instances'][results['targets'][0][0]]['ann_id']
+    name = osp.basename(results['img_path'])
+    return next(o['category'] for o in by_name[name][0] if o['ann_id'] == own)
+
+
+def _shows(scene: list, category: str) -> bool:
+    return any(thing['category'] == category for thing in scene[0])

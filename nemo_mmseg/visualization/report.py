@@ -1,0 +1,213 @@
+"""One self-contained page about a training run with NeMo."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use('Agg')
+import matplotlib.pyplot as plt
+import numpy as np
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmseg.registry import DATASETS
+from PIL import Image
+
+from ..datasets.sample_index import SampleIndex
+from ..datasets.transforms.load_referent_mask import referent_masks
+from ..datasets.transforms.load_referring_image import read_image
+from ..mining import wanted_banks
+from .browse import draw_training_sample
+from .drawing import PREDICTION_COLOR, TRUTH_COLOR, add_caption, draw_mask, fit_image, make_grid
+
+_PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
+body{{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:75rem;padding:0
+1rem;color:#222}} img{{max-width:100%}} table{{border-collapse:collapse}} td,th{{border:1px solid
+#ccc;padding:.3rem .7rem}} td{{text-align:right}} td:first-child,th{{text-align:left}}
+h2{{margin-top:2.5rem}} p{{max-width:55rem}}
+</style></head><body><h1>{title}</h1>{body}</body></html>"""
+
+
+def write_report(cfg: Config, work_dir: str, splits: Sequence[str] = ('val',)) -> Path:
+    """Write ``index.html`` into a work folder.
+
+    Args:
+        cfg: The run's config, with a NeMoMosaic that mines.
+        work_dir: Folder of the run, with its log and, in one folder a split, what ``tools/test.py
+            --out`` wrote.
+        splits: The splits with results. The first one's predictions are shown.
+
+    Returns:
+        The page.
+
+    Raises:
+        FileNotFoundError: The bank or the results of a split are missing.
+    """
+    init_default_scope(cfg.get('default_scope', 'mmseg'))
+    seed = cfg.get('randomness', {}).get('seed') or 0
+    dataset = DATASETS.build(cfg.train_dataloader.dataset)
+    results = {split: _read(Path(work_dir) / split) for split in splits}
+    sections = [_scores(results), _curves(work_dir), _mosaics(dataset, seed)]
+    for wanted in wanted_banks(dataset):
+        sections.append(_bands(wanted))
+    test_cfg = dict(cfg.test_dataloader.dataset, split=splits[0])
+    sections.append(_predictions(DATASETS.build(test_cfg), results[splits[0]], work_dir))
+    page = Path(work_dir) / 'index.html'
+    title = f'NeMo on {dataset.metainfo["dataset_name"]}'
+    part = page.with_suffix('.tmp')
+    part.write_text(_PAGE.format(title=html.escape(title), body='\n'.join(sections)))
+    os.replace(part, page)
+    return page
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    files = {name: folder / f'{name}.json' for name in ('metrics', 'predictions')}
+    for file in files.values():
+        if not file.is_file():
+            raise FileNotFoundError(f'there is no {file}; tools/test.py --out writes it')
+    return {name: json.loads(file.read_text()) for name, file in files.items()}
+
+
+def _picture(image: np.ndarray, title: str) -> str:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, 'JPEG', quality=85)
+    return _tag(buffer.getvalue(), 'jpeg', title)
+
+
+def _tag(content: bytes, kind: str, title: str) -> str:
+    data = base64.b64encode(content).decode()
+    return f'<img alt="{html.escape(title)}" src="data:image/{kind};base64,{data}">'
+
+
+def _scores(results: dict[str, dict]) -> str:
+    columns = list(next(iter(results.values()))['metrics'])
+    head = ''.join(f'<th>{html.escape(name)}</th>' for name in ('split', *columns))
+    rows = ''
+    for split, result in results.items():
+        values = ''.join(f'<td>{result["metrics"][name]:.4g}</td>' for name in columns)
+        rows += f'<tr><td>{html.escape(split)}</td>{values}</tr>'
+    return f'<h2>Scores</h2><table><tr>{head}</tr>{rows}</table>'
+
+
+def _scalars(work_dir: str) -> list[dict]:
+    files = sorted(Path(work_dir).glob('*/vis_data/scalars.json'))
+    if not files:
+        return []
+    return [json.loads(line) for line in files[-1].read_text().splitlines() if line.strip()]
+
+
+def _curves(work_dir: str) -> str:
+    scalars = _scalars(work_dir)
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(13, 3.4))
+    trained = [s for s in scalars if 'loss' in s]
+    left.plot([s['step'] for s in trained], [s['loss'] for s in trained])
+    left.set(title='training loss', xlabel='iteration', yscale='log')
+    for name in ('oIoU', 'mIoU'):
+        tested = [s for s in scalars if name in s]
+        middle.plot([s['step'] for s in tested], [s[name] for s in tested], 'o-', label=name)
+    middle.set(title='validation, per cent', xlabel='epoch')
+    middle.legend()
+    for name in ('mosaic/mined', 'mosaic/random', 'mosaic/short', 'mosaic/exhausted'):
+        shares = [s for s in trained if name in s]
+        right.plot([s['step'] for s in shares], [s[name] for s in shares], label=name)
+    right.set(title='shares of the samples so far', xlabel='iteration', ylim=(-0.02, 1.02))
+    right.legend()
+    figure.tight_layout()
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format='png', dpi=110)
+    plt.close(figure)
+    return '<h2>Training</h2>' + _tag(buffer.getvalue(), 'png', 'curves')
+
+
+def _mosaics(dataset: Any, seed: int, number: int = 12) -> str:
+    tiles = []
+    index = 0
+    while len(tiles) < number and index < len(dataset):
+        packed = dataset[SampleIndex(index, visit=10**6, seed=seed)]
+        if 'mosaic' in packed['data_samples'].metainfo:
+            tiles.append(draw_training_sample(packed))
+        index += max(1, len(dataset) // (4 * number))
+    if not tiles:
+        return '<h2>Mosaics</h2><p>The config makes none.</p>'
+    return (
+        '<h2>Mosaics</h2><p>Training samples as the network sees them. Only the referent in the '
+        'cell marked <i>target</i> is foreground; the other cells show images that match the '
+        'expression and do not hold its referent. Numbers are CLIP similarities.</p>'
+        + _picture(make_grid(tiles, 4), 'mosaics')
+    )
+
+
+def _bands(wanted: Any, number: int = 6) -> str:
+    """For some expressions: images above the threshold, in the band, and below it."""
+    mosaic, bank, pool = wanted.mosaic, wanted.check(), wanted.dataset.pool
+    sent_ids, texts, own_rows = wanted.dataset.expressions()
+    parts = [
+        f'<h2>The band</h2><p>tau = {mosaic.tau} ({mosaic.tau_mode}), top_k = {mosaic.top_k}. For '
+        'some expressions: the own image; images above the threshold, which may show the referent '
+        'too and are dropped; images of the band, from which negatives are drawn; images below it, '
+        'which are too easy.</p>'
+    ]
+    for at in np.linspace(0, len(sent_ids) - 1, number).astype(int):
+        rows, similarities, own = bank.row(int(sent_ids[at]))
+        band = bank.band(int(sent_ids[at]), mosaic.tau, mosaic.tau_mode, mosaic.top_k)
+        limit = mosaic.tau * own if mosaic.tau_mode == 'relative' else mosaic.tau
+        first = int((similarities.astype(np.float32) > limit).sum())
+        last = first + len(band.rows)
+        groups = {
+            'too close': range(max(0, first - 3), first),
+            'used': np.unique(np.linspace(first, max(first, last - 1), 4).astype(int)),
+            'too far': range(last, min(last + 2, len(rows))),
+        }
+        tiles = [_pool_tile(pool.path(own_rows[at]), f'own image\n{own:.3f}')]
+        for name, members in groups.items():
+            for member in members:
+                if member < len(rows):
+                    path = pool.path_of(bank.image_names[rows[member]])
+                    score = float(similarities[member])
+                    tiles.append(_pool_tile(path, f'{name}, rank {member + 1}\n{score:.3f}'))
+        sizes = f'{first} too close, {len(band.rows)} used, {len(rows) - last} stored below'
+        parts.append(f'<h3>{html.escape(texts[at])}</h3><p>{sizes}</p>')
+        parts.append(_picture(make_grid(tiles, len(tiles)), texts[at]))
+    return ''.join(parts)
+
+
+def _pool_tile(path: str, caption: str) -> np.ndarray:
+    image = np.ascontiguousarray(read_image(path)[..., ::-1])
+    return add_caption(fit_image(image, 150), caption, font_size=11, num_lines=2)
+
+
+def _predictions(dataset: Any, results: dict, work_dir: str, number: int = 8) -> str:
+    """The best and the worst predictions, and some between, truth beside them."""
+    records = sorted(results['predictions']['predictions'], key=lambda r: -r['iou'])
+    items = {item['img_id']: item for item in map(dataset.get_data_info, range(len(dataset)))}
+    groups = {
+        'Good': records[: len(records) // 4 : max(1, len(records) // 4 // number)][:number],
+        'Middling': records[len(records) // 4 :: max(1, len(records) // 2 // number)][:number],
+        'Bad': records[::-1][: len(records) // 4 : max(1, len(records) // 4 // number)][:number],
+    }
+    parts = [
+        '<h2>Predictions</h2><p>Truth in green, prediction in orange, spread over the best '
+        'quarter, the middle and the worst quarter by IoU.</p>'
+    ]
+    for name, group in groups.items():
+        tiles = [_prediction_tile(r, items[r['image_id']], Path(work_dir)) for r in group]
+        parts.append(f'<h3>{name}</h3>' + _picture(make_grid(tiles, 4), name))
+    return ''.join(parts)
+
+
+def _prediction_tile(record: dict, item: dict, work_dir: Path) -> np.ndarray:
+    image = np.ascontiguousarray(read_image(item['img_path'])[..., ::-1])
+    truth = referent_masks(item)[item['sent_ids'].index(record['sent_id'])] > 0
+    found = list(work_dir.glob(f'*/{record["mask"]}'))
+    prediction = np.array(Image.open(found[0])) > 0
+    drawn = draw_mask(image, truth, TRUTH_COLOR, alpha=0.0)
+    drawn = draw_mask(drawn, prediction, PREDICTION_COLOR, alpha=0.35)
+    return add_caption(drawn, f'{record["expression"]}\nIoU {100 * record["iou"]:.0f}', num_lines=3)
