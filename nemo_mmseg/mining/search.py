@@ -11,10 +11,11 @@ from torch import Tensor
 
 from .process import ordered_map
 
-# Scores held at a time and thread: 2^21 float32, 8 MB. Larger blocks are not faster.
-SCORES_AT_A_TIME = 2**21
+# Scores held at a time and thread: 2^20 float32, 4 MB. Larger blocks are hardly faster, and what is
+# freed in large pieces stays with the allocator.
+SCORES_AT_A_TIME = 2**20
 # Expressions of one text are answered in chunks: "man" alone may have thousands.
-EXPRESSIONS_AT_A_TIME = 256
+EXPRESSIONS_AT_A_TIME = 64
 
 
 class Found(NamedTuple):
