@@ -197,6 +197,9 @@ def make_refshapes(
         'categories': categories,
     }
     _replace(folder / 'instances.json', json.dumps(instances).encode())
+    # Pickle writes an object that it met before as a pointer, and which strings are one object
+    # depends on the processes: a round trip through JSON makes the bytes depend on values alone.
+    refs = json.loads(json.dumps(refs))
     _replace(folder / 'refs(unc).p', pickle.dumps(refs, protocol=2))
     scene_graphs = {'scenes': scenes, 'expressions': meanings}
     _replace(folder / 'scenes.json', json.dumps(scene_graphs, default=_plain).encode())
