@@ -8,7 +8,8 @@ The pairs are made in memory by RefShapes' generator with seeds of their own. Th
   makes local features that say what is where, without boxes;
 * among the sentences that an image must reject, copies of its own with one word changed.
 
-Training starts on windows of scenes (few objects, a quarter of the cost) and goes on with whole ones.
+Training starts on windows of scenes (few objects, a quarter of the cost) and goes on with whole
+scenes.
 """
 
 import argparse
@@ -97,7 +98,9 @@ class Batches:
         groups += [('small', 'little', 'large', 'big'), vocab.SIDES]
         same = [('plain', 'solid'), ('small', 'little'), ('large', 'big'), ('outline', 'outlines')]
         same += [n for n in vocab.CATEGORIES.values()] + list(vocab.COLOUR_WORDS.values())
-        same += [tuple(vocab.PLURALS.get(n, n + 's') for n in ns) for ns in vocab.CATEGORIES.values()]
+        same += [
+            tuple(vocab.PLURALS.get(n, n + 's') for n in ns) for ns in vocab.CATEGORIES.values()
+        ]
         self.swaps: dict[int, np.ndarray] = {}
         for group in groups:
             for word in group:
@@ -124,8 +127,8 @@ class Batches:
             longer: Also sentences with locations and relations (not for windows).
 
         Returns:
-            images uint8 (B, 3, s, s), tokens (S, L) of the true sentences followed by as many changed
-            ones, owner (S,) image of each true sentence.
+            images uint8 (B, 3, s, s), tokens (2 S, L) of the true sentences followed by as many
+            changed ones, owner (S,) image of each true sentence.
         """
         rng, data = self.rng, self.scenes
         images, tokens, owner = [], [], []
@@ -149,7 +152,8 @@ class Batches:
                 rows, image = rows[seen], image[y : y + window, x : x + window]
             if not len(rows):
                 continue
-            rows = rng.permutation(rows)[:per_image]
+            # Always as many (again if need be): oneDNN keeps a plan for each shape it meets.
+            rows = rng.choice(rows, per_image, replace=len(rows) < per_image)
             if (window or not longer) and rng.random() < 0.5:
                 image = image[:, ::-1]
             owner += [len(images)] * len(rows)
@@ -157,7 +161,8 @@ class Batches:
             tokens += [data.tokens[r] for r in rows]
         tokens += [self._changed(t) for t in tokens]
         stacked = np.stack(tokens).astype(np.int64)
-        length = int((stacked > 0).any(0).sum()) + 1
+        longest = int((stacked > 0).any(0).sum())
+        length = 14 if longest <= 14 else stacked.shape[1]
         images = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
         return images, torch.from_numpy(stacked[:, :length]), torch.tensor(owner)
 
@@ -173,7 +178,7 @@ def encode_text(model, tokens: torch.Tensor) -> torch.Tensor:
 
 
 def encode_image(model, aux, images: torch.Tensor):
-    """Pooled vector, dense output of the attention pool, and projected layer 3, all of unit length."""
+    """Pooled vector, dense output of the attention pool, projected layer 3, all of unit length."""
     visual = model.visual
     x = visual.layer2(visual.layer1(visual.stem(images)))
     mid = visual.layer3(x)
@@ -264,6 +269,7 @@ def save(model, path: Path) -> None:
     }
     temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
     save_file(state, temporary)
+    temporary.chmod(0o644)  # safetensors makes files that only the owner reads
     os.replace(temporary, path)
 
 
@@ -375,7 +381,7 @@ def train(rank: int, args: argparse.Namespace, paths: list[str], rendezvous: str
         longer = window is None and plan.random() < 0.25
         values = losses_of(model, aux, scales, batches.draw(size, per_image, window, longer))
         optimizer.zero_grad(set_to_none=True)
-        sum(values).backward()
+        (2 * values[0] + values[1] + values[2]).backward()  # the pooled vector is what mining uses
         average([p.grad for p in [*decayed, *others]], args.processes)
         torch.nn.utils.clip_grad_norm_([*decayed, *others], 2.0)
         rate = args.lr * min(1.0, (step + 1) / 100) * max(0.02, 0.5 * (1 + np.cos(np.pi * share)))

@@ -154,7 +154,8 @@ def _beside(scene: Scene, i: int, what: dict, anchors: list[int], side: str) -> 
         return False
     rivals = [j for j in _matching(scene, what) if j != i and j not in anchors]
     return not any(
-        all(_offset(scene, side, centers[j], centers[a])[0] > -0.02 for a in anchors) for j in rivals
+        all(_offset(scene, side, centers[j], centers[a])[0] > -0.02 for a in anchors)
+        for j in rivals
     )
 
 

@@ -1,4 +1,4 @@
-"""One RefShapes sample: a scene with its references, a function of (seed, flavour, split, index)."""
+"""One RefShapes sample: a scene and its references, by (seed, flavour, split, index)."""
 
 from dataclasses import dataclass
 

@@ -150,7 +150,9 @@ def _place(looks: list[dict], width: int, height: int, rng: np.random.Generator)
             if near:  # beside another object, so that overlaps are common
                 other = looks[int(rng.integers(len(patches)))]
                 direction = rng.uniform(0, 2 * np.pi)
-                gap = 0.48 * (np.sqrt(look['area']) + np.sqrt(other['area'])) * rng.uniform(0.9, 1.3)
+                gap = (
+                    0.48 * (np.sqrt(look['area']) + np.sqrt(other['area'])) * rng.uniform(0.9, 1.3)
+                )
                 look['x'] = other['x'] + gap * np.cos(direction)
                 look['y'] = other['y'] + gap * np.sin(direction)
             else:

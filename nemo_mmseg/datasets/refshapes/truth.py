@@ -2,12 +2,13 @@
 
 This is the independent half of RefShapes' proof: it shares no table, no rule and no code with the
 generator. It reads words from left to right and knows two readers. The *generous* one calls an
-expression true whenever somebody might; the *strict* one only when everybody would. An expression is
-proved when its target is the only object for both.
+expression true whenever somebody might; the *strict* one only when everybody would. An expression
+is proved when its target is the only object for both.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -213,12 +214,8 @@ def _place_holds(place, things, alike, strict_alike, width, height) -> tuple[set
         return lambda i: _toward(side, things[i], width, height)
 
     if kind == 'middle':
-        off = {
-            i: max(
-                abs(things[i]['center'][0] / width - 0.5), abs(things[i]['center'][1] / height - 0.5)
-            )
-            for i in alike
-        }
+        spots = {i: things[i]['center'] for i in alike}
+        off = {i: max(abs(x / width - 0.5), abs(y / height - 0.5)) for i, (x, y) in spots.items()}
         nearest = min(alike, key=off.get, default=None)
         generous = {i for i in alike if off[i] < 0.25 or i == nearest}
         return generous, {i for i in strict_alike if off[i] < 0.17}
@@ -263,13 +260,7 @@ def _relation_holds(name, things, alike, strict_alike, anchors, width, height):
         strict = {i for i in candidates if all(ahead(i, a) > 0.06 for a in anchors) and mainly(i)}
     elif name == 'near':
         (anchor,) = anchors
-        away = {
-            i: (
-                (centers[i][0] - centers[anchor][0]) ** 2 + (centers[i][1] - centers[anchor][1]) ** 2
-            )
-            ** 0.5
-            for i in candidates
-        }
+        away = {i: math.dist(centers[i], centers[anchor]) for i in candidates}
         least = min(away.values(), default=0)
         generous = {i for i in candidates if away[i] < 1.2 * least + 1e-6}
         strict = {i for i in candidates if away[i] <= least} if len(generous) == 1 else set()

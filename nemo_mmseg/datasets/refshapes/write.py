@@ -1,9 +1,9 @@
 """Writing RefShapes to disk in the layout of RefCOCO.
 
-    out/train2014/COCO_train2014_000000000000.jpg ...
-    out/<flavour>/refs(unc).p, instances.json      as RefCOCO's
-    out/<flavour>/scenes.json                      scene graphs and meanings, for checks only
-    out/<flavour>/settings.json                    written last: what made the data
+* ``out/train2014/COCO_train2014_000000000000.jpg`` ...;
+* ``out/<flavour>/refs(unc).p`` and ``instances.json`` as RefCOCO's;
+* ``out/<flavour>/scenes.json``: scene graphs and meanings of the expressions, for checks only;
+* ``out/<flavour>/settings.json``, written last: what made the data.
 """
 
 import json
@@ -94,7 +94,9 @@ def _check_settings(folder: Path, settings: dict) -> bool:
     if there != settings:
         keys = sorted(set(there) | set(settings))
         differences = [k for k in keys if there.get(k) != settings.get(k)]
-        shown = ', '.join(f'{k}: {there.get(k)} there, {settings.get(k)} asked' for k in differences)
+        shown = ', '.join(
+            f'{k}: {there.get(k)} there, {settings.get(k)} asked' for k in differences
+        )
         raise FileExistsError(
             f'{folder} holds RefShapes data made with other settings ({shown}). '
             'Delete the folder or choose another one.'
