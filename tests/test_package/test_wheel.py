@@ -154,3 +154,26 @@ def test_mim_run(name, python, sources, tmp_path):
     env = dict(PYTHONPATH=str(sources / 'toy'))
     run(python, '-m', 'mim', 'run', name, 'train', toy, cwd=tmp_path, **env)
     assert (tmp_path / 'work_dirs' / 'toy_config' / 'epoch_1.pth').is_file()
+
+
+def test_mim_trains_and_tests_the_demo_network(python, tmp_path):
+    """From nothing but the wheel: data, bank, training with NeMo, evaluation."""
+    mim = [python, '-m', 'mim']
+    sizes = '--train 4 --val 2 --testA 2 --testB 2 --workers 1'.split()
+    make = ['make_refshapes', 'data/refshapes', '--flavours', 'refshapes+', *sizes]
+    run(*mim, 'run', 'nemo_mmseg', *make, cwd=tmp_path)
+
+    config = ['nemo_mmseg', 'cris_refshapes-clip_nemo_1xb16-6e_refshapes-plus-256x256.py']
+    options = ['--work-dir', 'out', '--cfg-options', 'train_dataloader.batch_size=4']
+    options += ['train_dataloader.num_workers=0', 'train_dataloader.persistent_workers=False']
+    options += ['val_dataloader.num_workers=0', 'val_dataloader.persistent_workers=False']
+    options += ['test_dataloader.num_workers=0', 'test_dataloader.persistent_workers=False']
+    options += ['train_cfg.max_epochs=1', 'train_cfg.val_interval=1']
+    options += ['default_hooks.logger.interval=1']
+    printed = run(*mim, 'train', *config, *options, cwd=tmp_path)
+    assert 'Epoch(train) [1][1/' in printed and 'loss: ' in printed and 'oIoU: ' in printed
+    assert list((tmp_path / 'data' / 'refshapes' / 'banks').glob('*.safetensors'))
+    printed = run(
+        *mim, 'test', *config, '--checkpoint', 'out/epoch_1.pth', *options, cwd=tmp_path
+    )
+    assert 'Testing finished successfully' in printed and 'oIoU: ' in printed
