@@ -12,7 +12,6 @@ optim_wrapper = dict(
     optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.01),
     clip_grad=dict(max_norm=1.0),
     paramwise_cfg=dict(
-        norm_decay_mult=0.0,
         custom_keys={'backbone': dict(lr_mult=0.3), 'text_encoder': dict(lr_mult=0.3)},
     ),
 )
