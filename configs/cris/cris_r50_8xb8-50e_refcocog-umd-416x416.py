@@ -7,3 +7,7 @@ _base_ = [
 
 # Tokens of an expression, start and end included.
 model = dict(text_encoder=dict(context_length=22))
+
+# As published: an IoU must exceed a threshold, and an empty union counts 0.
+val_evaluator = dict(tie='>', empty_union=0.0)
+test_evaluator = val_evaluator

@@ -52,15 +52,16 @@ class ReferringFlip(BaseTransform):
     Required Keys:
 
     - img, expressions
-    - gt_seg_map, warp_matrix (optional)
+    - gt_seg_map (optional)
 
     Modified Keys:
 
-    - img, expressions, gt_seg_map, warp_matrix
+    - img, expressions, gt_seg_map
 
     Added Keys:
 
-    - flip, flip_direction
+    - flip, flip_direction (``warp_matrix`` stays that of the image before the flip, as the test
+      protocols expect)
 
     Args:
         prob: Chance of a flip. Defaults to 0.5.
@@ -89,10 +90,6 @@ class ReferringFlip(BaseTransform):
         results['img'] = cv2.flip(results['img'], 1)
         for key in results.get('seg_fields', []):
             results[key] = np.ascontiguousarray(results[key][:, ::-1])
-        if 'warp_matrix' in results:
-            mirror = np.array([[-1, 0, results['img'].shape[1]], [0, 1, 0], [0, 0, 1]])
-            matrix = np.vstack([results['warp_matrix'], [0, 0, 1]])
-            results['warp_matrix'] = (mirror @ matrix)[:2].tolist()
         results['flip'], results['flip_direction'] = True, 'horizontal'
         return results
 

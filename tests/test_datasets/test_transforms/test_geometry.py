@@ -89,7 +89,7 @@ def test_swap_sides(text, mirrored):
         assert swap_sides(mirrored) == text
 
 
-def test_flip_mirrors_image_mask_expression_and_matrix_together():
+def test_flip_mirrors_image_mask_and_expression_together():
     before = sample()
     before['warp_matrix'] = [[2.0, 0.0, 5.0], [0.0, 2.0, 7.0]]
     image, mask = before['img'].copy(), before['gt_seg_map'].copy()
@@ -97,8 +97,9 @@ def test_flip_mirrors_image_mask_expression_and_matrix_together():
     np.testing.assert_array_equal(after['img'], np.fliplr(image))
     np.testing.assert_array_equal(after['gt_seg_map'], np.fliplr(mask))
     assert after['expressions'] == ['right box'] and after['flip']
-    x, y = np.array(after['warp_matrix']) @ (3, 4, 1)
-    assert (x, y) == (60 - (2 * 3 + 5), 2 * 4 + 7)
+    # Test protocols apply `flip` after the matrix.
+    assert after['flip_direction'] == 'horizontal'
+    assert after['warp_matrix'] == [[2.0, 0.0, 5.0], [0.0, 2.0, 7.0]]
 
 
 @pytest.mark.parametrize(

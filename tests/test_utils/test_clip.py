@@ -1,0 +1,71 @@
+"""Models, weights and tokenizers by name: what is unknown or missing is named."""
+
+import json
+
+import open_clip
+import pytest
+import torch
+from PIL import Image
+
+from nemo_mmseg.utils.clip import clip_preprocess, load_clip, load_clip_tokenizer, weights_of
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """A small model that open_clip knows by name."""
+    config = dict(
+        embed_dim=16,
+        vision_cfg=dict(image_size=32, layers=1, width=32, patch_size=16, head_width=16),
+        text_cfg=dict(context_length=12, vocab_size=49408, width=16, heads=2, layers=1),
+    )
+    path = tmp_path / 'tiny-test-clip.json'
+    path.write_text(json.dumps(config))
+    open_clip.add_model_config(path)
+    return 'tiny-test-clip'
+
+
+def test_an_unknown_model_lists_the_known_ones():
+    with pytest.raises(ValueError, match="unknown CLIP model 'ViT-Z-99'.*ViT-B-32"):
+        load_clip('ViT-Z-99', None)
+    with pytest.raises(ValueError, match='ViT-Z-99'):
+        load_clip_tokenizer('ViT-Z-99')
+
+
+def test_missing_weights_are_named_with_the_known_tags():
+    with pytest.raises(FileNotFoundError, match="'no/such.pt' is neither .*'ViT-B-32'.*openai"):
+        load_clip('ViT-B-32', 'no/such.pt')
+    assert weights_of('ViT-B-32', 'openai') == 'openai'
+    assert weights_of('ViT-B-32', None) is None
+
+
+def test_weights_come_from_a_local_file(tiny, tmp_path):
+    torch.manual_seed(0)
+    saved = load_clip(tiny)
+    torch.save(saved.state_dict(), tmp_path / 'weights.pt')
+    loaded = load_clip(tiny, str(tmp_path / 'weights.pt'))
+    other = load_clip(tiny)
+    for name, value in saved.state_dict().items():
+        assert torch.equal(value, loaded.state_dict()[name])
+    assert not torch.equal(saved.text_projection, other.text_projection)
+    assert not loaded.training and loaded.text_projection.dtype == torch.float32
+
+
+def test_a_damaged_weights_file_is_named(tiny, tmp_path):
+    path = tmp_path / 'broken.safetensors'
+    path.write_bytes(b'nothing')
+    with pytest.raises(Exception, match='broken.safetensors'):
+        load_clip(tiny, str(path))
+
+
+def test_the_shipped_model_brings_its_own_vocabulary_and_preprocessing():
+    model = load_clip('RefShapes-CLIP', 'refshapes')
+    tokenizer = load_clip_tokenizer('RefShapes-CLIP')
+    ids = tokenizer(['the red star'])
+    assert ids.shape == (1, 32) and tokenizer.vocab_size == model.vocab_size < 1000
+    assert ids[0, 0] == tokenizer.sot_token_id and ids[0, 4] == tokenizer.eot_token_id
+    # A wide image is squashed, not cropped: both of its ends stay visible.
+    picture = Image.new('RGB', (400, 200))
+    picture.paste((255, 255, 255), (380, 0, 400, 200))
+    tensor = clip_preprocess('RefShapes-CLIP', model)(picture)
+    assert tensor.shape == (3, 256, 256)
+    assert tensor[0, 128, -3] > tensor[0, 128, 128] + 1
