@@ -3,6 +3,8 @@
 import copy
 import hashlib
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -141,3 +143,23 @@ def test_tensorboard_by_config(cfg, tmp_path):
     events = EventAccumulator(str(next((tmp_path / 'run').glob('*/vis_data'))))
     events.Reload()
     assert {'loss', 'oIoU', 'mosaic/mined'} <= set(events.Tags()['scalars'])
+
+
+def test_the_demo_runs_from_data_to_page(tmp_path):
+    """`make demo` in small: every tool on the way, and a page that needs no other file."""
+    root = Path(__file__).resolve().parents[1]
+    command = [sys.executable, str(root / 'tools' / 'demo.py')]
+    command += ['--data', str(tmp_path / 'data'), '--work-dir', str(tmp_path / 'demo')]
+    command += ['--train-images', '24', '--test-images', '3', '--cfg-options']
+    command += ['train_cfg.max_epochs=1', 'train_cfg.val_interval=1']
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    for split in ('val', 'testA', 'testB'):
+        metrics = json.loads((tmp_path / 'demo' / split / 'metrics.json').read_text())
+        assert 0 <= metrics['oIoU'] <= 100 and metrics['expressions'] >= 9
+    page = (tmp_path / 'demo' / 'index.html').read_text()
+    for title in ('Scores', 'Training', 'Mosaics', 'The band', 'Predictions'):
+        assert f'<h2>{title}</h2>' in page
+    assert page.count('src="data:image/') >= 8 and 'http' not in page.replace('http-equiv', '')
+    assert 'also_true' in done.stdout and 'demo: ' in done.stdout
+    assert not list(tmp_path.rglob('*.tmp'))

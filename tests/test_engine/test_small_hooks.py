@@ -1,0 +1,65 @@
+"""Hooks that report mosaics, seed iterations and turn kernels; the bfloat16 wrapper."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmengine.logging import MessageHub
+from mmseg.registry import HOOKS, OPTIM_WRAPPERS
+from mmseg.structures import SegDataSample
+from torch import nn
+
+import nemo_mmseg  # noqa: F401
+
+
+def samples(*mosaics):
+    return [SegDataSample(metainfo={} if m is None else dict(mosaic=m)) for m in mosaics]
+
+
+def test_mosaic_statistics_count_kinds_and_troubles():
+    hook = HOOKS.build(dict(type='MosaicStatisticsHook'))
+    runner = SimpleNamespace(message_hub=MessageHub.get_instance('test_mosaic_statistics'))
+    mined = dict(kind='mined', short=0, exhausted=False)
+    batches = [
+        samples(None, mined, dict(mined, short=2), dict(kind='random', short=0, exhausted=False)),
+        samples(None, None, dict(mined, exhausted=True), mined),
+    ]
+    for batch in batches:
+        hook.after_train_iter(runner, 0, dict(data_samples=batch))
+    assert hook.shares() == dict(mined=0.5, random=0.125, short=0.25, exhausted=0.25)
+    assert runner.message_hub.get_scalar('train/mosaic/mined').current() == 0.5
+
+
+def test_iteration_seed_repeats_an_iteration_and_nothing_else():
+    hook = HOOKS.build(dict(type='IterationSeedHook'))
+
+    def draw(seed, iteration):
+        hook.before_train_iter(SimpleNamespace(seed=seed, iter=iteration), 0)
+        return torch.rand(4).tolist()
+
+    first = draw(0, 5)
+    assert draw(0, 5) == first
+    others = [draw(s, i) for s in range(3) for i in range(20) if (s, i) != (0, 5)]
+    assert first not in others and len({tuple(o) for o in others}) == len(others)
+
+
+def test_channels_last_turns_the_kernels_and_not_the_values():
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8))
+    before = [p.clone() for p in model.parameters()]
+    HOOKS.build(dict(type='ChannelsLastHook')).before_run(SimpleNamespace(model=model))
+    assert model[0].weight.is_contiguous(memory_format=torch.channels_last)
+    assert model(torch.rand(2, 3, 9, 9)).is_contiguous(memory_format=torch.channels_last)
+    for old, new in zip(before, model.parameters()):
+        assert torch.equal(old, new)
+
+
+@pytest.mark.parametrize('kind', ['BFloat16OptimWrapper', 'OptimWrapper'])
+def test_bfloat16_is_used_in_the_forward_pass_only(kind):
+    model = nn.Linear(4, 4)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    wrapper = OPTIM_WRAPPERS.build(dict(type=kind, optimizer=optimizer))
+    with wrapper.optim_context(model):
+        out = model(torch.rand(2, 4))
+    assert out.dtype == (torch.bfloat16 if kind.startswith('BFloat') else torch.float32)
+    wrapper.update_params(out.float().sum())
+    assert model.weight.dtype == torch.float32 and model.weight.grad is None
