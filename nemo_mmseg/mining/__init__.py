@@ -3,7 +3,7 @@
 from .bank import Band, BankError, NegativeBank, UnknownSentenceError
 from .bank_writer import BankWriter
 from .mine import check_bank, mine_bank
-from .wanted import WantedBank, check_band, wanted_banks
+from .wanted import WantedBank, check_band, data_sets_of, wanted_banks
 
 __all__ = [
     'Band',
@@ -14,6 +14,7 @@ __all__ = [
     'WantedBank',
     'check_band',
     'check_bank',
+    'data_sets_of',
     'mine_bank',
     'wanted_banks',
 ]

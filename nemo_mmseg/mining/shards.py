@@ -74,7 +74,8 @@ class ShardStore:
                 seal = (file.metadata() or {}).get('nemo_mmseg')
         except (SafetensorError, OSError):
             return None
-        return vectors if seal == self._seal(shard, vectors) else None
+        complete = len(vectors) == len(self.items(shard))
+        return vectors if complete and seal == self._seal(shard, vectors) else None
 
     def missing(self, shards: range) -> list[int]:
         """Those of the given shards that have to be written (again)."""
@@ -82,8 +83,5 @@ class ShardStore:
 
     def _seal(self, shard: int, vectors: np.ndarray) -> str:
         content = hashlib.sha256(np.ascontiguousarray(vectors)).hexdigest()
-        items = self.items(shard)
-        if len(vectors) != len(items):
-            content = 'wrong number of vectors'
-        seal = dict(content=content, first=items.start, digest=self.digest)
+        seal = dict(content=content, first=self.items(shard).start, digest=self.digest)
         return json.dumps(seal, sort_keys=True)

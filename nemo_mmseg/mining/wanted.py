@@ -68,21 +68,29 @@ def wanted_banks(dataset: Any) -> list[WantedBank]:
     """
     return [
         WantedBank(inner, mosaic)
-        for inner, pipeline in _data_sets(dataset)
+        for inner, pipeline in data_sets_of(dataset)
         for mosaic in _mosaics(pipeline)
     ]
 
 
-def _data_sets(dataset: Any) -> Iterator[tuple[Any, Any]]:
-    """The innermost data sets, each with the pipelines its samples run through."""
+def data_sets_of(dataset: Any) -> Iterator[tuple[Any, list]]:
+    """The innermost data sets, each with the pipelines its samples run through.
+
+    Args:
+        dataset: A data set or wrappers around some.
+
+    Yields:
+        A data set that wraps no other, and its pipelines, the inner one first.
+    """
     inner = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
+    # Some wrappers (MMSegmentation's MultiImageMixDataset) have a pipeline of their own.
+    pipeline = getattr(dataset, 'pipeline', None)
     if inner == [None]:
-        yield dataset, [getattr(dataset, 'pipeline', None)]
+        yield dataset, [pipeline]
         return
     for child in inner:
-        for data_set, pipelines in _data_sets(child):
-            # Some wrappers (MMSegmentation's MultiImageMixDataset) have a pipeline of their own.
-            yield data_set, [*pipelines, getattr(dataset, 'pipeline', None)]
+        for data_set, pipelines in data_sets_of(child):
+            yield data_set, [*pipelines, pipeline]
 
 
 def _mosaics(transform: Any) -> Iterator[Any]:
