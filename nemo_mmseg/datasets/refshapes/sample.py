@@ -61,7 +61,7 @@ def make_sample(
             candidates = np.flatnonzero(rivals >= 3)
         else:
             candidates = np.arange(len(names))
-        weights = np.where(rivals[candidates] > 0, 1.0, 0.25)
+        weights = np.where(rivals[candidates] > 0, 1.0, 0.05)
         order = rng.choice(
             candidates, len(candidates), replace=False, p=weights / weights.sum()
         ).tolist()
