@@ -1,0 +1,160 @@
+import os
+import runpy
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmengine.dataset import BaseDataset, ConcatDataset, RepeatDataset
+from mmengine.hooks import Hook
+from mmengine.runner import BaseLoop
+from mmseg.registry import HOOKS
+
+import nemo_mmseg  # noqa: F401  (registers the mosaic and the hook)
+from nemo_mmseg.engine.hooks import negative_mining_hook
+from nemo_mmseg.mining import BankError, NegativeBank, wanted_banks
+
+TINY = Path(__file__).parents[1] / 'test_mining' / 'tiny_mining.py'
+
+
+@pytest.fixture(scope='module')
+def tiny():
+    return SimpleNamespace(**runpy.run_path(str(TINY)))
+
+
+@pytest.fixture(scope='module')
+def folder(tiny, tmp_path_factory):
+    folder = str(tmp_path_factory.mktemp('tiny'))
+    tiny.make(folder, num_images=12, num_expressions=20)
+    return folder
+
+
+def mosaic(folder, path, **options):
+    bank = dict(path=str(path), model='NeMo-Test-CLIP', pretrained=folder + '/weights.pt', keep=8)
+    settings = dict(tau=2.0, tau_mode='absolute', top_k=5) | options
+    return dict(type='NeMoMosaic', size=(32, 32), plain=[], bank=bank, **settings)
+
+
+@pytest.fixture
+def data(tiny, folder):
+    """Builds a data set of MMEngine's around the tiny one."""
+
+    class Data(BaseDataset):
+        def __init__(self, pipeline, **kwargs):
+            self.tiny = tiny.TinyData(folder, **kwargs)
+            self.pool, self.split = self.tiny.pool, self.tiny.split
+            self.fingerprint, self.expressions = self.tiny.fingerprint, self.tiny.expressions
+            super().__init__(pipeline=pipeline, metainfo=self.tiny.metainfo)
+
+        def load_data_list(self):
+            return [dict(i=i) for i in range(5)]
+
+    from mmengine.registry import init_default_scope
+
+    init_default_scope('mmseg')
+    return Data
+
+
+class Loop(BaseLoop):
+    def __init__(self, dataset):
+        self._dataloader = SimpleNamespace(dataset=dataset)
+
+    @property
+    def dataloader(self):
+        return self._dataloader
+
+    def run(self):
+        """Not run."""
+
+
+class Runner:
+    """A runner whose training loop must not be built."""
+
+    def __init__(self, loop):
+        self._train_loop = loop
+
+    @property
+    def train_loop(self):
+        raise AssertionError('the training loop was built')
+
+
+def hook():
+    return HOOKS.build(dict(type='NegativeMiningHook', batch_size=4, num_workers=0, device='cpu'))
+
+
+def test_mines_what_is_missing_once(data, folder, tmp_path, monkeypatch):
+    path = tmp_path / 'banks' / 'tiny.safetensors'
+    # One mosaic inside another transform, the data set inside two wrappers, twice.
+    nested = dict(type='RandomApply', transforms=[mosaic(folder, path)])
+    dataset = RepeatDataset(
+        ConcatDataset([data([mosaic(folder, path), nested]), data([mosaic(folder, path)])]), 2
+    )
+    assert len(wanted_banks(dataset)) == 3
+    runner = Runner(Loop(dataset))
+    torch.manual_seed(3)
+    expected = torch.rand(3)
+    torch.manual_seed(3)
+    hook().before_run(runner)
+    # A run that mined starts from the same random state as one that did not have to.
+    assert torch.rand(3).tolist() == expected.tolist()
+    assert len(NegativeBank(path)) == 20
+    before = path.stat().st_mtime_ns
+    hook().before_run(runner)
+    assert path.stat().st_mtime_ns == before
+    assert os.listdir(path.parent) == ['tiny.safetensors']
+
+
+def test_testing_never_mines(data, folder, tmp_path):
+    path = tmp_path / 'bank'
+    for loop in (None, dict(type='EpochBasedTrainLoop')):
+        hook().before_run(Runner(loop))
+    assert not path.exists()
+
+
+def test_a_mosaic_that_draws_no_mined_negatives_needs_no_bank(data, folder, tmp_path):
+    for options in (dict(mined_prob=0.0), dict(mined_prob=0.0, random_prob=0.5)):
+        dataset = data([mosaic(folder, tmp_path / 'bank', **options)])
+        assert wanted_banks(dataset) == []
+    hook().before_run(Runner(Loop(dataset)))
+    assert os.listdir(tmp_path) == []
+
+
+def test_says_how_many_bands_are_short(data, folder, tmp_path, monkeypatch):
+    from nemo_mmseg.mining import wanted
+
+    messages = []
+    monkeypatch.setattr(wanted, 'print_log', lambda text, *args: messages.append(text))
+    dataset = data([mosaic(folder, tmp_path / 'bank', tau=1.0, tau_mode='relative', top_k=8)])
+    hook().before_run(Runner(Loop(dataset)))
+    sizes = NegativeBank(tmp_path / 'bank').band_sizes(1.0, 'relative', 8)
+    short, none = (sizes < 3).sum(), (sizes == 0).sum()
+    assert 0 < none <= short < 20
+    assert f'{short} of 20 expressions have fewer than the 3 negatives' in messages[-1]
+    assert f'{none} have none' in messages[-1]
+    assert f'{(sizes < 8).sum()} bands reach below the 8 stored' in messages[-1]
+
+
+def test_a_band_empty_for_every_expression_names_tau(data, folder, tmp_path):
+    dataset = data([mosaic(folder, tmp_path / 'bank', tau=-1.5)])
+    with pytest.raises(BankError, match=r'every expression is empty.*tau=-1\.5 \(absolute\)'):
+        hook().before_run(Runner(Loop(dataset)))
+
+
+def test_the_bank_of_another_data_set_is_refused(tiny, data, folder, tmp_path):
+    path = tmp_path / 'bank'
+    hook().before_run(Runner(Loop(data([mosaic(folder, path)]))))
+    other = data([mosaic(folder, path)])
+    other.fingerprint = 'e' * 64
+    with pytest.raises(BankError, match='eeee'):
+        hook().before_run(Runner(Loop(other)))
+
+
+def test_a_bank_that_nobody_can_mine(data, tmp_path):
+    transform = dict(type='NeMoMosaic', size=(8, 8), plain=[], bank=dict(path=str(tmp_path / 'b')))
+    with pytest.raises(ValueError, match='does not say how to mine'):
+        hook().before_run(Runner(Loop(data([transform]))))
+
+
+def test_runs_before_other_hooks():
+    assert negative_mining_hook.NegativeMiningHook.priority == 'HIGHEST'
+    assert Hook.priority != 'HIGHEST'
