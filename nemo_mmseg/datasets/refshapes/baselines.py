@@ -49,8 +49,8 @@ def category_baseline(split_file: str, ann_file: str, split: str) -> dict[str, f
             scores[name] += [counts] * len(reference.expressions)
     tables = [np.array(values) for values in scores.values()]
     return dict(
-        oIoU=100 * max(t[:, 0].sum() / t[:, 1].sum() for t in tables),
-        mIoU=100 * max(t[:, 2].mean() for t in tables),
+        oIoU=100 * max(float(t[:, 0].sum() / t[:, 1].sum()) for t in tables),
+        mIoU=100 * max(float(t[:, 2].mean()) for t in tables),
     )
 
 
