@@ -32,7 +32,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """
     parser.add_argument(
         '--work-dir',
-        help="folder for logs and checkpoints (default: the config's, else work_dirs/<config name>)",
+        help="folder of logs and checkpoints (default: the config's, else work_dirs/<its name>)",
     )
     parser.add_argument(
         '--launcher',
