@@ -173,7 +173,5 @@ def test_mim_trains_and_tests_the_demo_network(python, tmp_path):
     printed = run(*mim, 'train', *config, *options, cwd=tmp_path)
     assert 'Epoch(train) [1][1/' in printed and 'loss: ' in printed and 'oIoU: ' in printed
     assert list((tmp_path / 'data' / 'refshapes' / 'banks').glob('*.safetensors'))
-    printed = run(
-        *mim, 'test', *config, '--checkpoint', 'out/epoch_1.pth', *options, cwd=tmp_path
-    )
+    printed = run(*mim, 'test', *config, '--checkpoint', 'out/epoch_1.pth', *options, cwd=tmp_path)
     assert 'Testing finished successfully' in printed and 'oIoU: ' in printed
