@@ -89,8 +89,9 @@ class Scenes:
 class Batches:
     """Draws batches: images, sentences, and copies of sentences with one word changed."""
 
-    def __init__(self, scenes: Scenes, tokenizer, seed: int) -> None:
+    def __init__(self, scenes: Scenes, tokenizer, seed: int, nouns: float = 0.0) -> None:
         self.scenes = scenes
+        self.nouns = nouns
         self.rng = np.random.default_rng(seed)
         ids = {w: tokenizer.encode(w)[0] for w in vocab.all_words()}
         plurals = [vocab.PLURALS.get(n, n + 's') for n in vocab.NOUNS]
@@ -106,16 +107,27 @@ class Batches:
             for word in group:
                 alike = {w for s in same if word in s for w in s} | {word}
                 self.swaps[ids[word]] = np.array([ids[w] for w in group if w not in alike])
+        self.is_noun = np.zeros(tokenizer.vocab_size, bool)
+        self.is_noun[[ids[word] for word in [*vocab.NOUNS, *plurals]]] = True
         self.swappable = np.zeros(tokenizer.vocab_size, bool)
         self.swappable[list(self.swaps)] = True
 
     def _changed(self, tokens: np.ndarray) -> np.ndarray:
         places = np.flatnonzero(self.swappable[tokens])
+        if self.rng.random() < self.nouns and self.is_noun[tokens].any():
+            places = np.flatnonzero(self.is_noun[tokens])
         changed = tokens.copy()
         place = places[int(self.rng.integers(len(places)))]
         choices = self.swaps[int(tokens[place])]
         changed[place] = choices[int(self.rng.integers(len(choices)))]
         return changed
+
+    def _noun_alone(self, tokens: np.ndarray) -> np.ndarray:
+        """The sentence cut down to its first noun."""
+        place = int(np.flatnonzero(self.is_noun[tokens])[0])
+        short = np.zeros_like(tokens)
+        short[:3] = tokens[0], tokens[place], tokens.max()  # start, noun, end
+        return short
 
     def draw(self, size: int, per_image: int, window: int | None, longer: bool):
         """A batch.
@@ -158,7 +170,9 @@ class Batches:
                 image = image[:, ::-1]
             owner += [len(images)] * len(rows)
             images.append(image)
-            tokens += [data.tokens[r] for r in rows]
+            for r in rows:
+                alone = rng.random() < 0.3 * self.nouns and self.is_noun[data.tokens[r]].any()
+                tokens.append(self._noun_alone(data.tokens[r]) if alone else data.tokens[r])
         tokens += [self._changed(t) for t in tokens]
         stacked = np.stack(tokens).astype(np.int64)
         longest = int((stacked > 0).any(0).sum())
@@ -307,6 +321,13 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--save-every', type=float, default=4, help='minutes between checkpoints')
     parser.add_argument('--init', type=Path, help='start from these weights')
     parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument(
+        '--nouns',
+        type=float,
+        default=0.0,
+        help='share of the changed copies in which the category is the word that changes; 0.3 times '
+        'this share of the sentences is cut down to the category',
+    )
     return parser.parse_args()
 
 
@@ -352,7 +373,7 @@ def train(rank: int, args: argparse.Namespace, paths: list[str], rendezvous: str
 
         model.load_state_dict(load_file(args.init), strict=False)
     held_out, scenes = Scenes(paths[:2], tokenizer), Scenes(paths[2:], tokenizer)
-    batches = Batches(scenes, tokenizer, args.seed * 1000 + rank)
+    batches = Batches(scenes, tokenizer, args.seed * 1000 + rank, args.nouns)
     model = model.to(memory_format=torch.channels_last).train()
     aux = torch.nn.Conv2d(CONFIG['vision_cfg']['width'] * 16, CONFIG['embed_dim'], 1)
     scales = torch.nn.Parameter(torch.full((2,), float(np.log(12.0))))

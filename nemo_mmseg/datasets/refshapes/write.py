@@ -21,7 +21,7 @@ from .sample import make_sample
 from .segment import to_coco
 from .vocabulary import CATEGORIES, CATEGORY_IDS, DEFAULT_SIZES, FLAVOURS, SPLITS
 
-VERSION = 1
+VERSION = 2
 # The flavours share one image folder, so their image ids do not meet.
 IMAGES_PER_SPLIT = 1_000_000
 _OBJECTS_PER_IMAGE = 10
