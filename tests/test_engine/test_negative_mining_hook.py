@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from mmengine.dataset import BaseDataset, ConcatDataset, RepeatDataset
+from mmengine.dataset import BaseDataset, RepeatDataset
 from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop
 from mmseg.registry import HOOKS
@@ -82,13 +82,12 @@ def hook():
     return HOOKS.build(dict(type='NegativeMiningHook', batch_size=4, num_workers=0, device='cpu'))
 
 
-def test_mines_what_is_missing_once(data, folder, tmp_path, monkeypatch):
+def test_mines_what_is_missing_once(data, folder, tmp_path):
     path = tmp_path / 'banks' / 'tiny.safetensors'
     # One mosaic inside another transform, the data set inside two wrappers, twice.
     nested = dict(type='RandomApply', transforms=[mosaic(folder, path)])
-    dataset = RepeatDataset(
-        ConcatDataset([data([mosaic(folder, path), nested]), data([mosaic(folder, path)])]), 2
-    )
+    pair = [data([mosaic(folder, path), nested]), data([mosaic(folder, path)])]
+    dataset = RepeatDataset(dict(type='ConcatDataset', datasets=pair), 2)
     assert len(wanted_banks(dataset)) == 3
     runner = Runner(Loop(dataset))
     torch.manual_seed(3)

@@ -81,8 +81,8 @@ def write_bank(path: str, expressions: int, keep: int) -> None:
             similarities = np.linspace(0.35, 0.1, keep)[None] + rng.normal(0, 0.02, (len(part), 1))
             writer.write(part, rows, similarities, rng.normal(0.3, 0.02, len(part)))
     print(
-        f'bank written: {os.path.getsize(path) / 1e6:.0f} MB in {time.perf_counter() - started:.1f} '
-        f's, peak {peak() - before:.0f} MB',
+        f'bank written: {os.path.getsize(path) / 1e6:.0f} MB '
+        f'in {time.perf_counter() - started:.1f} s, peak {peak() - before:.0f} MB',
         flush=True,
     )
 
