@@ -5,6 +5,9 @@ import hashlib
 import json
 import os
 import os.path as osp
+import random
+import signal
+import time
 
 import numpy as np
 from PIL import Image
@@ -101,14 +104,63 @@ def mine(folder, path, **options):
     return mine_bank(TinyData(folder), path, settings.pop('model', MODEL), **settings)
 
 
+def in_child(folder, path, kill_after=None):
+    """Mine in a forked process, `kill -9` it some seconds after its first file.
+
+    Returns whether it was killed, and the seconds since its first file.
+    """
+    child = os.fork()
+    if child == 0:
+        # Whatever happens, this process must not go on as its parent.
+        status = 1
+        try:
+            mine(folder, path)
+            status = 0
+        finally:
+            os._exit(status)
+    while not os.path.exists(f'{path}.work') and not os.path.exists(path):
+        time.sleep(0.0005)
+    started = time.monotonic()
+    if kill_after is not None:
+        time.sleep(kill_after)
+        os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    killed = os.WIFSIGNALED(status)
+    assert killed or os.WEXITSTATUS(status) == 0
+    return killed, time.monotonic() - started
+
+
+def kill_at_random(folder, path, times):
+    """Kill runs at random moments and finish each with another; print what came of each."""
+    import nemo_mmseg.mining  # noqa: F401  (once, not in every child)
+
+    register_clip(folder)
+    _, duration = in_child(folder, path)
+    chance = random.Random(0)
+    while times:
+        os.remove(path)
+        killed, seconds = in_child(folder, path, chance.uniform(0, 1) * duration)
+        duration = duration if killed else min(duration, seconds)
+        files = sum(len(files) for *_, files in os.walk(f'{path}.work'))
+        in_child(folder, path)
+        with open(path, 'rb') as file:
+            digest = hashlib.sha256(file.read()).hexdigest()
+        times -= killed  # one that was faster than its kill does not count
+        print(json.dumps([killed, files, digest]), flush=True)
+
+
 if __name__ == '__main__':
     parser = argparse.ArgumentParser()
     parser.add_argument('folder')
     parser.add_argument('path')
     parser.add_argument('--workers', type=int, default=0)
     parser.add_argument('--threads', type=int, default=1)
+    parser.add_argument('--kills', type=int)
     args = parser.parse_args()
     import torch
 
     torch.set_num_threads(args.threads)
-    mine(args.folder, args.path, num_workers=args.workers)
+    if args.kills:
+        kill_at_random(args.folder, args.path, args.kills)
+    else:
+        mine(args.folder, args.path, num_workers=args.workers)
