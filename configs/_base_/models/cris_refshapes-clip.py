@@ -2,11 +2,11 @@
 _base_ = './cris_r50.py'
 clip = dict(model='RefShapes-CLIP', pretrained='refshapes')
 model = dict(
-    text_encoder=dict(context_length=None, **clip),
+    text_encoder=dict(context_length=16, **clip),
     backbone=clip,
-    neck=dict(in_channels=[128, 256, 128], sentence_channels=128, channels=[64, 128, 128]),
+    neck=dict(in_channels=[128, 256, 128], sentence_channels=128, channels=[64, 96, 128]),
     decode_head=dict(
-        in_channels=128,
+        in_channels=96,
         word_channels=128,
         sentence_channels=128,
         num_layers=1,

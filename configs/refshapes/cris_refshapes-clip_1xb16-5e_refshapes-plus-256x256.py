@@ -4,7 +4,7 @@ _base_ = [
     '../_base_/datasets/refshapes-plus.py',
     '../_base_/default_runtime.py',
 ]
-max_epochs = 6
+max_epochs = 5
 
 model = dict(test_cfg=dict(protocol='original', threshold=0.5))
 optim_wrapper = dict(
@@ -26,7 +26,7 @@ param_scheduler = [
         eta_min_ratio=0.02,
     ),
 ]
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=2)
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=1)
 val_cfg = dict(type='ValLoop', fp16=True)
 test_cfg = dict(type='TestLoop', fp16=True)
 default_hooks = dict(channels_last=dict(type='ChannelsLastHook'))

@@ -1,4 +1,4 @@
-_base_ = ['./cris_refshapes-clip_1xb16-6e_refshapes-plus-256x256.py', '../_base_/nemo.py']
+_base_ = ['./cris_refshapes-clip_1xb16-5e_refshapes-plus-256x256.py', '../_base_/nemo.py']
 
 bank = dict(
     model='RefShapes-CLIP',
@@ -6,7 +6,9 @@ bank = dict(
     keep=1000,
     path=f'{_base_.data_root}banks/{_base_.bank_name}_train_refshapes-clip.safetensors',
 )
-nemo = dict(_base_.nemo, bank=bank, size=_base_.image_size, plain=_base_.load_transforms)
+nemo = dict(
+    _base_.nemo, mined_prob=0.4, bank=bank, size=_base_.image_size, plain=_base_.load_transforms
+)
 train_dataloader = dict(
     dataset=dict(pipeline=[*_base_.sample_transforms, nemo, *_base_.pack_transforms])
 )
