@@ -6,10 +6,10 @@ _base_ = [
 ]
 max_epochs = 5
 
-model = dict(test_cfg=dict(protocol='original', threshold=0.5))
+model = dict(test_cfg=dict(protocol='original', threshold=0.35))
 optim_wrapper = dict(
     type='BFloat16OptimWrapper',
-    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.01),
+    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.01, fused=True),
     clip_grad=dict(max_norm=1.0),
     paramwise_cfg=dict(
         custom_keys={'backbone': dict(lr_mult=0.3), 'text_encoder': dict(lr_mult=0.3)},

@@ -6,8 +6,15 @@ bank = dict(
     keep=1000,
     path=f'{_base_.data_root}banks/{_base_.bank_name}_train_refshapes-clip.safetensors',
 )
+# tau and top_k are chosen for this small CLIP, by what RefShapes' scene graphs say of the mosaics.
 nemo = dict(
-    _base_.nemo, mined_prob=0.4, bank=bank, size=_base_.image_size, plain=_base_.load_transforms
+    _base_.nemo,
+    mined_prob=0.4,
+    tau=0.97,
+    top_k=60,
+    bank=bank,
+    size=_base_.image_size,
+    plain=_base_.load_transforms,
 )
 train_dataloader = dict(
     dataset=dict(pipeline=[*_base_.sample_transforms, nemo, *_base_.pack_transforms])
