@@ -324,7 +324,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--nouns',
         type=float,
-        default=0.0,
+        default=0.6,
         help='share of the changed copies in which the category is the word that changes; 0.3 times '
         'this share of the sentences is cut down to the category',
     )
