@@ -18,7 +18,7 @@ from mmseg.registry import HOOKS
 from nemo_mmseg.datasets.refshapes import make_refshapes
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs' / 'refshapes'
-NEMO = CONFIGS / 'cris_refshapes-clip_nemo_1xb16-5e_refshapes-plus-256x256.py'
+NEMO = CONFIGS / 'cris_refshapes-clip_nemo_1xb16-4e_refshapes-plus-256x256.py'
 
 pytestmark = pytest.mark.slow
 

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-CONFIG = ROOT / 'configs/refshapes/cris_refshapes-clip_nemo_1xb16-5e_refshapes-plus-256x256.py'
+CONFIG = ROOT / 'configs/refshapes/cris_refshapes-clip_nemo_1xb16-4e_refshapes-plus-256x256.py'
 FLAVOUR = 'refshapes+'
 SPLITS = ('val', 'testA', 'testB')
 

@@ -163,7 +163,7 @@ def test_mim_trains_and_tests_the_demo_network(python, tmp_path):
     make = ['make_refshapes', 'data/refshapes', '--flavours', 'refshapes+', *sizes]
     run(*mim, 'run', 'nemo_mmseg', *make, cwd=tmp_path)
 
-    config = ['nemo_mmseg', 'cris_refshapes-clip_nemo_1xb16-5e_refshapes-plus-256x256.py']
+    config = ['nemo_mmseg', 'cris_refshapes-clip_nemo_1xb16-4e_refshapes-plus-256x256.py']
     options = ['--work-dir', 'out', '--cfg-options', 'train_dataloader.batch_size=4']
     options += ['train_dataloader.num_workers=0', 'train_dataloader.persistent_workers=False']
     options += ['val_dataloader.num_workers=0', 'val_dataloader.persistent_workers=False']

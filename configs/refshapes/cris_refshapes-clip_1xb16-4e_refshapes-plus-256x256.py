@@ -4,7 +4,7 @@ _base_ = [
     '../_base_/datasets/refshapes-plus.py',
     '../_base_/default_runtime.py',
 ]
-max_epochs = 5
+max_epochs = 4
 
 model = dict(test_cfg=dict(protocol='original', threshold=0.35))
 optim_wrapper = dict(

@@ -1,4 +1,4 @@
-_base_ = ['./cris_refshapes-clip_1xb16-5e_refshapes-plus-256x256.py', '../_base_/nemo.py']
+_base_ = ['./cris_refshapes-clip_1xb16-4e_refshapes-plus-256x256.py', '../_base_/nemo.py']
 
 bank = dict(
     model='RefShapes-CLIP',
@@ -9,7 +9,7 @@ bank = dict(
 # tau and top_k are chosen for this small CLIP, by what RefShapes' scene graphs say of the mosaics.
 nemo = dict(
     _base_.nemo,
-    mined_prob=0.4,
+    mined_prob=0.3,
     tau=0.97,
     top_k=60,
     bank=bank,
