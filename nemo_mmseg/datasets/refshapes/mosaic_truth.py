@@ -45,14 +45,16 @@ def mosaic_truth(dataset: Any, mosaic: Any, num: int = 4000, seed: int = 0) -> d
         Shares: ``mined_share`` of the samples; of the mined mosaics ``also_true`` (the expression
             is true, in a
         generous reading, of an object in another cell); of the single negatives ``category_mined``
-        (shows the referent's category), the same for random images (``category_random``), and
+        (shows the referent's category), the same for an image of the pool
+        drawn at random (``category_random``), and
         ``category_ratio``.
     """
     _, by_name = load_scenes(dataset.split_file)
     transforms = dataset.pipeline.transforms
     before = transforms[: transforms.index(mosaic)]
-    rng = np.random.default_rng([seed, 1])
+    shown = [{thing['category'] for thing in by_name[str(n)][0]} for n in dataset.pool.names]
     mined, also_true, category_mined, category_random = 0, 0, [], []
+    shares: dict[str, float] = {}  # of the pool's images that show a category
     for count in range(num):
         visit, index = divmod(count, len(dataset))
         sample = SampleIndex(index, mosaic.start_epoch + visit, seed)
@@ -69,9 +71,12 @@ def mosaic_truth(dataset: Any, mosaic: Any, num: int = 4000, seed: int = 0) -> d
         expression = results['expressions'][0]
         also_true += any(true_of(expression, *by_name[name]) for name in plan.names)
         category = _category(by_name, dataset, results)
-        category_mined += [_shows(by_name[name], category) for name in plan.names]
-        for row in rng.integers(len(dataset.pool), size=len(plan.names)):
-            category_random.append(_shows(by_name[str(dataset.pool.names[row])], category))
+        category_mined += [
+            any(thing['category'] == category for thing in by_name[name][0]) for name in plan.names
+        ]
+        if category not in shares:
+            shares[category] = float(np.mean([category in categories for categories in shown]))
+        category_random.append(shares[category])
     random_share = float(np.mean(category_random))
     return dict(
         samples=num,
@@ -87,7 +92,3 @@ def _category(by_name: dict[str, list], dataset: Any, results: dict) -> str:
     own = results['instances'][results['targets'][0][0]]['ann_id']
     name = osp.basename(results['img_path'])
     return next(o['category'] for o in by_name[name][0] if o['ann_id'] == own)
-
-
-def _shows(scene: list, category: str) -> bool:
-    return any(thing['category'] == category for thing in scene[0])
