@@ -113,7 +113,7 @@ def _curves(work_dir: str) -> str:
     for name in ('oIoU', 'mIoU'):
         tested = [s for s in scalars if name in s]
         middle.plot([s['step'] for s in tested], [s[name] for s in tested], 'o-', label=name)
-    middle.set(title='validation, per cent', xlabel='epoch')
+    middle.set(title='validation, per cent', xlabel='step')
     middle.legend()
     for name in ('mosaic/mined', 'mosaic/random', 'mosaic/short', 'mosaic/exhausted'):
         shares = [s for s in trained if name in s]

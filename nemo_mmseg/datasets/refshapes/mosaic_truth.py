@@ -42,12 +42,10 @@ def mosaic_truth(dataset: Any, mosaic: Any, num: int = 4000, seed: int = 0) -> d
         seed: Seed of the samples. Defaults to 0.
 
     Returns:
-        Shares: ``mined_share`` of the samples; of the mined mosaics ``also_true`` (the expression
-            is true, in a
-        generous reading, of an object in another cell); of the single negatives ``category_mined``
-        (shows the referent's category), the same for an image of the pool
-        drawn at random (``category_random``), and
-        ``category_ratio``.
+        Shares: ``mined_share`` of the samples; ``also_true`` of the mined mosaics (the expression
+        is true, in a generous reading, of an object in another cell); ``category_mined`` of the
+        single negatives (they show the referent's category); ``category_random``, the same for an
+        image drawn from the pool; ``category_ratio`` of the two.
     """
     _, by_name = load_scenes(dataset.split_file)
     transforms = dataset.pipeline.transforms
