@@ -1,6 +1,9 @@
 """RefCOCODataset: items, grouping, pool, fingerprint, warnings, bad images."""
 
+import gc
+import multiprocessing
 import pickle
+import sys
 
 import cv2
 import numpy as np
@@ -135,3 +138,45 @@ def test_concatenated_sets_find_their_own_pools(mini):
     both = ConcatDataset([mini.config(), mini.config(split='val')])
     assert len(both) == 6
     assert [len(d.pool) for d in both.datasets] == [4, 1]
+
+
+def _private_after_reading(dataset, queue):
+    """What a forked worker holds for itself after it has read every item, in bytes."""
+    for index in range(len(dataset)):
+        dataset.get_data_info(index)
+    with open('/proc/self/smaps_rollup') as file:
+        fields = dict(line.split(':', 1) for line in file if ':' in line)
+    queue.put(int(fields['Private_Dirty'].split()[0]) * 1024)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith('linux'), reason='/proc/self/smaps_rollup')
+def test_workers_share_the_items(mini):
+    """Eight forked workers that read all of 60,000 items copy next to nothing of them."""
+    template = mini.refs[0]
+    mini.refs = [
+        dict(
+            template,
+            ref_id=r,
+            sentences=[dict(s, sent_id=3 * r + i) for i, s in enumerate(template['sentences'])],
+        )
+        for r in range(60_000)
+    ]
+    dataset = DATASETS.build(mini.write().config())
+    size = dataset.data_bytes.nbytes
+    assert size > 20e6
+    # What the test itself made would be copied as the worker's collector walks over it.
+    mini.refs = []
+    gc.collect()
+    context = multiprocessing.get_context('fork')
+    queue = context.Queue()
+    workers = [
+        context.Process(target=_private_after_reading, args=(dataset, queue)) for _ in range(8)
+    ]
+    for worker in workers:
+        worker.start()
+    private = [queue.get() for _ in workers]
+    for worker in workers:
+        worker.join()
+    print(f'items: {size / 1e6:.0f} MB, private to a worker: {max(private) / 1e6:.0f} MB')
+    assert max(private) < size / 2
