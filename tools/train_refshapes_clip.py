@@ -325,8 +325,8 @@ def parse_args() -> argparse.Namespace:
         '--nouns',
         type=float,
         default=0.6,
-        help='share of the changed copies in which the category is the word that changes; 0.3 times '
-        'this share of the sentences is cut down to the category',
+        help='share of the changed copies in which the category is the word that changes; 0.3 '
+        'times this share of the sentences is cut down to the category',
     )
     return parser.parse_args()
 

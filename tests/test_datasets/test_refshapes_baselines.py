@@ -9,8 +9,8 @@ from nemo_mmseg.datasets.refshapes.baselines import category_baseline, shuffle_e
 def test_the_best_answer_that_knows_the_category(mini):
     """Image 1 holds two boxes of 300 pixels apart, three expressions for one and one for the other.
 
-    The union scores I/U = 300/600 on these four and 1 on the five others; the larger one (the first of
-    equals) 1 on three and 0/600 on one; a random one 1/2 on four. So the second is best at both.
+    The union scores I/U = 300/600 on these four and 1 on the five others; the larger one (the first
+    of equals) 1 on three and 0/600 on one; a random one 1/2 on four. So the second is best at both.
     """
     folder = mini.root / 'mini'
     scores = category_baseline(str(folder / 'refs(unc).p'), str(folder / 'instances.json'), 'train')
