@@ -5,6 +5,4 @@ from pathlib import Path
 
 ROOT = str(Path(__file__).resolve().parent.parent)
 
-os.environ['PYTHONPATH'] = os.pathsep.join(
-    [ROOT, *filter(None, [os.environ.get('PYTHONPATH')])]
-)
+os.environ['PYTHONPATH'] = os.pathsep.join([ROOT, *filter(None, [os.environ.get('PYTHONPATH')])])

@@ -57,7 +57,16 @@ def evaluate(cfg: Config, split: str | None, out_dir: str | None) -> None:
         out_dir: Folder for the results, or None. Those of a named split go into a folder inside it.
     """
     if split is not None:
+        if 'split' not in cfg.test_dataloader.dataset:
+            raise ValueError(
+                '--splits needs a test data set with a split, not a wrapper around some'
+            )
         cfg.test_dataloader.dataset.split = split
+        # MMEngine gives back a visualizer whose name it knows, with the folder it had.
+        cfg.visualizer.name = f'visualizer_{split}'
+        hook = cfg.get('default_hooks', {}).get('visualization')
+        if hook and hook.get('out_dir'):
+            hook.out_dir = os.path.join(hook.out_dir, split)
         out_dir = out_dir and os.path.join(out_dir, split)
     if out_dir is not None:
         write_results_to(cfg, out_dir)

@@ -136,15 +136,16 @@ def _expressions(ref: dict, text_key: str, source: str) -> tuple[tuple[int, ...]
     sentences = _field(ref, 'sentences', f'reference {ref_id}', source)
     if not sentences:
         raise ValueError(f'{source}: reference {ref_id} has no expression')
-    texts = []
+    sent_ids, texts = [], []
     for sentence in sentences:
         text = _field(sentence, text_key, f'an expression of reference {ref_id}', source)
-        if not text.strip():
+        if not isinstance(text, str) or not text.strip():
             raise ValueError(
-                f'{source}: expression {sentence["sent_id"]} of reference {ref_id} is empty'
+                f'{source}: expression {sentence.get("sent_id")} of reference {ref_id} is empty'
             )
         texts.append(text.strip())
-    return tuple(int(s['sent_id']) for s in sentences), tuple(texts)
+        sent_ids.append(_field(sentence, 'sent_id', f'an expression of reference {ref_id}', source))
+    return tuple(map(int, sent_ids)), tuple(texts)
 
 
 def load_references(

@@ -192,7 +192,7 @@ class BaseReferringDataset(BaseDataset, ABC):
         """
         if not isinstance(idx, SampleIndex):
             self._warn_of_plain_index()
-            idx = SampleIndex(idx)
+            idx = SampleIndex(int(idx) % len(self))
         rng = idx.generator()
         results = self.get_data_info(int(idx))
         results.update(

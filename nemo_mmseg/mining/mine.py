@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -9,6 +10,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.logging import print_log
+from safetensors import SafetensorError
 from tqdm import tqdm
 
 from .bank import BankError, NegativeBank
@@ -25,6 +28,8 @@ from .process import default_device, rank_and_world, same_every_time
 from .search import search
 from .shards import ShardStore
 
+# File in a work folder that rank 0 of the job that mines holds locked; the kernel frees it.
+LOCK = 'lock'
 # Seconds between two looks at the files of other processes.
 _LOOK_EVERY = 0.2
 
@@ -194,6 +199,26 @@ class _Run:
         """Remove the work folder."""
         shutil.rmtree(self.work, ignore_errors=True)
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep a second job from the same bank: its rank 0 waits until this one's has ended."""
+        if self.rank != 0:
+            yield
+            return
+        lock = self.work / LOCK
+        self.work.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(lock, 'w') as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    self._say(f'another process mines {self.path}: waiting for it')
+                    fcntl.flock(file, fcntl.LOCK_EX)
+                yield
+        finally:
+            if self.work.is_dir() and list(self.work.iterdir()) == [lock]:
+                self.clean_up()
+
     def mine(
         self,
         dataset: Any,
@@ -217,40 +242,51 @@ class _Run:
         settings |= dict(
             batch_size=batch_size, shard_size=shard_size, device=torch.device(device).type
         )
-        folder, digest = self._folder(settings)
-        images = ShardStore(folder, 'images', len(dataset.pool), shard_size, digest)
-        sentences = ShardStore(folder, 'texts', len(texts), shard_size, digest)
-        own_images, own_texts = (
-            store.missing(range(self.rank, len(store), self.world)) for store in (images, sentences)
-        )
-        todo = sum(
-            len(store.items(shard))
-            for store, shards in ((images, own_images), (sentences, own_texts))
-            for shard in shards
-        )
-        self._say(
-            f'Mining {self.path}: {len(dataset.pool)} images, {len(expressions[0])} expressions '
-            f'({len(texts)} distinct) with {model} ({pretrained}) on {device}'
-        )
-        try:
-            with self._bar('embedding', todo) as bar:
-                embed_images(
-                    embedder, dataset.pool, images, own_images, batch_size, num_workers, bar.update
-                )
-                embed_texts(embedder, texts, sentences, own_texts, batch_size, bar.update)
-        except FileNotFoundError:
-            # Other ranks had these shards from a killed run and finished, folder removed, before
-            # this one began.
-            if not self.path.is_file():
-                raise
-        del embedder
-        if torch.device(device).type == 'cuda':
-            torch.cuda.empty_cache()
-        if self.rank == 0:
-            self._finish(dataset, expressions, text_index, images, sentences, wanted, device)
-        else:
-            self._wait(self.path.is_file, 'rank 0 to write the bank')
-        self.clean_up()
+        with self.alone():
+            if self.path.is_file():  # another job made it meanwhile
+                check_bank(dataset, self.path, model, pretrained, wanted['keep'])
+                return
+            folder, digest = self._folder(settings)
+            images = ShardStore(folder, 'images', len(dataset.pool), shard_size, digest)
+            sentences = ShardStore(folder, 'texts', len(texts), shard_size, digest)
+            own_images, own_texts = (
+                store.missing(range(self.rank, len(store), self.world))
+                for store in (images, sentences)
+            )
+            todo = sum(
+                len(store.items(shard))
+                for store, shards in ((images, own_images), (sentences, own_texts))
+                for shard in shards
+            )
+            self._say(
+                f'Mining {self.path}: {len(dataset.pool)} images, {len(expressions[0])} expressions '
+                f'({len(texts)} distinct) with {model} ({pretrained}) on {device}'
+            )
+            try:
+                with self._bar('embedding', todo) as bar:
+                    embed_images(
+                        embedder,
+                        dataset.pool,
+                        images,
+                        own_images,
+                        batch_size,
+                        num_workers,
+                        bar.update,
+                    )
+                    embed_texts(embedder, texts, sentences, own_texts, batch_size, bar.update)
+            except (FileNotFoundError, SafetensorError):
+                # Other ranks had these shards from a killed run and finished, folder removed, before
+                # this one began.
+                if not self.path.is_file():
+                    raise
+            del embedder
+            if torch.device(device).type == 'cuda':
+                torch.cuda.empty_cache()
+            if self.rank == 0:
+                self._finish(dataset, expressions, text_index, images, sentences, wanted, device)
+            else:
+                self._wait(self.path.is_file, 'rank 0 to write the bank')
+            self.clean_up()
 
     def _say(self, message: str) -> None:
         if self.rank == 0:
@@ -268,7 +304,7 @@ class _Run:
         folder = self.work / digest[:16]
         if self.rank == 0 and self.work.is_dir():
             for other in self.work.iterdir():
-                if other != folder:
+                if other not in (folder, self.work / LOCK):
                     self._say(
                         f'{self.work} holds a run with other settings '
                         f'({_difference(other, settings)}): it is not continued, this starts anew'

@@ -59,7 +59,9 @@ def write_report(cfg: Config, work_dir: str, splits: Sequence[str] = ('val',)) -
     for wanted in wanted_banks(dataset):
         sections.append(_bands(wanted))
     test_cfg = dict(cfg.test_dataloader.dataset, split=splits[0])
-    sections.append(_predictions(DATASETS.build(test_cfg), results[splits[0]], work_dir))
+    sections.append(
+        _predictions(DATASETS.build(test_cfg), results[splits[0]], Path(work_dir) / splits[0])
+    )
     page = Path(work_dir) / 'index.html'
     title = f'NeMo on {dataset.metainfo["dataset_name"]}'
     part = page.with_suffix('.tmp')
@@ -159,7 +161,7 @@ def _bands(wanted: Any, number: int = 6) -> str:
         rows, similarities, own = bank.row(int(sent_ids[at]))
         band = bank.band(int(sent_ids[at]), mosaic.tau, mosaic.tau_mode, mosaic.top_k)
         limit = mosaic.tau * own if mosaic.tau_mode == 'relative' else mosaic.tau
-        first = int((similarities.astype(np.float32) > limit).sum())
+        first = int((similarities.astype(np.float64) > limit).sum())
         last = first + len(band.rows)
         groups = {
             'too close': range(max(0, first - 3), first),
@@ -184,7 +186,7 @@ def _pool_tile(path: str, caption: str) -> np.ndarray:
     return add_caption(fit_image(image, 150), caption, font_size=11, num_lines=2)
 
 
-def _predictions(dataset: Any, results: dict, work_dir: str, number: int = 8) -> str:
+def _predictions(dataset: Any, results: dict, folder: Path, number: int = 8) -> str:
     """The best and the worst predictions, and some between, truth beside them."""
     records = sorted(results['predictions']['predictions'], key=lambda r: -r['iou'])
     items = {item['img_id']: item for item in map(dataset.get_data_info, range(len(dataset)))}
@@ -198,16 +200,15 @@ def _predictions(dataset: Any, results: dict, work_dir: str, number: int = 8) ->
         'quarter, the middle and the worst quarter by IoU.</p>'
     ]
     for name, group in groups.items():
-        tiles = [_prediction_tile(r, items[r['image_id']], Path(work_dir)) for r in group]
+        tiles = [_prediction_tile(r, items[r['image_id']], folder) for r in group]
         parts.append(f'<h3>{name}</h3>' + _picture(make_grid(tiles, 4), name))
     return ''.join(parts)
 
 
-def _prediction_tile(record: dict, item: dict, work_dir: Path) -> np.ndarray:
+def _prediction_tile(record: dict, item: dict, folder: Path) -> np.ndarray:
     image = np.ascontiguousarray(read_image(item['img_path'])[..., ::-1])
     truth = referent_masks(item)[item['sent_ids'].index(record['sent_id'])] > 0
-    found = list(work_dir.glob(f'*/{record["mask"]}'))
-    prediction = np.array(Image.open(found[0])) > 0
+    prediction = np.array(Image.open(folder / record['mask'])) > 0
     drawn = draw_mask(image, truth, TRUTH_COLOR, alpha=0.0)
     drawn = draw_mask(drawn, prediction, PREDICTION_COLOR, alpha=0.35)
     return add_caption(drawn, f'{record["expression"]}\nIoU {100 * record["iou"]:.0f}', num_lines=3)

@@ -84,8 +84,15 @@ def test_an_annotation_of_another_image_is_named(mini):
 
 
 def test_an_empty_expression_is_named(mini):
-    mini.refs[0]['sentences'][1]['sent'] = '  '
-    with pytest.raises(ValueError, match='expression 11 of reference 1 is empty'):
+    for empty in ('  ', '', None, 7):
+        mini.refs[0]['sentences'][1]['sent'] = empty
+        with pytest.raises(ValueError, match='expression 11 of reference 1 is empty'):
+            load(mini.write())
+
+
+def test_an_expression_without_its_id_is_named(mini):
+    del mini.refs[0]['sentences'][1]['sent_id']
+    with pytest.raises(ValueError, match="an expression of reference 1 has no 'sent_id'"):
         load(mini.write())
 
 

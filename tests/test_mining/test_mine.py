@@ -254,3 +254,13 @@ def test_pool_of_three_images(tiny, tmp_path):
         band = bank.band(sent_id, 2.0, 'absolute')
         assert sorted([*band.rows.tolist(), int(bank.image_row[i])]) == [0, 1, 2]
         assert not band.exhausted
+
+
+def test_two_jobs_for_one_bank_take_turns(tiny, shared_folder, mined, tmp_path):
+    """Two independent processes, both rank 0, as when two configs name one missing bank."""
+    path = tmp_path / 'bank.safetensors'
+    jobs = [start(tiny, shared_folder, path) for _ in range(3)]
+    printed = [job.communicate(timeout=240)[0] for job in jobs]
+    assert [job.returncode for job in jobs] == [0, 0, 0], printed
+    assert path.read_bytes() == Path(mined).read_bytes()
+    assert os.listdir(tmp_path) == ['bank.safetensors']

@@ -1,4 +1,5 @@
 # CRIS' schedule: Adam, 64 images a step over all GPUs (8 x 8), 50 epochs, a tenth of the rate after epoch 35.
+sync_bn = 'torch'  # all GPUs normalise by common statistics
 optim_wrapper = dict(
     type='AmpOptimWrapper',
     optimizer=dict(type='Adam', lr=1e-4, weight_decay=0.0),

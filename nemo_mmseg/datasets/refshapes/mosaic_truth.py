@@ -75,6 +75,10 @@ def mosaic_truth(dataset: Any, mosaic: Any, num: int = 4000, seed: int = 0) -> d
         if category not in shares:
             shares[category] = float(np.mean([category in categories for categories in shown]))
         category_random.append(shares[category])
+    if not mined:
+        raise ValueError(
+            'the mosaic mines nothing: mined_prob is 0, or start_epoch was not reached'
+        )
     random_share = float(np.mean(category_random))
     return dict(
         samples=num,

@@ -100,6 +100,9 @@ class NeMoMosaic(BaseTransform):
         grid: Rows and columns. Defaults to (2, 2).
         keep_positions: Whether "left" keeps the image in the left column, and so on. Defaults to
             True.
+        short_band: Where the band holds fewer images than the grid has cells: ``'random'`` images
+            of the pool fill the rest (counted in ``mosaic['short']``), or the sample stays
+            ``'plain'``. Defaults to ``'random'``.
         interpolation: Of the images. Defaults to ``'bilinear'``, as published.
 
     Raises:
@@ -121,6 +124,7 @@ class NeMoMosaic(BaseTransform):
         top_k: int = 100,
         grid: Sequence[int] = (2, 2),
         keep_positions: bool = True,
+        short_band: str = 'random',
         interpolation: str = 'bilinear',
     ) -> None:
         self.size = tuple(int(s) for s in size)
@@ -135,6 +139,7 @@ class NeMoMosaic(BaseTransform):
         self.top_k = top_k
         self.grid = tuple(int(g) for g in grid)
         self.keep_positions = keep_positions
+        self.short_band = short_band
         self.interpolation = interpolation
         self._check_arguments()
 
@@ -157,6 +162,8 @@ class NeMoMosaic(BaseTransform):
             raise ValueError(f'NeMoMosaic: tau_mode={self.tau_mode!r} is none of {TAU_MODES}')
         if self.top_k < 1 or (self.tau_mode == 'relative' and self.tau <= 0):
             raise ValueError(f'NeMoMosaic: top_k={self.top_k} and tau={self.tau} must be positive')
+        if self.short_band not in ('random', 'plain'):
+            raise ValueError(f'NeMoMosaic: short_band={self.short_band!r} is not random or plain')
         if self.interpolation not in INTERPOLATIONS:
             raise ValueError(f'NeMoMosaic: interpolation {self.interpolation!r} is unknown')
         if self.mined_prob > 0 and not (self.bank and 'path' in self.bank):
@@ -189,7 +196,10 @@ class NeMoMosaic(BaseTransform):
                 f'NeMoMosaic needs one expression, not {len(results["expressions"])}: put '
                 'SampleExpressions(num=1) before it'
             )
-        return self.render(results, self.plan(kind, results, rng))
+        plan = self.plan(kind, results, rng)
+        if plan.short and self.short_band == 'plain':
+            return self.plain(results)
+        return self.render(results, plan)
 
     def plan(self, kind: str, results: dict, rng: np.random.Generator) -> MosaicPlan:
         """Choose the cell and the negatives.
@@ -210,7 +220,7 @@ class NeMoMosaic(BaseTransform):
         cell = int(rng.choice(allowed_cells(expression, rows, columns)))
         wanted, pool = rows * columns - 1, results['pool']
         if kind == 'random':
-            names = _random_names(pool, results['img_id'], wanted, rng, taken=())
+            names = _random_names(pool, results['img_id'], wanted, rng)
             return MosaicPlan(kind, cell, tuple(names), (float('nan'),) * wanted)
         bank = _open_bank(self.bank['path'], pool.fingerprint)
         band = bank.band(
@@ -219,7 +229,12 @@ class NeMoMosaic(BaseTransform):
         chosen = rng.permutation(len(band.rows))[:wanted]
         names = [str(bank.image_names[row]) for row in band.rows[chosen]]
         short = wanted - len(names)
-        names += _random_names(pool, results['img_id'], short, rng, taken=names)
+        if short:
+            # Images above tau may show the referent: they fill a cell only where no other can.
+            rows, stored, _ = bank.row(results['sent_ids'][0])
+            limit = self.tau * (band.self_similarity if self.tau_mode == 'relative' else 1)
+            above = [str(bank.image_names[row]) for row in rows[stored > limit]]
+            names += _random_names(pool, results['img_id'], short, rng, names, above)
         similarities = [float(s) for s in band.similarities[chosen]] + [float('nan')] * short
         return MosaicPlan(
             kind,
@@ -291,27 +306,32 @@ class NeMoMosaic(BaseTransform):
     def __repr__(self) -> str:
         names = (
             'size bank warmup_prob random_prob mined_prob start_epoch tau tau_mode top_k grid '
-            'keep_positions interpolation plain'
+            'keep_positions short_band interpolation plain'
         )
         settings = ', '.join(f'{name}={getattr(self, name)!r}' for name in names.split())
         return f'{type(self).__name__}({settings})'
 
 
 def _random_names(
-    pool: ImagePool, image_id: int, number: int, rng: np.random.Generator, taken: Sequence[str]
+    pool: ImagePool,
+    image_id: int,
+    number: int,
+    rng: np.random.Generator,
+    taken: Sequence[str] = (),
+    avoid: Sequence[str] = (),
 ) -> list[str]:
-    """Names of ``number`` images of the pool other than the item's own and those taken.
+    """Names of ``number`` images of the pool, other than the item's own and those taken.
 
-    A pool with too few gives some of them twice.
+    Those to avoid come last; a pool with too few gives some images twice.
     """
-    if number == 0:
-        return []
     if len(pool) < 2:
         raise ValueError('a mosaic needs a second image, but the pool holds one')
-    own = pool.row_of(image_id)
+    own, taken, avoid = pool.row_of(image_id), set(taken), set(avoid)
     # A handful more than needed is drawn, so that a large pool is never enumerated.
-    candidates = rng.choice(len(pool), size=min(len(pool), number + len(taken) + 1), replace=False)
-    free = [row for row in candidates if row != own and pool.names[row] not in taken][:number]
+    size = min(len(pool), number + len(taken) + len(avoid) + 1)
+    candidates = rng.choice(len(pool), size=size, replace=False)
+    free = [row for row in candidates if row != own and pool.names[row] not in taken]
+    free = sorted(free, key=lambda row: pool.names[row] in avoid)[:number]
     while len(free) < number:
         row = int(rng.integers(len(pool)))
         if row != own:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop, Runner
 from mmseg.registry import HOOKS
@@ -15,8 +17,7 @@ class NegativeMiningHook(Hook):
 
     Every mosaic of the training data set (also inside wrappers and nested transforms) names its
     bank and how to make it. All ranks embed, rank 0 writes, the others watch for the file. Testing
-    and validation alone never
-    mine: they read no mosaics.
+    and validation alone never mine: they read no mosaics.
 
     Args:
         batch_size: Images, or texts, a batch of the miner. Defaults to 64.
@@ -49,5 +50,25 @@ class NegativeMiningHook(Hook):
         loop = getattr(runner, '_train_loop', None)
         if not isinstance(loop, BaseLoop):
             return
+        mined = False
         for wanted in wanted_banks(loop.dataloader.dataset):
+            mined |= not os.path.isfile(wanted.path)
             check_band(wanted, wanted.mine(**self.options))
+        if mined:
+            _restart(loop)
+
+
+def _restart(loop: BaseLoop) -> None:
+    """Start the workers anew that looked for the bank before there was one.
+
+    MMEngine 0.10.7 lets an iteration loop fetch its first batches while it is built; OneDL does
+    not.
+    """
+    iterator = getattr(loop, 'dataloader_iterator', None)
+    if getattr(iterator, '_iterator', None) is None:
+        return
+    sampler = loop.dataloader.sampler
+    if hasattr(sampler, '_indices_of_rank'):  # an endless sampler has been drawn from
+        sampler.indices = sampler._indices_of_rank()
+    loop.dataloader._iterator = None  # that of persistent workers
+    loop.dataloader_iterator = type(iterator)(loop.dataloader)

@@ -84,6 +84,26 @@ def test_negatives_come_from_the_band_and_random_images_fill_up(mini, settings, 
         assert mosaic['self_similarity'] == pytest.approx(0.8, abs=1e-3)
 
 
+def test_images_above_tau_fill_a_cell_only_where_no_other_can(mini):
+    path = mini.root / 'bank.safetensors'
+    # Two cells: one negative, none in the band (all stored ones are above tau).
+    dataset = mined(mini, path, tau=0.1, tau_mode='absolute', grid=(1, 2))
+    write_bank(dataset, path, np.tile(GREEN, (9, 1)))
+    names = {m['names'][0] for m in mosaics(dataset, 1)}
+    assert names == {'image_1.jpg', 'image_3.jpg', 'image_4.jpg'}
+    # image_1 alone is above: the others fill the cells that the band of one leaves.
+    dataset = mined(mini, path, tau=0.9, top_k=1, grid=(1, 3))
+    names = {n for m in mosaics(dataset, 1) for n in m['names']}
+    assert names == {'image_3.jpg', 'image_4.jpg'}
+
+
+def test_a_short_band_can_leave_the_sample_plain(mini):
+    path = mini.root / 'bank.safetensors'
+    dataset = mined(mini, path, tau=0.9, top_k=2, short_band='plain')
+    write_bank(dataset, path, np.tile(GREEN, (9, 1)))
+    assert 'mosaic' not in dataset[SampleIndex(1, 0, 0)]['data_samples'].metainfo
+
+
 def test_a_bank_of_other_data_and_a_bank_cut_short_are_refused(mini):
     path = mini.root / 'other.safetensors'
     dataset = mined(mini, path)
@@ -142,6 +162,7 @@ def test_probabilities_and_the_start_epoch():
         (dict(tau_mode='rank'), 'tau_mode'),
         (dict(tau=0), 'tau=0'),
         (dict(top_k=0), 'top_k=0'),
+        (dict(short_band='none'), 'short_band'),
         (dict(bank=None), 'needs bank'),
         (dict(interpolation='magic'), 'magic'),
         (dict(size=(1, 64)), 'size'),
