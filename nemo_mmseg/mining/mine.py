@@ -259,8 +259,8 @@ class _Run:
                 for shard in shards
             )
             self._say(
-                f'Mining {self.path}: {len(dataset.pool)} images, {len(expressions[0])} expressions '
-                f'({len(texts)} distinct) with {model} ({pretrained}) on {device}'
+                f'Mining {self.path}: {len(dataset.pool)} images, {len(expressions[0])} '
+                f'expressions ({len(texts)} distinct) with {model} ({pretrained}) on {device}'
             )
             try:
                 with self._bar('embedding', todo) as bar:
@@ -275,8 +275,8 @@ class _Run:
                     )
                     embed_texts(embedder, texts, sentences, own_texts, batch_size, bar.update)
             except (FileNotFoundError, SafetensorError):
-                # Other ranks had these shards from a killed run and finished, folder removed, before
-                # this one began.
+                # Other ranks had these shards from a killed run and finished, folder removed,
+                # before this one began.
                 if not self.path.is_file():
                     raise
             del embedder
