@@ -14,6 +14,8 @@ import sys
 import time
 from pathlib import Path
 
+from mmengine.config import Config
+
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / 'configs/refshapes/cris_refshapes-clip_nemo_1xb16-4e_refshapes-plus-256x256.py'
 FLAVOUR = 'refshapes+'
@@ -91,6 +93,9 @@ def print_table(rows: dict[str, dict[str, dict[str, float]]], keys: tuple[str, .
 
 def demo(args: argparse.Namespace) -> None:
     """Data, bank, training, evaluation, page."""
+    mosaic = Config.fromfile(args.config).train_dataloader.dataset.pipeline[1]
+    if mosaic.type != 'NeMoMosaic':
+        sys.exit(f'{args.config}: the demo needs a config whose second transform is a NeMoMosaic')
     steps = Steps(args, args.config)
     sizes = ['--train', str(args.train_images)]
     for split in SPLITS:
@@ -117,6 +122,7 @@ def compare(args: argparse.Namespace) -> None:
     shuffle_expressions(refs, f'{args.data}/{shuffled}')
     work_dir = f'{args.work_dir}_shuffled'
     bank = f'{args.data}/banks/{FLAVOUR}-shuffled.safetensors'
+    Path(bank).unlink(missing_ok=True)  # it may be of other data
     args.cfg_options += [
         f'train_dataloader.dataset.split_file={shuffled}',
         f'train_dataloader.dataset.pipeline.1.bank.path={bank}',

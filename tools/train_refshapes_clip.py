@@ -1,15 +1,16 @@
-"""Train the demo's small CLIP (RefShapes-CLIP) from image and sentence pairs alone.
+"""Train the demo's small CLIP (RefShapes-CLIP) from pairs of an image and a sentence.
 
-The pairs are made in memory by RefShapes' generator with seeds of their own. The losses:
+The pairs are made in memory by RefShapes' generator with seeds of their own. No mask and no box
+enters a loss; the generator's boxes only tell which sentences belong to a window. The losses:
 
 * image to text and text to image contrast (CLIP) with several sentences of each image;
 * the same contrast with the best position of the image in place of its pooled vector (as in FILIP),
   on the attention pool's dense output and on layer 3 through a projection that is thrown away: it
-  makes local features that say what is where, without boxes;
+  makes local features that say what is where;
 * among the sentences that an image must reject, copies of its own with one word changed.
 
-Training starts on windows of scenes (few objects, a quarter of the cost) and goes on with whole
-scenes.
+Training starts on windows of scenes (images of few objects, a quarter of the cost, paired with the
+sentences of the objects that lie within) and goes on with whole scenes.
 """
 
 import argparse
