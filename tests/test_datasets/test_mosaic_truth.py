@@ -26,10 +26,10 @@ def thing(category, colour, ann_id=0):
 
 
 def test_shares_of_a_hand_made_case(mini):
-    """One expression, "red star" in image 1; the band holds image 2 (a blue star) and 3 (a red one).
+    """ "red star" in image 1; the band holds image 2 (a blue star) and 3 (a red one).
 
-    Image 4 shows a circle. A grid of two cells draws one negative, each as often as the other: half of
-    the mosaics hold a second red star, all negatives show a star, as do three of the pool's four.
+    Image 4 shows a circle. A grid of two cells draws one negative, each as often as the other: half
+    of the mosaics hold a second red star, all negatives show a star, as do three of four images.
     """
     mini.refs = [dict(ref, sentences=ref['sentences'][:1]) for ref in mini.refs[:4]]
     for ref in mini.refs:

@@ -264,7 +264,9 @@ class NeMoMosaic(BaseTransform):
             if cell == plan.cell:
                 image = read_image(results['img_path'], results['height'], results['width'])
                 mask[window] = cv2.resize(
-                    referent_masks(results)[0], (width, height), interpolation=cv2.INTER_NEAREST
+                    referent_masks(results)[0],
+                    (width, height),
+                    interpolation=cv2.INTER_NEAREST_EXACT,
                 )
             else:
                 image = read_image(results['pool'].path_of(next(others)))

@@ -14,13 +14,28 @@ from .cris_decoder import CRISDecoder
 from .cris_projector import CRISProjector
 
 
-def targets_like(logits: Tensor, data_samples: list[SegDataSample]) -> Tensor:
-    """Ground truth of all expressions at the size of the logits, (E, h, w) long, 255 = ignore."""
+def targets_like(
+    logits: Tensor, data_samples: list[SegDataSample], resize: str = 'nearest'
+) -> Tensor:
+    """Ground truth of all expressions at the size of the logits, (E, h, w) long, 255 = ignore.
+
+    Args:
+        logits: (E, ..., h, w).
+        data_samples: With ``gt_sem_seg`` (N, H, W), E masks in all.
+        resize: ``'nearest'`` takes the first pixel of each cell, as CRIS does; masks learnt so lie
+            about a third of a cell too far right and down. ``'area'`` asks what most of a cell is.
+    """
     masks = torch.cat([sample.gt_sem_seg.data for sample in data_samples]).to(logits.device)
     if len(masks) != len(logits):
         raise ValueError(f'{len(logits)} expressions, but ground truth for {len(masks)}')
     if masks.shape[-2:] != logits.shape[-2:]:
-        masks = F.interpolate(masks[:, None].float(), logits.shape[-2:], mode='nearest')[:, 0]
+        size = logits.shape[-2:]
+        if resize == 'nearest':
+            masks = F.interpolate(masks[:, None].float(), size, mode='nearest')[:, 0]
+        else:
+            parts = torch.stack((masks == 1, masks == 255), dim=1).float()
+            target, ignored = F.interpolate(parts, size, mode='area').unbind(dim=1)
+            masks = (target >= 0.5).long().masked_fill(ignored > 0, 255)
     return masks.long()
 
 
@@ -42,6 +57,8 @@ class CRISHead(BaseModule):
         proj_channels: Channels in which pixels and sentence are compared; None takes half of
             ``in_channels``.
         loss_decode: A loss of MMSegmentation's for logits (E, 1, h, w) and labels (E, h, w).
+        target_resize: How the truth is brought to the size of the logits: ``'nearest'`` as
+            published, or ``'area'``; see :func:`targets_like`.
         meter_threshold: Foreground probability from which the training IoU counts a pixel.
         init_cfg: As in MMEngine.
     """
@@ -57,6 +74,7 @@ class CRISHead(BaseModule):
         dropout: float = 0.1,
         proj_channels: int | None = None,
         loss_decode: dict | None = None,
+        target_resize: str = 'nearest',
         meter_threshold: float = 0.35,
         init_cfg: dict | None = None,
     ) -> None:
@@ -70,6 +88,9 @@ class CRISHead(BaseModule):
         if loss_decode is None:
             loss_decode = dict(type='CrossEntropyLoss', use_sigmoid=True, avg_non_ignore=True)
         self.loss_decode = MODELS.build(loss_decode)
+        if target_resize not in ('nearest', 'area'):
+            raise ValueError(f'CRISHead: target_resize={target_resize!r} is not nearest or area')
+        self.target_resize = target_resize
         self.meter_threshold = meter_threshold
 
     def forward(self, feats: Tensor, text: TextFeatures) -> Tensor:
@@ -99,7 +120,7 @@ class CRISHead(BaseModule):
             the size of the logits.
         """
         logits = self.forward(feats, text).float()
-        target = targets_like(logits, data_samples)
+        target = targets_like(logits, data_samples, self.target_resize)
         with torch.no_grad():
             # logit(p) > logit(t) spares the sigmoid; -log(1 / t - 1) is the logit of t.
             found = logits[:, 0] >= -torch.tensor(1 / self.meter_threshold - 1).log()

@@ -193,7 +193,7 @@ def test_a_random_mosaic_shows_four_images_and_the_target_mask_in_its_cell(mini)
         truth = np.zeros((48, 64), np.uint8)
         rows, columns = divmod(mosaic['cell'], 2)
         truth[rows * 24 : rows * 24 + 24, columns * 32 : columns * 32 + 32] = cv2.resize(
-            mini.masks[102], (32, 24), interpolation=cv2.INTER_NEAREST
+            mini.masks[102], (32, 24), interpolation=cv2.INTER_NEAREST_EXACT
         )
         np.testing.assert_array_equal(packed['data_samples'].gt_sem_seg.data[0], truth)
     assert seen == {0, 1, 2, 3}
