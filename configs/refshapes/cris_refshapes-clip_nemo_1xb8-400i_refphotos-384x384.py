@@ -1,4 +1,4 @@
-_base_ = ['./cris_refshapes-clip_1xb8-800i_refphotos-384x384.py', '../_base_/nemo.py']
+_base_ = ['./cris_refshapes-clip_1xb8-400i_refphotos-384x384.py', '../_base_/nemo.py']
 
 bank = dict(
     model='RefShapes-CLIP',
