@@ -79,7 +79,7 @@ def train(cfg, work_dir, resume=None, **changes):
         cfg.resume, cfg.load_from = True, str(resume)
     RecordSamples.batches = []
     # One process runs many experiments here; each needs names of its own.
-    cfg.experiment_name = f'{Path(work_dir).name}_{len(list(Path(work_dir).parent.iterdir()))}'
+    cfg.experiment_name = f'{Path(work_dir).parent.name}_{Path(work_dir).name}'
     cfg.visualizer.name = cfg.experiment_name  # MMEngine gives back one whose name it knows
     DefaultScope._instance_dict.clear()
     runner = Runner.from_cfg(cfg)
