@@ -4,7 +4,7 @@ _base_ = './cris_refshapes-clip_1xb16-4e_refshapes-plus-256x256.py'
 data_root = 'data/refphotos/'
 bank_name = 'refphotos'
 image_size = (384, 384)
-max_iters = 400
+max_iters = 600
 
 resize = dict(type='Resize', scale=image_size[::-1], keep_ratio=False)
 load_transforms = [dict(type='LoadReferringImage'), dict(type='LoadReferentMask'), resize]
