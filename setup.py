@@ -79,7 +79,7 @@ setup(
     ],
     packages=find_packages(include=['nemo_mmseg', 'nemo_mmseg.*']),
     package_data={
-        'nemo_mmseg': ['**/*.json', '**/*.gz', '**/*.safetensors', '**/*.html'],
+        'nemo_mmseg': ['**/*.json', '**/*.gz', '**/*.safetensors', '**/*.html', 'assets/**/*.md'],
     },
     cmdclass={'build_py': BuildWithMim},
     python_requires='>=3.10',

@@ -1,7 +1,6 @@
 """Builds the network of a config and fills it from a checkpoint."""
 
 import os
-import pickle
 import warnings
 
 import torch
@@ -9,6 +8,8 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 from torch import nn
+
+from nemo_mmseg.utils.checkpoint import read_checkpoint
 
 
 def load_model(
@@ -50,15 +51,7 @@ def fill_model(model: nn.Module, weights: str | os.PathLike) -> None:
         model: Changed in place.
         weights: See `load_model`.
     """
-    if not os.path.isfile(weights):
-        raise FileNotFoundError(f'there is no checkpoint {weights}')
-    try:
-        content = torch.load(weights, map_location='cpu', weights_only=True)
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        raise ValueError(
-            f'{weights} cannot be read as a checkpoint (cut short, or holds other things than '
-            f'tensors): {str(error).splitlines()[0] if str(error) else type(error).__name__}'
-        ) from error
+    content = read_checkpoint(weights)
     state = content.get('state_dict', content) if isinstance(content, dict) else None
     if not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise ValueError(f'{weights} holds no state dict')
