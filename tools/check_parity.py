@@ -31,7 +31,7 @@ sys.path.insert(0, str(ROOT))
 
 import nemo_mmseg  # noqa: E402, F401
 from nemo_mmseg.models.converters import convert_cris  # noqa: E402
-from nemo_mmseg.models.decode_heads.cris_head import targets_like  # noqa: E402
+from nemo_mmseg.models.decode_heads.truth import targets_like  # noqa: E402
 from nemo_mmseg.models.protocols import cris as cris_protocol  # noqa: E402
 from nemo_mmseg.models.utils import sine_position_1d, sine_position_2d  # noqa: E402
 

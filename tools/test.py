@@ -43,7 +43,8 @@ def main() -> None:
     cfg.resume = False
     if args.show_dir is not None:
         hook = dict(type='ReferringVisualizationHook', interval=1, max_samples=None)
-        cfg.setdefault('default_hooks', {}).update(visualization=dict(hook, out_dir=args.show_dir))
+        hooks = cfg.get('default_hooks', {})
+        cfg.default_hooks = {**hooks, 'visualization': dict(hook, out_dir=args.show_dir)}
     for split in args.splits or [None]:
         evaluate(copy.deepcopy(cfg), split, args.out)
 

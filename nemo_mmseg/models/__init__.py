@@ -1,7 +1,7 @@
 """Networks: text encoders, backbones, necks, heads and the segmentor that joins them."""
 
-from .backbones import OpenCLIPResNet
-from .decode_heads import CRISHead
+from .backbones import LAVTSwinTransformer, OpenCLIPResNet
+from .decode_heads import CRISHead, LAVTHead
 from .necks import CRISNeck
 from .segmentors import ReferringSegmentor
 from .text_encoders import OpenCLIPTextEncoder
@@ -10,6 +10,8 @@ from .text_features import TextFeatures
 __all__ = [
     'CRISHead',
     'CRISNeck',
+    'LAVTHead',
+    'LAVTSwinTransformer',
     'OpenCLIPResNet',
     'OpenCLIPTextEncoder',
     'ReferringSegmentor',

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
+import math
+
 from mmengine.model import BaseModule
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
@@ -12,31 +12,7 @@ from torch import Tensor
 from ..text_features import TextFeatures
 from .cris_decoder import CRISDecoder
 from .cris_projector import CRISProjector
-
-
-def targets_like(
-    logits: Tensor, data_samples: list[SegDataSample], resize: str = 'nearest'
-) -> Tensor:
-    """Ground truth of all expressions at the size of the logits, (E, h, w) long, 255 = ignore.
-
-    Args:
-        logits: (E, ..., h, w).
-        data_samples: With ``gt_sem_seg`` (N, H, W), E masks in all.
-        resize: ``'nearest'`` takes the first pixel of each cell, as CRIS does; masks learnt so lie
-            about a third of a cell too far right and down. ``'area'`` asks what most of a cell is.
-    """
-    masks = torch.cat([sample.gt_sem_seg.data for sample in data_samples]).to(logits.device)
-    if len(masks) != len(logits):
-        raise ValueError(f'{len(logits)} expressions, but ground truth for {len(masks)}')
-    if masks.shape[-2:] != logits.shape[-2:]:
-        size = logits.shape[-2:]
-        if resize == 'nearest':
-            masks = F.interpolate(masks[:, None].float(), size, mode='nearest')[:, 0]
-        else:
-            parts = torch.stack((masks == 1, masks == 255), dim=1).float()
-            target, ignored = F.interpolate(parts, size, mode='area').unbind(dim=1)
-            masks = (target >= 0.5).long().masked_fill(ignored > 0, 255)
-    return masks.long()
+from .truth import targets_like, training_iou
 
 
 @MODELS.register_module()
@@ -121,14 +97,9 @@ class CRISHead(BaseModule):
         """
         logits = self.forward(feats, text).float()
         target = targets_like(logits, data_samples, self.target_resize)
-        with torch.no_grad():
-            # logit(p) > logit(t) spares the sigmoid; -log(1 / t - 1) is the logit of t.
-            found = logits[:, 0] >= -torch.tensor(1 / self.meter_threshold - 1).log()
-            known, wanted = target != 255, target == 1
-            inter = (found & wanted).flatten(1).sum(1)
-            union = ((found | wanted) & known).flatten(1).sum(1)
-            iou = 100 * (inter / union.clamp(min=1)).mean()
+        # logit(p) > logit(t) spares the sigmoid; -log(1 / t - 1) is the logit of t.
+        found = logits[:, 0] >= -math.log(1 / self.meter_threshold - 1)
         return {
             self.loss_decode.loss_name: self.loss_decode(logits, target, ignore_index=255),
-            'train_iou': iou,
+            'train_iou': training_iou(found, target),
         }

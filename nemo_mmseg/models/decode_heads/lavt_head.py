@@ -1,0 +1,125 @@
+"""LAVT's head: from coarse to fine, and two classes."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from mmcv.cnn import build_norm_layer
+from mmengine.model import BaseModule
+from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
+from torch import Tensor, nn
+
+from ..text_features import TextFeatures
+from .truth import targets_like, training_iou
+
+
+def conv_norm_relu(in_channels: int, out_channels: int, norm_cfg: dict) -> nn.Sequential:
+    """3x3 convolution without bias, normalisation, ReLU; PyTorch's own initialisation."""
+    layers = dict(
+        conv=nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
+        bn=build_norm_layer(norm_cfg, out_channels)[1],
+        relu=nn.ReLU(inplace=True),
+    )
+    return nn.Sequential(OrderedDict(layers))
+
+
+class LAVTDecoderStep(nn.Module):
+    """A coarse map, enlarged, joins the next finer one; two convolutions.
+
+    Args:
+        coarse_channels: Channels of the coarse map.
+        fine_channels: Channels of the finer map.
+        channels: Channels of the result.
+        norm_cfg: Config of the normalisation.
+    """
+
+    def __init__(
+        self, coarse_channels: int, fine_channels: int, channels: int, norm_cfg: dict
+    ) -> None:
+        super().__init__()
+        self.conv1 = conv_norm_relu(coarse_channels + fine_channels, channels, norm_cfg)
+        self.conv2 = conv_norm_relu(channels, channels, norm_cfg)
+
+    def forward(self, coarse: Tensor, fine: Tensor) -> Tensor:
+        """(E, C1, h, w) and (E, C2, H, W) -> (E, C, H, W)."""
+        if coarse.shape[-2:] != fine.shape[-2:]:
+            coarse = F.interpolate(coarse, fine.shape[-2:], mode='bilinear', align_corners=True)
+        return self.conv2(self.conv1(torch.cat((coarse, fine), dim=1)))
+
+
+@MODELS.register_module()
+class LAVTHead(BaseModule):
+    """Joins four maps from coarse to fine and tells object from background.
+
+    Yang et al., *LAVT: Language-aware vision transformer for referring image segmentation*, 2022.
+
+    Args:
+        in_channels: Channels of the four maps, finest first.
+        channels: Channels of the decoder; None takes half of the coarsest map's.
+        norm_cfg: Config of the normalisation. Defaults to batch normalisation, which ``sync_bn`` of
+            a config makes common to all GPUs.
+        loss_decode: A loss of MMSegmentation's for logits (E, 2, H, W) and labels (E, H, W). The
+            default is the published cross entropy with class weights 0.9 and 1.1.
+        init_cfg: As in MMEngine.
+    """
+
+    def __init__(
+        self,
+        in_channels: Sequence[int] = (96, 192, 384, 768),
+        channels: int | None = None,
+        norm_cfg: dict | None = None,
+        loss_decode: dict | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(init_cfg=init_cfg)
+        channels = channels or in_channels[-1] // 2
+        *finer, coarse = in_channels
+        self.steps = nn.ModuleList()
+        for fine in reversed(finer):
+            self.steps.append(LAVTDecoderStep(coarse, fine, channels, norm_cfg or dict(type='BN')))
+            coarse = channels
+        self.conv_seg = nn.Conv2d(channels, 2, 1)
+        if loss_decode is None:
+            loss_decode = dict(type='CrossEntropyLoss', class_weight=[0.9, 1.1])
+        self.loss_decode = MODELS.build(loss_decode)
+
+    def forward(self, feats: Sequence[Tensor], text: TextFeatures) -> Tensor:
+        """Logits of E expressions.
+
+        Args:
+            feats: Four maps, finest first: (E, C, h, w), or (B, ...) of the images that
+                ``text.image_index`` names.
+            text: The expressions.
+
+        Returns:
+            Logits (E, 2, h, w): background, object.
+        """
+        *finer, x = feats
+        for step, fine in zip(self.steps, reversed(finer)):
+            x = step(x, fine)
+        return text.rows(self.conv_seg(x))
+
+    def predict(self, feats: Sequence[Tensor], text: TextFeatures) -> Tensor:
+        """Logits (E, 2, h, w); see :meth:`forward`."""
+        return self.forward(feats, text)
+
+    def loss(
+        self, feats: Sequence[Tensor], text: TextFeatures, data_samples: list[SegDataSample]
+    ) -> dict[str, Tensor]:
+        """Loss of the logits at the size of the ground truth.
+
+        Returns:
+            The loss, and ``train_iou``: mean IoU in per cent over the expressions of the batch.
+        """
+        logits = self.forward(feats, text).float()
+        size = data_samples[0].gt_sem_seg.data.shape[-2:]
+        logits = F.interpolate(logits, size, mode='bilinear', align_corners=True)
+        target = targets_like(logits, data_samples)
+        return {
+            self.loss_decode.loss_name: self.loss_decode(logits, target, ignore_index=255),
+            'train_iou': training_iou(logits[:, 1] > logits[:, 0], target),
+        }
