@@ -1,0 +1,11 @@
+_base_ = './lavt_swin-base-w12.py'
+model = dict(
+    backbone=dict(
+        embed_dims=96,
+        depths=(2, 2, 18, 2),
+        num_heads=(3, 6, 12, 24),
+        window_size=7,
+        pretrained=_base_.swin_weights + 'swin_small_patch4_window7_224.pth',
+    ),
+    decode_head=dict(in_channels=(96, 192, 384, 768)),
+)
