@@ -2,6 +2,7 @@
 
 from .hooks import (
     ChannelsLastHook,
+    CompileHook,
     IterationSeedHook,
     MosaicStatisticsHook,
     NegativeMiningHook,
@@ -12,6 +13,7 @@ from .optim_wrappers import BFloat16OptimWrapper
 __all__ = [
     'BFloat16OptimWrapper',
     'ChannelsLastHook',
+    'CompileHook',
     'IterationSeedHook',
     'MosaicStatisticsHook',
     'NegativeMiningHook',

@@ -1,6 +1,7 @@
 """Hooks for MMEngine's runner."""
 
 from .channels_last_hook import ChannelsLastHook
+from .compile_hook import CompileHook
 from .iteration_seed_hook import IterationSeedHook
 from .mosaic_statistics_hook import MosaicStatisticsHook
 from .negative_mining_hook import NegativeMiningHook
@@ -8,6 +9,7 @@ from .referring_visualization_hook import ReferringVisualizationHook
 
 __all__ = [
     'ChannelsLastHook',
+    'CompileHook',
     'IterationSeedHook',
     'MosaicStatisticsHook',
     'NegativeMiningHook',

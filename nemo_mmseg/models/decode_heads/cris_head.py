@@ -84,7 +84,7 @@ class CRISHead(BaseModule):
 
     def predict(self, feats: Tensor, text: TextFeatures) -> Tensor:
         """Logits (E, 1, 4 * h, 4 * w); see :meth:`forward`."""
-        return self.forward(feats, text)
+        return self(feats, text)
 
     def loss(
         self, feats: Tensor, text: TextFeatures, data_samples: list[SegDataSample]
@@ -95,7 +95,7 @@ class CRISHead(BaseModule):
             The loss, and ``train_iou``: mean IoU in per cent over the expressions of the batch, at
             the size of the logits.
         """
-        logits = self.forward(feats, text).float()
+        logits = self(feats, text).float()
         target = targets_like(logits, data_samples, self.target_resize)
         # logit(p) > logit(t) spares the sigmoid; -log(1 / t - 1) is the logit of t.
         found = logits[:, 0] >= -math.log(1 / self.meter_threshold - 1)

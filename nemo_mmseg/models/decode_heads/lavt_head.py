@@ -105,7 +105,7 @@ class LAVTHead(BaseModule):
 
     def predict(self, feats: Sequence[Tensor], text: TextFeatures) -> Tensor:
         """Logits (E, 2, h, w); see :meth:`forward`."""
-        return self.forward(feats, text)
+        return self(feats, text)
 
     def loss(
         self, feats: Sequence[Tensor], text: TextFeatures, data_samples: list[SegDataSample]
@@ -115,7 +115,7 @@ class LAVTHead(BaseModule):
         Returns:
             The loss, and ``train_iou``: mean IoU in per cent over the expressions of the batch.
         """
-        logits = self.forward(feats, text).float()
+        logits = self(feats, text).float()
         size = data_samples[0].gt_sem_seg.data.shape[-2:]
         logits = F.interpolate(logits, size, mode='bilinear', align_corners=True)
         target = targets_like(logits, data_samples)
