@@ -1,8 +1,15 @@
-"""Inference on images and expressions, and the checking of data, from Python."""
+"""Inference, the conversion of published checkpoints and the checking of data, from Python."""
 
 from .check_data import check_data
+from .convert_checkpoint import convert_checkpoint
 from .find_config import find_config
 from .load_model import load_model
 from .referring_inferencer import ReferringInferencer
 
-__all__ = ['ReferringInferencer', 'check_data', 'find_config', 'load_model']
+__all__ = [
+    'ReferringInferencer',
+    'check_data',
+    'convert_checkpoint',
+    'find_config',
+    'load_model',
+]

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from torch import Tensor
-
-from .rename import rename_by_prefix
+from .converter import Converter
 
 LEFT_OUT = {'backbone.logit_scale': "CLIP's temperature; the network does not use it"}
 
@@ -37,6 +33,7 @@ TABLE = {
     'neck.coordconv.0.conv1': 'neck.coordinates',
     'neck.coordconv.1': 'neck.out',
     'decoder': 'decode_head.decoder',
+    'decoder.layers.{i}.multihead_attn': 'decode_head.decoder.layers.{i}.cross_attn',
     'proj.vis.1': 'decode_head.projector.conv1',
     'proj.vis.3': 'decode_head.projector.conv2',
     'proj.vis.4': 'decode_head.projector.conv3',
@@ -44,18 +41,4 @@ TABLE = {
 }
 
 
-def convert_cris(published: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Turn the state dict of a published CRIS checkpoint into ours.
-
-    Args:
-        published: Its ``state_dict`` entry, names with or without ``module.``.
-
-    Returns:
-        Our state dict, and the names that were left out with the reason for each.
-
-    Raises:
-        ValueError: A tensor is not CRIS's.
-    """
-    ours, dropped = rename_by_prefix(published, TABLE, LEFT_OUT, 'CRIS')
-    ours = {name.replace('.multihead_attn.', '.cross_attn.'): t for name, t in ours.items()}
-    return ours, dropped
+convert_cris = Converter(method='CRIS', models='cris_r[0-9]*.py', table=TABLE, left_out=LEFT_OUT)

@@ -1,0 +1,186 @@
+"""Published checkpoints of other code bases, as checkpoints of this one."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmseg.registry import MODELS
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from nemo_mmseg.utils.checkpoint import read_checkpoint
+from nemo_mmseg.version import __version__
+
+from ..models.converters import CONVERTERS, Converter
+from ..models.converters.rename import describe, differences
+from .find_config import PACKAGE
+
+
+class Converted(NamedTuple):
+    """What became of a published checkpoint.
+
+    Args:
+        state_dict: Ours, complete, in the published precision.
+        left_out: Published name -> why we have no such tensor or entry.
+        model: Name of the base model (`configs/_base_/models`) that it fits; None if the model was
+            given.
+    """
+
+    state_dict: dict[str, Tensor]
+    left_out: dict[str, str]
+    model: str | None
+
+
+def convert_checkpoint(
+    name: str, published: Mapping[str, Any], model: Mapping[str, Any] | None = None
+) -> Converted:
+    """Turns a published checkpoint into a state dict of ours.
+
+    The result is compared with a network of ours: no tensor is missing, has another shape or is
+    left over.
+
+    Args:
+        name: `'cris'`, `'lavt'` (BERT apart, in `bert_model`) or `'lavt_one'` (BERT inside).
+        published: What the published file holds: the whole checkpoint, or, except for `lavt`, its
+            state dict alone.
+        model: Config of our network. Defaults to the one among this package's base models of the
+            published sizes that fits.
+
+    Returns:
+        Our state dict, what was left out, and which base model fits.
+
+    Raises:
+        ValueError: If the checkpoint is another method's, or does not fit; names the published
+            tensors.
+    """
+    if name not in CONVERTERS:
+        raise ValueError(f'no converter {name!r}; there are {", ".join(CONVERTERS)}')
+    converter = CONVERTERS[name]
+    try:
+        tensors, besides = converter.split(published)
+        renamed = converter.rename(tensors)
+    except ValueError as error:
+        others = [other for other in CONVERTERS if _knows(CONVERTERS[other], published)]
+        hint = f' (it is one for {others[0]!r})' if others else ''
+        raise ValueError(f'{error}{hint}') from error
+
+    # one network after the other, until one fits; else the nearest is spoken of
+    nearest: tuple[str, list[list[str]]] | None = None
+    for label, config in base_models(converter) if model is None else [('the model', model)]:
+        found = differences(renamed, parameter_shapes(config), tensors, converter.table)
+        if not any(found):
+            left_out = {**besides, **renamed.left_out}
+            return Converted(renamed.state_dict, left_out, label if model is None else None)
+        if nearest is None or sum(map(len, found)) < sum(map(len, nearest[1])):
+            nearest = label, found
+    if nearest is None:
+        raise ValueError(f'there is no base model {converter.models}: give the config of a model')
+    label, found = nearest
+    what = label if model is not None else f'any base model; nearest is {label}'
+    raise ValueError(f'the {converter.method} checkpoint does not fit {what}: {describe(found)}')
+
+
+def convert_file(
+    name: str,
+    source: str | os.PathLike,
+    target: str | os.PathLike,
+    model: Mapping[str, Any] | None = None,
+) -> Converted:
+    """Reads a published checkpoint and writes ours, as MMEngine and `load_model` read them.
+
+    Args:
+        name: See `convert_checkpoint`.
+        source: File, or http(s) address. Of other classes than tensors and containers, only the
+            command line of the training (`argparse.Namespace`) may be in it.
+        target: File to write; its folder is made. It is never there half-written.
+        model: See `convert_checkpoint`.
+
+    Returns:
+        What was written.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is damaged, holds other things, does not fit, or is also the target.
+        OSError: If the target cannot be written.
+    """
+    target = Path(target)
+    if target.is_dir() or (target.exists() and Path(source).exists() and target.samefile(source)):
+        raise ValueError(f'{target} cannot be the file to write: it is a folder or the one to read')
+    try:
+        content = read_checkpoint(source, allow=[argparse.Namespace])
+        converted = convert_checkpoint(name, content, model)
+    except ValueError as error:
+        raise ValueError(error if str(source) in str(error) else f'{source}: {error}') from error
+    meta = dict(
+        nemo_mmseg=__version__,
+        converted_as=name,
+        converted_from=os.path.basename(str(source)),
+        model=converted.model,
+        left_out=converted.left_out,
+    )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = target.with_name(f'{target.name}.{os.getpid()}.tmp')
+    try:
+        torch.save(dict(state_dict=converted.state_dict, meta=meta), unfinished)
+        os.replace(unfinished, target)
+    except RuntimeError as error:  # PyTorch's, e.g. of a full disk
+        raise OSError(f'{target} cannot be written: {error}') from error
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return converted
+
+
+def base_models(converter: Converter) -> Iterator[tuple[str, dict]]:
+    """Name and `model` of this package's base models of a published method."""
+    seen = set()
+    for root in (PACKAGE / '.mim' / 'configs', PACKAGE.parent / 'configs'):
+        for path in sorted((root / '_base_' / 'models').glob(converter.models)):
+            if path.stem not in seen:
+                seen.add(path.stem)
+                config = Config.fromfile(path)
+                config.merge_from_dict(dict(model=dict(converter.offline)))
+                yield path.stem, config.model
+
+
+def parameter_shapes(model: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a network's state dict, without its memory.
+
+    Args:
+        model: Config of the network.
+    """
+    init_default_scope('mmseg')
+    with _NoMemory():
+        network = MODELS.build(Config(dict(model=model)).model)
+    return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+
+
+class _NoMemory(TorchFunctionMode):
+    """Tensors made for parameters get a shape and no values.
+
+    `torch.device('meta')` does the same to all tensors, also to token ids and to the rates of
+    stochastic depth, which are looked at while a network is built.
+    """
+
+    makers = (torch.empty, torch.zeros, torch.ones, torch.randn)
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = dict(kwargs or {})
+        integer = kwargs.get('dtype') is not None and not kwargs['dtype'].is_floating_point
+        if func in self.makers and kwargs.get('device') is None and not integer:
+            kwargs['device'] = 'meta'
+        return func(*args, **kwargs)
+
+
+def _knows(converter: Converter, published: Mapping[str, Any]) -> bool:
+    try:
+        converter(published)
+    except ValueError:
+        return False
+    return True

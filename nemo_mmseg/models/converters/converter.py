@@ -1,0 +1,96 @@
+"""What all converters do alike; the tables are in a file for each method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from .rename import Renamed, rename
+
+TRAINING_STATE = 'state of the training, no part of the network'
+# What published training scripts save beside the network. Optimizers hold tensors of their own.
+BESIDES = ('optimizer', 'lr_scheduler', 'scheduler', 'scaler', 'epoch', 'args')
+
+
+@dataclass(frozen=True)
+class Converter:
+    """Turns the checkpoint of one published method into our state dict.
+
+    Called on a checkpoint it returns our state dict, and published name -> reason of what was left
+    out; nothing is compared with a network of ours, which
+    :func:`nemo_mmseg.apis.convert_checkpoint` does.
+
+    Args:
+        method: Name of the network, for messages.
+        models: Pattern of the base models (``configs/_base_/models``) that it was published in.
+        table: Published pattern -> ours; see :func:`~.rename.rename`.
+        left_out: Published pattern -> reason.
+        changes: Published pattern -> function that makes our layout of a tensor.
+        parts: Entry of a published checkpoint that holds a state dict -> what its names are
+            preceded by in the tables and in messages.
+        offline: Changes to the base models that keep them from asking a hub about sizes.
+    """
+
+    method: str
+    models: str
+    table: Mapping[str, str]
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    changes: Mapping[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)
+    parts: Mapping[str, str] = field(default_factory=lambda: {'state_dict': ''})
+    offline: Mapping[str, Any] = field(default_factory=dict)
+
+    def __call__(self, published: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """Our state dict, and what was left out with the reasons."""
+        tensors, besides = self.split(published)
+        renamed = self.rename(tensors)
+        return renamed.state_dict, {**besides, **renamed.left_out}
+
+    def rename(self, tensors: Mapping[str, Tensor]) -> Renamed:
+        """Rename the tensors that :meth:`split` found."""
+        return rename(tensors, self.table, self.left_out, self.method, self.changes)
+
+    def split(self, published: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """Tensors of the network under the names of the tables, and why the rest is left out.
+
+        Args:
+            published: A whole checkpoint, or, where all tensors are in one state dict, that.
+
+        Raises:
+            ValueError: It lacks a state dict, or has tensors elsewhere.
+        """
+        if not isinstance(published, Mapping) or not published:
+            raise ValueError(f'not a {self.method} checkpoint: it holds no state dict')
+        plain = len(self.parts) == 1 and not any(part in published for part in self.parts)
+        if plain and any(isinstance(value, Tensor) for value in published.values()):
+            return dict(published), {}
+        missing = [part for part in self.parts if not isinstance(published.get(part), Mapping)]
+        if missing:
+            shown = ', '.join(list(map(str, published))[:5]) + ' ...' * (len(published) > 5)
+            raise ValueError(
+                f'not a {self.method} checkpoint: it has no state dict {missing[0]!r}, but {shown}'
+            )
+        tensors: dict[str, Tensor] = {}
+        for part, prefix in self.parts.items():
+            for name, tensor in published[part].items():
+                wrapped = 'module.' if name.startswith('module.') else ''
+                tensors[wrapped + prefix + name.removeprefix('module.')] = tensor
+        others = [entry for entry in published if entry not in self.parts]
+        unknown = [e for e in others if e not in BESIDES and _holds_tensor(published[e])]
+        if unknown:
+            raise ValueError(
+                f'not a {self.method} checkpoint: nothing is known of the tensors in '
+                + ', '.join(map(repr, unknown))
+            )
+        return tensors, dict.fromkeys(others, TRAINING_STATE)
+
+
+def _holds_tensor(value: Any) -> bool:
+    """Whether there is a tensor anywhere in containers."""
+    if isinstance(value, Mapping):
+        return any(map(_holds_tensor, value.values()))
+    if isinstance(value, (list, tuple, set)):
+        return any(map(_holds_tensor, value))
+    return isinstance(value, Tensor)

@@ -1,0 +1,97 @@
+"""LAVT's published names and ours, for both layouts of its checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+from torch import Tensor
+
+from . import swin
+from .converter import Converter
+
+Value = TypeVar('Value')
+
+FUSION = {
+    'vis_project.0': 'visual',
+    'image_lang_att.f_query.0': 'query',
+    'image_lang_att.f_key.0': 'key',
+    'image_lang_att.f_value.0': 'value',
+    'image_lang_att.W.0': 'out',
+    'project_mm.0': 'mix',
+}
+
+
+def preceded(prefix: str, patterns: Mapping[str, Value]) -> dict[str, Value]:
+    """The patterns of a part, as those of the whole network."""
+    return {prefix + pattern: value for pattern, value in patterns.items()}
+
+
+def linear_weight(tensor: Tensor) -> Tensor:
+    """The weight of a 1-d convolution with a kernel of 1 as that of a linear layer."""
+    return tensor.flatten(1) if tensor.ndim == 3 else tensor
+
+
+def bert_table(prefix: str) -> dict[str, str]:
+    """Both keep the names of transformers."""
+    return {f'{prefix}{part}': f'text_encoder.bert.{part}' for part in ('embeddings', 'encoder')}
+
+
+def bert_left_out(prefix: str) -> dict[str, str]:
+    """What BERT's checkpoints can hold beside what LAVT uses."""
+    return {
+        f'{prefix}embeddings.position_ids': 'the numbers 0, 1, 2 ...',
+        f'{prefix}pooler': "BERT's pooled vector, which the network does not use",
+    }
+
+
+# The names of the decoder count from 4, where the coarsest map joins, down to 2.
+TABLE = {
+    **{f'backbone.{a}': f'backbone.{b}' for a, b in swin.TABLE.items()},
+    **{f'backbone.norm{i}': f'backbone.norm{i}' for i in range(4)},
+    **{
+        f'backbone.layers.{{i}}.fusion.{published}': f'backbone.fusions.{{i}}.{ours}'
+        for published, ours in FUSION.items()
+    },
+    'backbone.layers.{i}.res_gate': 'backbone.gates.{i}',
+    **{
+        f'classifier.{published}{k}_{4 - step}': f'decode_head.steps.{step}.conv{k}.{published}'
+        for step in range(3)
+        for k in (1, 2)
+        for published in ('conv', 'bn')
+    },
+    'classifier.conv1_1': 'decode_head.conv_seg',
+}
+
+LEFT_OUT = {
+    **preceded('backbone.', swin.LEFT_OUT),
+    'backbone.layers.3.res_gate': 'the last gate, whose result the network throws away',
+}
+
+CHANGES = {
+    **preceded('backbone.', swin.CHANGES),
+    'backbone.layers.{i}.fusion': linear_weight,
+}
+
+SETTINGS = dict(
+    models='lavt_swin-*.py',
+    changes=CHANGES,
+    # BERT-base, whatever the name or folder of the pretrained weights
+    offline=dict(text_encoder=dict(config={}, pretrained=False)),
+)
+
+convert_lavt = Converter(
+    method='LAVT',
+    table={**TABLE, **bert_table('bert_model.')},
+    left_out={**LEFT_OUT, **bert_left_out('bert_model.')},
+    parts={'model': '', 'bert_model': 'bert_model.'},
+    **SETTINGS,
+)
+
+convert_lavt_one = Converter(
+    method='LAVT (one module)',
+    table={**TABLE, **bert_table('text_encoder.')},
+    left_out={**LEFT_OUT, **bert_left_out('text_encoder.')},
+    parts={'model': ''},
+    **SETTINGS,
+)
