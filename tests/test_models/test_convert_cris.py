@@ -32,7 +32,7 @@ def test_every_tensor_has_one_published_name(build, prefix):
 
 
 def test_foreign_and_doubled_tensors_are_named():
-    with pytest.raises(ValueError, match='unknown tensors: classifier.layer'):
+    with pytest.raises(ValueError, match='1 unknown tensor: classifier.layer'):
         convert_cris({'classifier.layer': torch.zeros(1)})
     with pytest.raises(ValueError, match='two tensors.*sentence_proj.bias'):
         convert_cris({'proj.txt.bias': torch.zeros(1), 'module.proj.txt.bias': torch.zeros(1)})

@@ -35,6 +35,11 @@ def _regex(pattern: str) -> re.Pattern:
     return re.compile(''.join(parts) + r'(?=\.|$)')
 
 
+def _precision(pattern: str) -> tuple[int, int]:
+    """More parts before fewer; of as many, those that leave fewer numbers open."""
+    return pattern.count('.'), -pattern.count('{')
+
+
 def look_up(patterns: Mapping[str, Value], name: str) -> tuple[Value, re.Match] | None:
     """The value of the most precise pattern that a name begins with.
 
@@ -43,7 +48,7 @@ def look_up(patterns: Mapping[str, Value], name: str) -> tuple[Value, re.Match] 
             stands for any number.
         name: Name of a tensor.
     """
-    for pattern in sorted(patterns, key=lambda p: (p.count('.'), len(p)), reverse=True):
+    for pattern in sorted(patterns, key=_precision, reverse=True):
         match = _regex(pattern).match(name)
         if match:
             return patterns[pattern], match
