@@ -63,12 +63,14 @@ class Band(NamedTuple):
         similarities: (n,) float16.
         exhausted: The band reaches below the stored images though the pool has more.
         self_similarity: Similarity of the expression to its own image.
+        above: Stored images above the threshold, which come before the band in the ranking.
     """
 
     rows: np.ndarray
     similarities: np.ndarray
     exhausted: bool
     self_similarity: float
+    above: int
 
 
 class _Names(Sequence):
@@ -268,7 +270,7 @@ class NegativeBank:
         start = len(rows) - int(rising.searchsorted(threshold, side='right'))
         end = start + top_k
         exhausted = end > len(rows) and len(rows) < len(self._opened.image_ids) - 1
-        return Band(rows[start:end], similarities[start:end], exhausted, own)
+        return Band(rows[start:end], similarities[start:end], exhausted, own, start)
 
     def band_sizes(self, tau: float, tau_mode: str = 'relative', top_k: int = 100) -> np.ndarray:
         """Number (E,) int64 of images in the band of every expression; see :meth:`band`."""

@@ -160,9 +160,7 @@ def _bands(wanted: Any, number: int = 6) -> str:
     for at in np.linspace(0, len(sent_ids) - 1, number).astype(int):
         rows, similarities, own = bank.row(int(sent_ids[at]))
         band = bank.band(int(sent_ids[at]), mosaic.tau, mosaic.tau_mode, mosaic.top_k)
-        limit = mosaic.tau * own if mosaic.tau_mode == 'relative' else mosaic.tau
-        first = int((similarities.astype(np.float64) > limit).sum())
-        last = first + len(band.rows)
+        first, last = band.above, band.above + len(band.rows)
         groups = {
             'too close': range(max(0, first - 3), first),
             'used': np.unique(np.linspace(first, max(first, last - 1), 4).astype(int)),

@@ -100,6 +100,7 @@ def test_band_equals_a_filter_of_the_list(tmp_path, mode, tau, top_k):
         assert list(zip(band.rows, band.similarities)) == below[:top_k]
         assert band.exhausted == (len(below) < top_k)
         assert band.self_similarity == own
+        assert band.above == len(stored) - len(below)
         assert sizes[i] == len(band.rows)
 
 

@@ -224,6 +224,7 @@ def test_missing_samples_and_wrong_ground_truth_are_refused(build, sample):
         (dict(protocol='lava'), 'unknown protocol'),
         (dict(protocol='lavt', threshold=0.5), 'no option.*threshold'),
         (dict(chunk_size=0), 'chunk_size'),
+        (dict(threshold=1.0), r'threshold in test_cfg must be in \(0, 1\)'),
     ],
 )
 def test_bad_test_settings_are_refused(build, test_cfg, message):

@@ -231,9 +231,8 @@ class NeMoMosaic(BaseTransform):
         short = wanted - len(names)
         if short:
             # Images above tau may show the referent: they fill a cell only where no other can.
-            rows, stored, _ = bank.row(results['sent_ids'][0])
-            limit = self.tau * (band.self_similarity if self.tau_mode == 'relative' else 1)
-            above = [str(bank.image_names[row]) for row in rows[stored > limit]]
+            rows, *_ = bank.row(results['sent_ids'][0])
+            above = [str(bank.image_names[row]) for row in rows[: band.above]]
             names += _random_names(pool, results['img_id'], short, rng, names, above)
         similarities = [float(s) for s in band.similarities[chosen]] + [float('nan')] * short
         return MosaicPlan(

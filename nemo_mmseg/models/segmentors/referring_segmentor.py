@@ -47,7 +47,7 @@ class ReferringSegmentor(BaseSegmentor):
         init_cfg: As in MMEngine.
 
     Raises:
-        ValueError: Unknown protocol, or an option that it does not have.
+        ValueError: Unknown protocol, an option that it does not have, or a threshold outside (0, 1).
     """
 
     def __init__(
@@ -79,6 +79,8 @@ class ReferringSegmentor(BaseSegmentor):
         unknown = set(options) - set(list(inspect.signature(PROTOCOLS[name]).parameters)[3:])
         if unknown:
             raise ValueError(f'protocol {name!r} in test_cfg has no option {sorted(unknown)}')
+        if not 0 < options.get('threshold', 0.5) < 1:
+            raise ValueError(f'threshold in test_cfg must be in (0, 1), not {options["threshold"]}')
         self.protocol = partial(PROTOCOLS[name], **options)
 
     def _stages(self, with_text: bool) -> list[nn.Module]:
