@@ -2,9 +2,9 @@
 
     python tools/benchmark/inference.py configs/cris/cris_r101_8xb8-50e_refcoco-416x416.py
 
-A network that does not mix text into its backbone encodes the image once for all of them. Weights do
-not matter here and are random. Prints seconds an image and the ratio, alternating the two ways so
-that a noisy machine is noisy for both.
+A network that does not mix text into its backbone encodes the image once for all of them. Weights
+do not matter here and are random. Prints seconds an image and the ratio, alternating the two ways
+so that a noisy machine is noisy for both.
 """
 
 from __future__ import annotations

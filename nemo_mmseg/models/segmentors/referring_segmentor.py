@@ -47,7 +47,8 @@ class ReferringSegmentor(BaseSegmentor):
         init_cfg: As in MMEngine.
 
     Raises:
-        ValueError: Unknown protocol, an option that it does not have, or a threshold outside (0, 1).
+        ValueError: Unknown protocol, an option that it does not have, or a threshold outside
+            (0, 1).
     """
 
     def __init__(
