@@ -4,10 +4,11 @@ from .backbones import LAVTSwinTransformer, OpenCLIPResNet
 from .decode_heads import CRISHead, LAVTHead
 from .necks import CRISNeck
 from .segmentors import ReferringSegmentor
-from .text_encoders import OpenCLIPTextEncoder
+from .text_encoders import BERTTextEncoder, OpenCLIPTextEncoder
 from .text_features import TextFeatures
 
 __all__ = [
+    'BERTTextEncoder',
     'CRISHead',
     'CRISNeck',
     'LAVTHead',
