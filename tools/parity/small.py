@@ -1,0 +1,94 @@
+"""Small copies of cases, for the tests of this project.
+
+Results are cut down to what the comparisons need: of a large tensor, its statistics and 512 of its
+values. Weights and images are drawn by :mod:`.filling`, whose rule is compared with the case's.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import torch
+
+from . import filling
+from .common import Case, summarize
+
+
+@dataclass(frozen=True)
+class Small:
+    """What is kept of the files of a case.
+
+    Args:
+        names: File of values -> file of the names that its weights have.
+        summarized: Keys of which a summary is kept.
+        dropped: Keys that are left out.
+        masked: Keys (B, T, ...) of which only the rows are kept that a mask (B, T) of the case,
+            named here, does not hide; the others become zeros.
+    """
+
+    names: Mapping[str, str]
+    summarized: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
+    masked: Mapping[str, str] = field(default_factory=dict)
+
+
+def write_small(method: ModuleType, folder: Path, target: Path) -> int:
+    """Write the small copy of a case.
+
+    Args:
+        method: Module with ``SMALL``.
+        folder: The case.
+        target: Folder to write; made if it is not there.
+
+    Returns:
+        Its size in bytes.
+
+    Raises:
+        ValueError: The rule of this package draws other weights than the case's.
+    """
+    target.mkdir(parents=True, exist_ok=True)
+    rules: Small = method.SMALL
+    for values, names in rules.names.items():
+        case = Case(folder, values, names)
+        check_rule(case)
+        kept = {}
+        for key in case.keys():
+            if key in rules.summarized:
+                summary = summarize(torch.from_numpy(case[key]))
+                kept.update({f'{key}/{part}': np.asarray(x) for part, x in summary.items()})
+            elif key in rules.masked:
+                kept[key] = case[key] * case[rules.masked[key]][:, :, None].astype(np.float32)
+            elif key not in rules.dropped:
+                kept[key] = case[key]
+        unfinished = target / f'{values}.tmp.npz'
+        np.savez_compressed(unfinished, **kept)
+        os.replace(unfinished, target / values)
+        packed = gzip.compress((folder / names).read_bytes(), mtime=0)
+        (target / f'{names}.gz').write_bytes(packed)
+    return sum(path.stat().st_size for path in target.iterdir())
+
+
+def check_rule(case: Case) -> None:
+    """Raise an error if :mod:`.filling` is not the rule of a case."""
+    theirs = case.fill
+    names = {
+        'a.weight': (3, 5, 2, 2),
+        'b.weight': (7,),
+        'b.bias': (7,),
+        'c.running_var': (9,),
+        'd': (),
+    }
+    empty = {name: torch.zeros(shape) for name, shape in names.items()}
+    empty['e'] = torch.arange(3)
+    for seed in (0, int(case['seed'])):
+        drawn = theirs.fill_state_dict(empty, seed=seed), filling.fill_state_dict(empty, seed=seed)
+        images = [module.make_image(2, 30, 41, seed) for module in (theirs, filling)]
+        for ours, other in (*((drawn[0][name], drawn[1][name]) for name in empty), images):
+            if not torch.equal(ours, other):
+                raise ValueError(f'{case.folder.parent / "fill.py"} draws by another rule')
