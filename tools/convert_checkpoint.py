@@ -51,7 +51,7 @@ def main() -> int:
             if model is None:
                 raise ValueError(f'{args.config} has no model')
         print_report(convert_file(args.method, args.source, args.target, model), args)
-    except (OSError, ValueError) as error:
+    except (ImportError, OSError, ValueError) as error:
         print(f'convert_checkpoint: {" ".join(str(error).split())}', file=sys.stderr)
         return 1
     return 0

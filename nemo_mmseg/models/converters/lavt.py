@@ -74,7 +74,7 @@ CHANGES = {
 }
 
 SETTINGS = dict(
-    models='lavt_swin-*.py',
+    models='lavt_swin-*-w*[0-9].py',
     changes=CHANGES,
     # BERT-base, whatever the name or folder of the pretrained weights
     offline=dict(text_encoder=dict(config={}, pretrained=False)),
