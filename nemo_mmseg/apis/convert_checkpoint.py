@@ -81,7 +81,8 @@ def convert_checkpoint(
         if nearest is None or sum(map(len, found)) < sum(map(len, nearest[1])):
             nearest = label, found
     if nearest is None:
-        raise ValueError(f'there is no base model {converter.models}: give the config of a model')
+        missing = ', '.join(converter.models)
+        raise ValueError(f'the base models are not there ({missing}): give the config of a model')
     label, found = nearest
     what = label if model is not None else f'any base model; nearest is {label}'
     raise ValueError(f'the {converter.method} checkpoint does not fit {what}: {describe(found)}')
@@ -139,14 +140,14 @@ def convert_file(
 
 def base_models(converter: Converter) -> Iterator[tuple[str, dict]]:
     """Name and `model` of this package's base models of a published method."""
-    seen = set()
-    for root in (PACKAGE / '.mim' / 'configs', PACKAGE.parent / 'configs'):
-        for path in sorted((root / '_base_' / 'models').glob(converter.models)):
-            if path.stem not in seen:
-                seen.add(path.stem)
-                config = Config.fromfile(path)
-                config.merge_from_dict(dict(model=dict(converter.offline)))
-                yield path.stem, config.model
+    roots = (PACKAGE / '.mim' / 'configs', PACKAGE.parent / 'configs')
+    for name in converter.models:
+        paths = [root / '_base_' / 'models' / f'{name}.py' for root in roots]
+        path = next(filter(Path.is_file, paths), None)
+        if path is not None:
+            config = Config.fromfile(path)
+            config.merge_from_dict(dict(model=dict(converter.offline)))
+            yield name, config.model
 
 
 def parameter_shapes(model: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +25,7 @@ class Converter:
 
     Args:
         method: Name of the network, for messages.
-        models: Pattern of the base models (``configs/_base_/models``) that it was published in.
+        models: Names of the base models (``configs/_base_/models``) of the published sizes.
         table: Published pattern -> ours; see :func:`~.rename.rename`.
         left_out: Published pattern -> reason.
         changes: Published pattern -> function that makes our layout of a tensor.
@@ -35,7 +35,7 @@ class Converter:
     """
 
     method: str
-    models: str
+    models: Sequence[str]
     table: Mapping[str, str]
     left_out: Mapping[str, str] = field(default_factory=dict)
     changes: Mapping[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)

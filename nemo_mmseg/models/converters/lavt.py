@@ -74,7 +74,10 @@ CHANGES = {
 }
 
 SETTINGS = dict(
-    models='lavt_swin-*-w*[0-9].py',
+    models=[
+        f'lavt_swin-{size}'
+        for size in ('tiny-w7', 'small-w7', 'base-w7', 'base-w12', 'large-w7', 'large-w12')
+    ],
     changes=CHANGES,
     # BERT-base, whatever the name or folder of the pretrained weights
     offline=dict(text_encoder=dict(config={}, pretrained=False)),
