@@ -118,7 +118,9 @@ def convert_file(
         content = read_checkpoint(source, allow=[argparse.Namespace])
         converted = convert_checkpoint(name, content, model)
     except ValueError as error:
-        raise ValueError(error if str(source) in str(error) else f'{source}: {error}') from error
+        if str(source) in str(error):
+            raise
+        raise ValueError(f'{source}: {error}') from error
     meta = dict(
         nemo_mmseg=__version__,
         converted_as=name,

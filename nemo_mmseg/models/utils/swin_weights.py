@@ -59,8 +59,9 @@ def load_swin_weights(backbone: nn.Module, weights: str | os.PathLike) -> None:
         if any(found):
             raise ValueError(f'it does not fit the backbone: {describe(found)}')
     except ValueError as error:
-        named = str(weights) in str(error)
-        raise ValueError(error if named else f'Swin weights {weights}: {error}') from error
+        if str(weights) in str(error):
+            raise
+        raise ValueError(f'Swin weights {weights}: {error}') from error
     backbone.load_state_dict(renamed.state_dict, strict=False)
     reasons = dict.fromkeys(renamed.left_out.values())
     print_log(
