@@ -1,5 +1,6 @@
 """What mim and the runner expect of the shipped configs."""
 
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -89,7 +90,54 @@ def test_model_index_names_existing_configs():
             assert model['In Collection'] in collections
 
 
+def test_every_config_is_in_a_metafile():
+    index = yaml.safe_load((ROOT / 'model-index.yml').read_text())
+    files = [yaml.safe_load((ROOT / name).read_text()) for name in index['Import']]
+    listed = Counter(model['Config'] for metafile in files for model in metafile['Models'])
+    assert listed == Counter(map(short, RUNNABLE))
+
+
 def test_every_method_has_a_metafile():
     listed = set(yaml.safe_load((ROOT / 'model-index.yml').read_text())['Import'])
     for folder in {path.parent for path in RUNNABLE}:
         assert f'{folder.relative_to(ROOT)}/metafile.yml' in listed
+
+
+@pytest.mark.parametrize('path', RUNNABLE, ids=short)
+def test_the_name_says_what_the_config_does(path):
+    name = re.fullmatch(r'.*?(_nemo)?_(\d+)xb(\d+)-(\d+)(e|i)_(.*)-(\d+)x(\d+)(_\w+)?', path.stem)
+    nemo, gpus, batch, length, unit, _, height, width, _ = name.groups()
+    cfg = Config.fromfile(path)
+    assert cfg.train_dataloader.batch_size == int(batch)
+    if cfg.get('auto_scale_lr'):
+        assert cfg.auto_scale_lr.base_batch_size == int(gpus) * int(batch)
+    assert cfg.train_cfg['max_epochs' if unit == 'e' else 'max_iters'] == int(length)
+    assert tuple(cfg.image_size) == (int(height), int(width))
+    pipeline = cfg.train_dataloader.dataset.pipeline
+    assert ('NeMoMosaic' in {one.type for one in pipeline}) == bool(nemo)
+
+
+WITH_NEMO = [path for path in RUNNABLE if '_nemo_' in path.name]
+
+
+@pytest.mark.parametrize('path', WITH_NEMO, ids=short)
+def test_nemo_changes_nothing_but_the_training_samples(path):
+    cfg, plain = (
+        Config.fromfile(one).to_dict() for one in (path, str(path).replace('_nemo_', '_'))
+    )
+    mosaic = cfg['train_dataloader']['dataset'].pop('pipeline')[1]
+    sample, *load, pack = plain['train_dataloader']['dataset'].pop('pipeline')
+    assert mosaic['plain'] == load, 'a plain sample is what it is without NeMo'
+    assert tuple(mosaic['size']) == tuple(plain['image_size'])
+    for key in set(plain) - {'bank', 'nemo', 'custom_hooks'}:
+        assert cfg[key] == plain[key], key
+
+
+def test_a_bank_holds_one_set_of_expressions():
+    # the fingerprint of a bank knows the texts: one file for two data sets is refused
+    seen = {}
+    for path in WITH_NEMO:
+        cfg = Config.fromfile(path)
+        data = cfg.train_dataloader.dataset
+        texts = data.split_file, data.ann_file, data.get('text_key', 'sent'), data.split
+        assert seen.setdefault(cfg.nemo.bank.path, texts) == texts, short(path)
