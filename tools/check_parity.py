@@ -46,6 +46,8 @@ def main() -> int:
     )
     parser.add_argument('folders', nargs='+', type=Path, help='case folders, named METHOD_...')
     parser.add_argument('--verbose', action='store_true', help='also print what agrees')
+    names = {name for method in METHODS.values() for name in method.CHECKS}
+    parser.add_argument('--only', choices=sorted(names), help='just this check')
     parser.add_argument(
         '--small',
         type=Path,
@@ -59,7 +61,7 @@ def main() -> int:
             parser.error(f'{folder}: no check for this method; known: {sorted(METHODS)}')
         if not folder.is_dir():
             parser.error(f'{folder}: no such folder')
-    failed = 0
+    failed = made = 0
     for folder in folders:
         method = METHODS[folder.name.split('_')[0]]
         if args.small:
@@ -67,9 +69,13 @@ def main() -> int:
             print(f'{args.small / folder.name}: {size / 1024:.0f} KiB')
             continue
         for name, check in method.CHECKS.items():
-            print(f'{folder.name}, {name}', flush=True)
-            failed += run(check, folder, args.verbose)
+            if args.only in (None, name):
+                print(f'{folder.name}, {name}', flush=True)
+                failed += run(check, folder, args.verbose)
+                made += 1
     if not args.small:
+        if not made:
+            parser.error(f'these cases have no check {args.only!r}')
         print(f'{failed} comparisons failed' if failed else 'all comparisons agree')
     return int(failed > 0)
 

@@ -54,19 +54,22 @@ class Comparison:
         return f'{mark} {self.what}: {self.difference:.2g} (<= {self.tolerance:g})'
 
 
-def relative(ours: Tensor | np.ndarray, theirs: Tensor | np.ndarray, scale: float = 1.0) -> float:
+def relative(ours: Tensor | np.ndarray, theirs: Tensor | np.ndarray, least: float = 0.0) -> float:
     """||ours - theirs|| / ||theirs||; infinite for different shapes.
 
     Args:
         ours: Our values.
         theirs: The stored ones.
-        scale: Root mean square to divide by where all of theirs are zero.
+        least: Root mean square to divide by if theirs is smaller.
     """
     ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
     if ours.shape != theirs.shape:
         return float('inf')
-    norm = np.linalg.norm(theirs) or scale * theirs.size**0.5
-    return float(np.linalg.norm(ours - theirs) / norm)
+    norm = max(np.linalg.norm(theirs), least * theirs.size**0.5)
+    error = np.linalg.norm(ours - theirs)
+    if norm == 0:
+        return 0.0 if error == 0 else float('inf')
+    return float(error / norm)
 
 
 def summarize(x: Tensor) -> Summary:
@@ -87,17 +90,19 @@ def summarize(x: Tensor) -> Summary:
 def summary_difference(ours: Summary, theirs: Summary) -> tuple[float, str]:
     """The largest relative difference of two summaries, and of what.
 
-    Means and zeros are compared in units of the standard deviation.
+    Means are compared in units of the standard deviation, and so are the first values where they
+    are smaller: these sit in one corner, and GELU makes of a negative number one near 0 whose
+    rounding is as large as before.
     """
     if tuple(ours['shape']) != tuple(theirs['shape']):
         return float('inf'), f'shape {ours["shape"]} for {theirs["shape"]}'
-    std = float(theirs['std'])
+    std = float(theirs['std']) or 1.0
     found = {}
     for key in theirs.keys() - {'shape'}:
         if key == 'mean':
             found[key] = abs(ours[key] - float(theirs[key])) / std
         else:
-            found[key] = relative(ours[key], theirs[key], std)
+            found[key] = relative(ours[key], theirs[key], std if key == 'head' else 0.0)
     # a difference that is no number is the worst
     key = max(found, key=lambda key: (np.isnan(found[key]), found[key]))
     return found[key], key
@@ -156,15 +161,18 @@ class Case:
             difference, _ = summary_difference(summarize(ours), self.summary(key))
             yield Comparison(f'{what or key} (summary)', difference, tolerance)
 
-    def all_read(self, ignored: Mapping[str, str], prefix: str = '') -> Iterator[Comparison]:
+    def all_read(
+        self, ignored: Mapping[str, str], prefixes: tuple[str, ...] = ('',)
+    ) -> Iterator[Comparison]:
         """Whether every stored value was compared or is known to be of no use.
 
         Args:
             ignored: Key -> why it is not compared.
-            prefix: Only keys that begin with this.
+            prefixes: Only keys that begin with one of these.
         """
-        left = sorted(key for key in self.unread if key.startswith(prefix) and key not in ignored)
-        yield Comparison(f'stored values not compared {left or ""}', len(left), 0)
+        left = [key for key in self.unread if key.startswith(prefixes) and key not in ignored]
+        names = ''.join(f' {key}' for key in sorted(left))
+        yield Comparison(f'stored values that nothing looked at{names}', len(left), 0)
 
     @property
     def fill(self) -> ModuleType:
@@ -298,6 +306,6 @@ def compare_middle(
             continue
         allowed = tolerance
         if isinstance(tolerance, Mapping):
-            allowed = tolerance.get(name, tolerance.get(''))
+            allowed = tolerance[name] if name in tolerance else tolerance['']
         difference, statistic = summary_difference(ours[name], summary)
         yield Comparison(f'{what} {name} {statistic}', difference, allowed, middle=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest import mock
@@ -45,6 +46,10 @@ NOT_COMPARED = {
     'e2e_rel_f32_vs_f64': 'how well the published code keeps to itself',
     'feat_rel_f32_vs_f64': 'how well the published code keeps to itself',
 }
+
+# The words that BERT makes of random weights are nearly equal; their fusion removes what is common
+# and so magnifies the rounding of the rest a thousand times, here and in the published code.
+MAGNIFIED = re.compile(r'pwam$|pwam\.lang$|gate$|out_norm$|^decoder')
 
 
 def activated(x: Tensor) -> Tensor:
@@ -215,7 +220,7 @@ def check_features(folder: Path) -> Iterator[Comparison]:
     # float32 results of the published code: as far off as its own rounding
     yield from case.compare('feat_logits_low', logits, 1e-5, 'feat_logits_low, ours in float64')
     yield Comparison('feat64_loss', abs(loss / float(case['feat64_loss']) - 1), 1e-6)
-    yield from case.all_read(NOT_COMPARED, 'feat')
+    yield from case.all_read(NOT_COMPARED, ('feat', 'lang'))
 
 
 @torch.no_grad()
@@ -242,23 +247,22 @@ def check_end_to_end(folder: Path, method: str = 'lavt') -> Iterator[Comparison]
 
     with tapped(model, taps_of(model)) as middle:
         words, logits = run()
-    name = f'{method} e2e'
     yield from case.compare('bert_last_hidden', words, 1e-4)
-    # Rounding is magnified a thousand times here, as the cases' README explains.
     yield from compare_results(case, 'e2e', model.decode_head, logits, 1e-2)
-    yield from compare_middle(name, middle, stored_middle(case, 'e2e'), 1e-2, ABSENT)
+    stored = stored_middle(case, 'e2e')
+    tolerance = {key: 1e-2 if MAGNIFIED.search(key) else 1e-4 for key in stored}
+    yield from compare_middle(f'{method} e2e', middle, stored, tolerance, ABSENT)
     model, image = model.double(), image.double()
     words, logits = run()
     loss = loss_of(model.decode_head, logits, truth_of(case))
     yield from case.compare('bert_last_hidden', words, 1e-5, 'bert_last_hidden, ours in float64')
     yield from case.compare('e2e64_logits_low', logits, 1e-6)
     yield Comparison('e2e64_loss', abs(loss / float(case['e2e64_loss']) - 1), 1e-6)
-    for prefix in ('e2e', 'bert'):
-        yield from case.all_read(NOT_COMPARED, prefix)
+    yield from case.all_read(NOT_COMPARED, ('e2e', 'bert'))
 
 
 def check_one_module(folder: Path) -> Iterator[Comparison]:
-    """The same for the checkpoints that have BERT inside, whose weights differ."""
+    """From token ids to masks, for the layout with BERT inside, whose weights differ."""
     yield from check_end_to_end(folder, 'lavt_one')
 
 
@@ -272,10 +276,9 @@ SMALL = Small(
     names={'case.npz': 'names.json', 'case_lavt_one.npz': 'names_lavt_one.json'},
     summarized=('bert_last_hidden', 'feat_logits_low', 'e2e_logits_low', 'e2e64_logits_low'),
     dropped=('feat_logits', 'feat_logits_quarter', 'e2e_logits_quarter'),
-    masked={'lang_feats': 'attention_mask'},
 )
 CHECKS: dict[str, Callable[..., Iterator[Comparison]]] = {
-    'features of the words given': check_features,
-    'end to end': check_end_to_end,
-    'end to end, BERT inside (lavt_one)': check_one_module,
+    'features': check_features,
+    'end-to-end': check_end_to_end,
+    'lavt_one': check_one_module,
 }
