@@ -103,6 +103,7 @@ def graphs():
 
     yield SimpleNamespace(seen=seen, backend=backend)
     torch._dynamo.reset()
+    torch.compiler.set_stance('default')
 
 
 def gradients(model, *counts):
@@ -152,7 +153,7 @@ def test_parts_by_name(graphs):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('with_cp', [False, True])
-def test_a_compiled_lavt_learns_and_predicts_the_same(graphs, with_cp):
+def test_a_compiled_lavt_learns_the_same(graphs, with_cp):
     plain, model = network(), network(with_cp=with_cp)
     hook(backend=graphs.backend).before_run(SimpleNamespace(model=model))
     loss, grads = gradients(model, 1, 2)
@@ -161,14 +162,20 @@ def test_a_compiled_lavt_learns_and_predicts_the_same(graphs, with_cp):
     torch.testing.assert_close(loss, expected)
     for name, grad in expected_grads.items():
         torch.testing.assert_close(grads[name], grad, msg=lambda text, name=name: name + text)
-    if with_cp:
-        return
-    plain.eval(), model.eval()
-    for counts in [(1,), (3,), (1, 2)]:
-        images, made = samples(*counts)
-        with torch.no_grad():
-            found = model.encode_decode(images, made)
-            torch.testing.assert_close(found, plain.encode_decode(images, made))
+
+
+@pytest.mark.parametrize('mode', ['val', 'test'])
+def test_evaluation_is_plain(graphs, mode):
+    model, runner = Toy(), SimpleNamespace()
+    runner.model = model
+    made = hook(backend=graphs.backend)
+    made.before_run(runner)
+    getattr(made, f'before_{mode}')(runner)
+    expected = model(torch.tensor([1, 2]))
+    assert graphs.seen == []
+    getattr(made, f'after_{mode}')(runner)
+    assert model(torch.tensor([1, 2])) == expected
+    assert len(graphs.seen) == 2
 
 
 @pytest.mark.slow
@@ -176,7 +183,8 @@ def test_a_compiled_lavt_learns_and_predicts_the_same(graphs, with_cp):
 def test_inductor_computes_the_same():
     torch._dynamo.reset()
     plain, model = network(), network()
-    hook().before_run(SimpleNamespace(model=model))
+    # the backbone compiles for minutes on two CPU cores
+    hook(modules=['decode_head']).before_run(SimpleNamespace(model=model))
     loss, grads = gradients(model, 1, 2)
     expected, expected_grads = gradients(plain, 1, 2)
     torch.testing.assert_close(loss, expected)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import torch
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
@@ -15,22 +16,26 @@ USUAL_PARTS = ('backbone', 'neck', 'decode_head')
 
 @HOOKS.register_module()
 class CompileHook(Hook):
-    """Compile parts of the network with ``torch.compile``, each for itself.
+    """Train with parts of the network compiled by ``torch.compile``, each for itself.
 
     MMEngine's own setting (``compile = True`` in a config) compiles a whole training step, with the
     tokenizer and the bookkeeping of the data samples in it. This hook compiles modules in place:
     names in the state dict, checkpoints and copies stay what they were. What is compiled is a call
     of the module, which is how the segmentor calls backbone and neck, and the heads themselves.
 
+    Validation and test run the plain network: the number of expressions changes from image to
+    image there, and each number would be compiled anew.
+
     Args:
         modules: Names of parts, dotted ones for parts of parts (``'text_encoder.bert'``). None
             takes those of backbone, neck and head that there are.
         backend: As in ``torch.compile``.
         mode: As in ``torch.compile``, for instance ``'max-autotune'``.
-        dynamic: As in ``torch.compile``. The default, None, compiles for the sizes of the first
-            batch, and for any once another comes.
+        dynamic: As in ``torch.compile``. The default, False, compiles for the sizes of the training
+            batches, which are all alike. For sizes that vary tracing a Swin takes very long.
 
     Raises:
+        RuntimeError: PyTorch is older than 2.6.
         ValueError: In ``before_run``: the network has no part of such a name.
     """
 
@@ -39,10 +44,12 @@ class CompileHook(Hook):
         modules: Sequence[str] | None = None,
         backend: str | Callable = 'inductor',
         mode: str | None = None,
-        dynamic: bool | None = None,
+        dynamic: bool | None = False,
     ) -> None:
         if isinstance(modules, str):
             raise ValueError(f'CompileHook: modules={modules!r} must be a list of names')
+        if not hasattr(torch.compiler, 'set_stance'):
+            raise RuntimeError(f'CompileHook needs PyTorch 2.6, not {torch.__version__}')
         self.modules = modules
         self.options = dict(backend=backend, mode=mode, dynamic=dynamic)
 
@@ -61,3 +68,19 @@ class CompileHook(Hook):
             )
         for name in names:
             parts[name].compile(**self.options)
+
+    def before_val(self, runner: Runner) -> None:
+        """Run what follows as it is written."""
+        torch.compiler.set_stance('force_eager')
+
+    def after_val(self, runner: Runner) -> None:
+        """Run the compiled parts again."""
+        torch.compiler.set_stance('default')
+
+    def before_test(self, runner: Runner) -> None:
+        """As :meth:`before_val`."""
+        self.before_val(runner)
+
+    def after_test(self, runner: Runner) -> None:
+        """As :meth:`after_val`."""
+        self.after_val(runner)
