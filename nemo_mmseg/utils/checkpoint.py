@@ -11,8 +11,8 @@ from typing import Any
 from urllib.parse import urlparse
 
 import torch
-from mmengine.dist import get_local_rank, get_rank
 from mmengine.dist import barrier as wait_for_all
+from mmengine.dist import get_local_rank, get_rank
 
 from nemo_mmseg.compat import allow_checkpoint_globals
 

@@ -16,6 +16,7 @@ model = dict(
     text_encoder=dict(
         type='BERTTextEncoder',
         model='bert-base-uncased',  # or a local folder
+        config={},  # BERT-base; None asks the folder or the hub
         context_length=20,
         frozen=('embeddings', 'encoder.layer.10', 'encoder.layer.11'),
         dropout=False,
@@ -36,5 +37,5 @@ model = dict(
         loss_decode=dict(type='CrossEntropyLoss', class_weight=[0.9, 1.1]),
     ),
     train_cfg=dict(),
-    test_cfg=dict(protocol='lavt', size=(480, 480), chunk_size=32),
+    test_cfg=dict(protocol='lavt', chunk_size=32),
 )
