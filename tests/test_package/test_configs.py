@@ -1,13 +1,18 @@
 """What mim and the runner expect of the shipped configs."""
 
+import argparse
 import re
 from collections import Counter
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
-from mmengine.config import Config
+from mmengine.config import Config, DictAction
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS, HOOKS, METRICS, MODELS, TRANSFORMS
+from torch import nn
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted(path for path in (ROOT / 'configs').rglob('*.py'))
@@ -141,3 +146,55 @@ def test_a_bank_holds_one_set_of_expressions():
         data = cfg.train_dataloader.dataset
         texts = data.split_file, data.ann_file, data.get('text_key', 'sent'), data.split
         assert seen.setdefault(cfg.nemo.bank.path, texts) == texts, short(path)
+
+
+def documented_options() -> dict[str, str]:
+    """The settings of the table in docs/training.md by their keys, as strings."""
+    rows = (ROOT / 'docs' / 'training.md').read_text().split('\n')
+    cells = [row.split('|')[2] for row in rows if row.startswith('|')][2:]
+    return dict(cell.strip(' `').split('=', 1) for cell in cells)
+
+
+@pytest.mark.parametrize('name', ['lavt/lavt_swin-tiny-w7_nemo_4xb8', 'cris/cris_r50_nemo_8xb8'])
+def test_documented_options_fit_any_config(name):
+    init_default_scope('mmseg')
+    path = next(path for path in RUNNABLE if name in str(path))
+    options = documented_options()
+    assert len(options) == 7
+    if 'cris' in name:
+        del options['model.backbone.with_cp']  # a Swin's
+    cfg = Config.fromfile(path)
+    plain = Config.fromfile(path).to_dict()
+    # as tools/train.py reads them
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
+    words = [f'{key}={value}' for key, value in options.items()]
+    cfg.merge_from_dict(parser.parse_args(['--cfg-options', *words]).cfg_options)
+    for hook in cfg.default_hooks.values():
+        assert HOOKS.get(hook.type), hook
+    for part in ('compile', 'channels_last'):
+        HOOKS.build(cfg.default_hooks[part])
+    # nothing of the recipe is lost on the way
+    assert cfg.optim_wrapper.paramwise_cfg == plain['optim_wrapper']['paramwise_cfg']
+    assert cfg.custom_hooks == plain['custom_hooks']
+    model = nn.Module()
+    model.backbone = nn.Linear(2, 2)
+    wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    assert type(wrapper).__name__ == 'BFloat16OptimWrapper'
+    assert wrapper._accumulative_counts == 4 and wrapper.optimizer.defaults['fused'] is True
+    with wrapper.optim_context(model):
+        assert model.backbone(torch.ones(1, 2)).dtype == torch.bfloat16
+    if 'lavt' in name:
+        backbone = dict(cfg.model.backbone, embed_dims=8, depths=(1,) * 4, pretrained=None)
+        assert MODELS.build(dict(backbone, num_heads=(1,) * 4)).with_cp is True
+
+
+def test_options_are_off_by_default():
+    for path in RUNNABLE:
+        if path.parent.name == 'refshapes':  # for CPUs
+            continue
+        cfg = Config.fromfile(path)
+        assert not any('Compile' in hook.type for hook in cfg.default_hooks.values())
+        assert cfg.optim_wrapper.get('accumulative_counts', 1) == 1
+        assert not cfg.model.backbone.get('with_cp') and not cfg.get('find_unused_parameters')
+        assert 'bfloat16' not in cfg.pretty_text.lower()
