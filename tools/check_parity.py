@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / 'tools')]
+sys.path.insert(0, str(ROOT))
 
 from parity import METHODS, write_small  # noqa: E402
 from parity.common import Comparison  # noqa: E402

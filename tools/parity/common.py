@@ -51,7 +51,8 @@ class Comparison:
 
     def __str__(self) -> str:
         mark = 'ok  ' if self.holds else 'FAIL'
-        return f'{mark} {self.what}: {self.difference:.2g} (<= {self.tolerance:g})'
+        shown = f'{self.difference:.2g}' if self.difference < 1 else f'{self.difference:g}'
+        return f'{mark} {self.what}: {shown} (<= {self.tolerance:g})'
 
 
 def relative(ours: Tensor | np.ndarray, theirs: Tensor | np.ndarray, least: float = 0.0) -> float:

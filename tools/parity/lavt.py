@@ -197,6 +197,8 @@ def without_text(name: str) -> nn.Module:
 @torch.no_grad()
 def check_features(folder: Path) -> Iterator[Comparison]:
     """Backbone and head alone, with stored features of the words in place of BERT's."""
+    if folder.name not in BASE_MODELS:
+        raise ValueError(f'{folder}: no base model is known for this case; see BASE_MODELS')
     case = Case(folder)
     weights, left_out = convert_lavt(dict(model=case.weights('model'), bert_model={}))
     tell_left_out(left_out)
