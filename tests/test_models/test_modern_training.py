@@ -12,7 +12,7 @@ import torch
 from mmengine.optim import OptimWrapper
 from mmengine.registry import init_default_scope
 from mmengine.structures import PixelData
-from mmseg.registry import MODELS
+from mmseg.registry import MODELS, OPTIM_WRAPPERS
 from mmseg.structures import SegDataSample
 from torch import nn
 
@@ -248,3 +248,23 @@ def test_two_ranks_need_no_search_for_unused_parameters(tmp_path, request, netwo
     one, two = reports
     assert one['sums'] == two['sums'], 'the ranks drift apart'
     assert one['losses'] != two['losses'], 'the ranks have the same images'
+
+
+def test_bfloat16_points_the_same_way(config):
+    found = []
+    for kind in ('OptimWrapper', 'BFloat16OptimWrapper'):
+        model = without_batch_statistics(build_from(config))
+        wrapper = OPTIM_WRAPPERS.build(
+            dict(type=kind, optimizer=torch.optim.SGD(model.parameters(), lr=1.0))
+        )
+        with wrapper.optim_context(model):
+            losses = model(**batch(0, 4), mode='loss')
+        loss = sum(value for name, value in losses.items() if 'loss' in name)
+        assert loss.dtype == torch.float32, 'the loss itself is not rounded'
+        loss.backward()
+        grads = [p.grad.flatten() for p in model.parameters() if p.grad is not None]
+        found.append((loss.item(), torch.cat(grads)))
+    (loss, gradient), (rough_loss, rough) = found
+    assert rough_loss != loss and rough_loss == pytest.approx(loss, rel=0.02)
+    assert rough.dtype == torch.float32 and rough.isfinite().all()
+    assert torch.cosine_similarity(rough, gradient, dim=0) > 0.95
