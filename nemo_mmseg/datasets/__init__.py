@@ -1,5 +1,6 @@
 """Data sets, samplers and transforms of referring segmentation."""
 
+from .grefcoco import GRefCOCODataset
 from .pool import ImagePool
 from .referring import BaseReferringDataset, RefCOCODataset
 from .sample_index import SampleIndex
@@ -9,6 +10,7 @@ from .transforms import __all__ as _transforms
 
 __all__ = [
     'BaseReferringDataset',
+    'GRefCOCODataset',
     'ImagePool',
     'InfiniteReferringSampler',
     'RefCOCODataset',

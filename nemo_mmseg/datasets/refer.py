@@ -1,8 +1,8 @@
-"""Reads the files of RefCOCO, RefCOCO+ and RefCOCOg into reference records.
+"""Reads the files of RefCOCO, RefCOCO+, RefCOCOg and gRefCOCO into reference records.
 
-The expressions lie in ``refs(*).p`` and the objects in ``instances.json``. A pickle from the web
-can run code while it is read; the reader here admits plain containers, strings and numbers and
-nothing else.
+The expressions lie in ``refs(*).p`` or ``grefs(*).json`` and the objects in ``instances.json``. A
+pickle from the web can run code while it is read; the reader here admits plain containers, strings
+and numbers and nothing else.
 """
 
 from __future__ import annotations
@@ -79,13 +79,15 @@ def load_json(path: str) -> Any:
 
 @dataclass(frozen=True)
 class Reference:
-    """One described object and its expressions.
+    """What is described (one object; in gRefCOCO any number of them) and its expressions.
 
     Attributes:
         ref_id: Number of the reference.
         image: The image's entry in ``instances.json`` (id, file_name, height, width).
-        annotations: The annotations of the referent; one in RefCOCO, any number in gRefCOCO.
-        num_distractors: Other annotated objects of the referent's category in the image.
+        annotations: The annotations of the referent; one in RefCOCO, any number in gRefCOCO, which
+            has expressions that describe nothing in their image.
+        num_distractors: Other annotated objects of the referents' categories in the image; -1 where
+            there is no referent.
         sent_ids: Number of each expression.
         expressions: The texts.
     """
@@ -154,16 +156,20 @@ def load_references(
     split: str,
     text_key: str = 'sent',
     faults: list[str] | None = None,
+    generalized: bool = False,
 ) -> list[Reference]:
     """Join the references of one split with their images and annotations.
 
     Args:
-        split_file: ``refs(unc).p``, ``refs(umd).p`` or ``refs(google).p``.
+        split_file: ``refs(unc).p``, ``refs(umd).p``, ``refs(google).p`` or ``grefs(unc).json``;
+            what does not end in ``.json`` is read as a plain pickle.
         ann_file: ``instances.json`` beside it.
         split: ``'train'``, ``'val'``, ``'testA'``, ``'testB'`` or ``'test'``.
         text_key: ``'sent'`` (cleaned, lower case) or ``'raw'`` (as typed).
         faults: Gets a line for each faulty reference, which is then left out; None stops at the
             first.
+        generalized: Whether a reference may have several targets or none, as in gRefCOCO. Defaults
+            to False.
 
     Returns:
         The references in the order of the file.
@@ -173,7 +179,7 @@ def load_references(
         ValueError: A file is damaged, the split is unknown, a reference lacks its image or
             annotation, an expression is empty, or a segmentation is.
     """
-    refs = load_plain_pickle(split_file)
+    refs = load_json(split_file) if split_file.endswith('.json') else load_plain_pickle(split_file)
     if not isinstance(refs, list) or not all(isinstance(ref, dict) for ref in refs):
         raise ValueError(f'{split_file} does not hold a list of references')
     instances = load_json(ann_file)
@@ -192,17 +198,37 @@ def load_references(
     if not chosen:
         splits = ', '.join(sorted({str(ref.get('split')) for ref in refs}))
         raise ValueError(f'{split_file} has no split {split!r}; it has: {splits}')
+    tables = images, annotations, of_category
     references = []
     for ref in chosen:
         try:
-            references.append(
-                _reference(ref, images, annotations, of_category, split_file, ann_file, text_key)
-            )
+            references.append(_reference(ref, *tables, split_file, ann_file, text_key, generalized))
         except ValueError as error:
             if faults is None:
                 raise
             faults.append(str(error))
     return references
+
+
+def _annotation_ids(ref: dict, ref_id: int, source: str, generalized: bool) -> list[int]:
+    """The annotations that a reference names; none is written ``[-1]``."""
+    ann_id = _field(ref, 'ann_id', f'reference {ref_id}', source)
+    if not generalized:
+        if isinstance(ann_id, list):
+            raise ValueError(
+                f'{source}: reference {ref_id} has a list of targets, {ann_id}: a data set of '
+                "gRefCOCO's kind is read by GRefCOCODataset"
+            )
+        return [ann_id]
+    ann_ids = list(dict.fromkeys(ann_id)) if isinstance(ann_id, list) else [ann_id]
+    if ann_ids == [-1]:
+        return []
+    if not ann_ids or -1 in ann_ids:
+        raise ValueError(
+            f'{source}: reference {ref_id} has ann_id {ann_id}: no target is written [-1], and -1 '
+            'stands for no annotation'
+        )
+    return ann_ids
 
 
 def _reference(
@@ -213,29 +239,39 @@ def _reference(
     split_file: str,
     ann_file: str,
     text_key: str,
+    generalized: bool,
 ) -> Reference:
-    """Join one entry of the split file with its image and annotation."""
+    """Join one entry of the split file with its image and annotations."""
     ref_id = _field(ref, 'ref_id', 'a reference', split_file)
-    ann_id = _field(ref, 'ann_id', f'reference {ref_id}', split_file)
-    annotation = annotations.get(ann_id)
-    if annotation is None:
-        raise ValueError(
-            f'{split_file}: reference {ref_id} has annotation {ann_id}, which {ann_file} lacks'
-        )
+    targets = []
     image = images.get(ref.get('image_id'))
-    if image is None or annotation['image_id'] != image['id']:
+    ann_ids = _annotation_ids(ref, ref_id, split_file, generalized)
+    if image is None and not ann_ids:
         raise ValueError(
-            f'{split_file}: reference {ref_id} has image {ref.get("image_id")}, annotation '
-            f'{ann_id} has image {annotation["image_id"]}; {ann_file} must hold that image'
+            f'{split_file}: reference {ref_id} has image {ref.get("image_id")}, which {ann_file} '
+            'lacks'
         )
-    annotation = dict(annotation, segmentation=clean_segmentation(annotation, ann_file))
-    same = of_category.get((image['id'], annotation['category_id']), 0)
+    for ann_id in ann_ids:
+        annotation = annotations.get(ann_id)
+        if annotation is None:
+            raise ValueError(
+                f'{split_file}: reference {ref_id} has annotation {ann_id}, which {ann_file} lacks'
+            )
+        if image is None or annotation['image_id'] != image['id']:
+            raise ValueError(
+                f'{split_file}: reference {ref_id} has image {ref.get("image_id")}, annotation '
+                f'{ann_id} has image {annotation["image_id"]}; {ann_file} must hold that image'
+            )
+        targets.append(annotation)
+    # Published: a crowd is no target beside others.
+    targets = [a for a in targets if not a.get('iscrowd')] or targets
+    same = sum(of_category.get((image['id'], c), 0) for c in {a['category_id'] for a in targets})
     sent_ids, texts = _expressions(ref, text_key, split_file)
     return Reference(
         ref_id=int(ref_id),
         image=image,
-        annotations=(annotation,),
-        num_distractors=same - (0 if annotation.get('iscrowd') else 1),
+        annotations=tuple(dict(a, segmentation=clean_segmentation(a, ann_file)) for a in targets),
+        num_distractors=same - sum(not a.get('iscrowd') for a in targets) if targets else -1,
         sent_ids=sent_ids,
         expressions=texts,
     )

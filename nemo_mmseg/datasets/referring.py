@@ -22,7 +22,14 @@ from .sample_index import SampleIndex, seeded_global_state
 
 GROUPINGS = ('reference', 'expression', 'image')
 # Entries of an item that hold one value an expression.
-PER_EXPRESSION = ('expressions', 'sent_ids', 'ref_ids', 'targets', 'num_distractors')
+PER_EXPRESSION = (
+    'expressions',
+    'sent_ids',
+    'ref_ids',
+    'targets',
+    'num_targets',
+    'num_distractors',
+)
 
 
 def _grouped(references: Sequence[Reference], group_by: str) -> list[list[tuple[Reference, range]]]:
@@ -108,24 +115,27 @@ class BaseReferringDataset(BaseDataset, ABC):
             instances=[],
             **{key: [] for key in PER_EXPRESSION},
         )
+        rows: dict[int, int] = {}  # of an annotation among the instances; references can share it
         for reference, positions in group:
-            first = len(item['instances'])
             for annotation in reference.annotations:
-                item['instances'].append(
-                    dict(
-                        ann_id=int(annotation['id']),
-                        bbox=annotation.get('bbox'),
-                        segmentation=annotation['segmentation'],
-                        area=float(annotation.get('area', 0)),
-                        category_id=int(annotation['category_id']),
+                if annotation['id'] not in rows:
+                    rows[annotation['id']] = len(rows)
+                    item['instances'].append(
+                        dict(
+                            ann_id=int(annotation['id']),
+                            bbox=annotation.get('bbox'),
+                            segmentation=annotation['segmentation'],
+                            area=float(annotation.get('area', 0)),
+                            category_id=int(annotation['category_id']),
+                        )
                     )
-                )
-            target = list(range(first, len(item['instances'])))
+            target = [rows[annotation['id']] for annotation in reference.annotations]
             for position in positions:
                 item['expressions'].append(reference.expressions[position])
                 item['sent_ids'].append(reference.sent_ids[position])
                 item['ref_ids'].append(reference.ref_id)
                 item['targets'].append(target)
+                item['num_targets'].append(len(target))
                 item['num_distractors'].append(reference.num_distractors)
         return item
 
@@ -196,7 +206,12 @@ class BaseReferringDataset(BaseDataset, ABC):
         rng = idx.generator()
         results = self.get_data_info(int(idx))
         results.update(
-            rng=rng, visit=idx.visit, pool=self._pool, seg_fields=[], reduce_zero_label=False
+            rng=rng,
+            visit=idx.visit,
+            pool=self._pool,
+            dataset_name=self._metainfo.get('dataset_name'),
+            seg_fields=[],
+            reduce_zero_label=False,
         )
         with seeded_global_state(int(rng.integers(2**32))):
             return self.pipeline(results)

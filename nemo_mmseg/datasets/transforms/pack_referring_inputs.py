@@ -23,7 +23,9 @@ META_KEYS = (
     'expressions',
     'sent_ids',
     'ref_ids',
+    'num_targets',
     'num_distractors',
+    'dataset_name',
     'mosaic',
 )
 

@@ -15,7 +15,8 @@ class SampleExpressions(BaseTransform):
 
     Required and Modified Keys:
 
-    - expressions, sent_ids, ref_ids, targets, num_distractors (one value an expression)
+    - expressions, sent_ids, ref_ids, targets, num_targets, num_distractors (each one value an
+      expression)
 
     Args:
         num: How many to keep; an item with fewer keeps them all. Defaults to 1.

@@ -1,0 +1,194 @@
+"""Several targets or none: what GRefCOCODataset reads, and what it says of bad files."""
+
+import json
+import pickle
+import warnings
+
+import numpy as np
+import pytest
+from mmseg.registry import DATASETS, TRANSFORMS
+
+from nemo_mmseg.datasets import grefcoco
+
+PIPELINE = [
+    dict(type='LoadReferringImage'),
+    dict(type='LoadReferentMask'),
+    dict(type='PackReferringInputs'),
+]
+
+
+def gref(ref_id, ann_id, image_id, texts, split='train'):
+    """A reference as gRefCOCO writes it."""
+    return dict(
+        ref_id=ref_id,
+        ann_id=ann_id,
+        image_id=image_id,
+        category_id=[-1 if ann_id == [-1] else 1],
+        split=split,
+        sentences=[
+            dict(sent_id=10 * ref_id + i, sent=text, raw=text.title(), tokens=text.split(), exist=0)
+            for i, text in enumerate(texts)
+        ],
+        sent_ids=[10 * ref_id + i for i in range(len(texts))],
+        file_name=f'image_{image_id}.jpg',
+    )
+
+
+@pytest.fixture
+def gref_mini(mini):
+    mini.refs = [
+        gref(1, [101], 1, ['left box']),
+        gref(2, [201, 101], 1, ['both boxes', 'all boxes']),
+        gref(3, [-1], 1, ['the round thing']),
+        gref(4, [102], 2, ['green box']),
+        gref(5, [-1], 2, ['red box', 'blue box'], split='val'),
+    ]
+    return mini
+
+
+def write(mini):
+    mini.write()
+    (mini.root / 'mini' / 'grefs(unc).json').write_text(json.dumps(mini.refs))
+
+
+def build(mini, pipeline=(), **kwargs):
+    write(mini)
+    settings = dict(type='GRefCOCODataset', split_file='mini/grefs(unc).json')
+    return DATASETS.build(mini.config(pipeline, **{**settings, **kwargs}))
+
+
+def test_masks_are_the_union_of_the_targets(gref_mini):
+    dataset = build(gref_mini, PIPELINE, group_by='image')
+    assert len(dataset) == 2
+    item = dataset.get_data_info(0)
+    assert item['targets'] == [[0], [1, 0], [1, 0], []]
+    assert [one['ann_id'] for one in item['instances']] == [101, 201], 'each annotation once'
+    sample = dataset[0]['data_samples']
+    masks = sample.gt_sem_seg.data.numpy()
+    one, other = gref_mini.masks[101], gref_mini.masks[201]
+    assert masks.shape == (4, 48, 64)
+    for mask, truth in zip(masks, (one, one | other, one | other, 0 * one)):
+        # a polygon is rasterised by pycocotools, the truth drawn by hand: the same rectangle
+        assert np.array_equal(mask, truth)
+    assert sample.num_targets == [1, 2, 2, 0]
+    assert sample.num_distractors == [1, 0, 0, -1]
+    assert sample.expressions == ['left box', 'both boxes', 'all boxes', 'the round thing']
+    assert sample.dataset_name == 'mini'
+
+
+def test_items_by_reference_and_expression(gref_mini):
+    assert len(build(gref_mini, group_by='reference')) == 4
+    by_expression = build(gref_mini, group_by='expression')
+    found = [by_expression.get_data_info(i) for i in range(len(by_expression))]
+    assert [len(item['targets'][0]) for item in found] == [1, 2, 2, 0, 1]
+    nothing = build(gref_mini, PIPELINE, split='val')[0]['data_samples']
+    assert nothing.num_targets == [0, 0] and not nothing.gt_sem_seg.data.any()
+
+
+def test_drawing_an_expression_keeps_the_number_of_its_targets(gref_mini):
+    draw = TRANSFORMS.build(dict(type='SampleExpressions', num=1))
+    info = build(gref_mini, group_by='image').get_data_info(0)
+    drawn = [draw(dict(info, rng=np.random.default_rng(seed))) for seed in range(30)]
+    counts = {one['expressions'][0]: one['num_targets'] for one in drawn}
+    assert counts == {
+        'left box': [1],
+        'both boxes': [2],
+        'all boxes': [2],
+        'the round thing': [0],
+    }
+
+
+def test_the_expressions_of_a_bank_include_those_of_nothing(gref_mini):
+    sent_ids, texts, rows = build(gref_mini).expressions()
+    assert sent_ids.tolist() == [10, 20, 21, 30, 40]
+    assert texts[3] == 'the round thing' and rows.tolist() == [0, 0, 0, 0, 1]
+
+
+def test_a_crowd_is_no_target_beside_others(gref_mini):
+    gref_mini.instances['annotations'][-1]['iscrowd'] = 1  # 201
+    gref_mini.refs.append(gref(6, [201], 1, ['the pile of boxes']))
+    dataset = build(gref_mini, group_by='expression')
+    found = [dataset.get_data_info(i) for i in range(len(dataset))]
+    assert [[i['ann_id'] for i in item['instances']] for item in found] == [
+        [101],
+        [101],
+        [101],
+        [],
+        [102],
+        [201],
+    ]
+    assert [item['num_distractors'][0] for item in found] == [0, 0, 0, -1, 0, 1]
+
+
+def test_a_single_number_and_a_pickle_are_read_too(gref_mini):
+    gref_mini.refs[0]['ann_id'] = 101
+    (gref_mini.root / 'mini' / 'grefs(unc).p').write_bytes(pickle.dumps(gref_mini.refs))
+    one = build(gref_mini)
+    two = build(gref_mini, split_file='mini/grefs(unc).p')
+    assert [one.get_data_info(i)['targets'] for i in range(4)] == [[[0]], [[0, 1]] * 2, [[]], [[0]]]
+    assert one.fingerprint == two.fingerprint
+
+
+def broken(mini, change):
+    """The message about a data set with one change in a reference."""
+    mini.refs[1].update(change)
+    with pytest.raises(ValueError) as error:
+        build(mini)
+    assert 'grefs(unc).json' in str(error.value)
+    return str(error.value)
+
+
+def test_what_is_wrong_is_named(gref_mini):
+    assert 'reference 2 has annotation 999' in broken(gref_mini, dict(ann_id=[101, 999]))
+    assert 'annotation 102 has image 2' in broken(gref_mini, dict(ann_id=[101, 102]))
+    assert 'no target is written [-1]' in broken(gref_mini, dict(ann_id=[101, -1]))
+    assert 'no target is written [-1]' in broken(gref_mini, dict(ann_id=[]))
+    assert 'reference 2 has image 77, which' in broken(gref_mini, dict(ann_id=[-1], image_id=77))
+    gref_mini.refs[1].pop('ann_id')
+    assert "reference 2 has no 'ann_id'" in broken(gref_mini, {})
+
+
+def test_other_faults_are_those_of_refcoco(gref_mini):
+    with pytest.raises(ValueError, match="no split 'test'; it has: train, val"):
+        build(gref_mini, split='test')
+    gref_mini.refs[2]['sentences'][0]['sent'] = ' '
+    with pytest.raises(ValueError, match='expression 30 of reference 3 is empty'):
+        build(gref_mini)
+    gref_mini.refs.pop(2)
+    gref_mini.instances['annotations'][0]['segmentation'] = []
+    with pytest.raises(ValueError, match='annotation 101 has an empty segmentation'):
+        build(gref_mini)
+    path = gref_mini.root / 'mini' / 'grefs(unc).json'
+    path.write_text(path.read_text()[:-10])
+    with pytest.raises(ValueError, match='grefs.*not valid JSON'):
+        DATASETS.build(gref_mini.config(type='GRefCOCODataset', split_file='mini/grefs(unc).json'))
+
+
+def test_an_annotation_that_covers_nothing_is_no_empty_truth(gref_mini):
+    # Nothing but [-1] makes an empty mask: a polygon without a pixel is a fault.
+    gref_mini.instances['annotations'][0]['segmentation'] = [[5, 5, 5.1, 5, 5.1, 5.1, 5, 5.1]]
+    with pytest.raises(ValueError, match='the mask of annotation 101 of .*image_1.jpg is empty'):
+        build(gref_mini, PIPELINE, group_by='image')[0]
+
+
+def test_refcoco_refuses_it_and_says_who_reads_it(gref_mini):
+    with pytest.raises(ValueError, match='reference 1 has a list of targets.*GRefCOCODataset'):
+        build(gref_mini, type='RefCOCODataset')
+
+
+def test_published_counts(gref_mini, monkeypatch):
+    assert sum(grefcoco.PUBLISHED_EXPRESSIONS.values()) == 259_859
+    (gref_mini.root / 'mini').rename(gref_mini.root / 'other')
+    write(gref_mini)
+    (gref_mini.root / 'mini').rename(gref_mini.root / 'grefcoco')
+    config = gref_mini.config(
+        type='GRefCOCODataset',
+        ann_file='grefcoco/instances.json',
+        split_file='grefcoco/grefs(unc).json',
+    )
+    with pytest.warns(UserWarning, match='5 expressions, but 209344 were published'):
+        DATASETS.build(config)
+    monkeypatch.setitem(grefcoco.PUBLISHED_EXPRESSIONS, 'train', 5)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        DATASETS.build(config)
