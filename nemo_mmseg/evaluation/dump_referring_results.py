@@ -10,11 +10,10 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 from mmseg.registry import METRICS
 
+from .expression_scores import PREDICTIONS
 from .iou import image_name, iou_values, masks_of
 from .predictions import describe_mask, mask_score, resize_mask, write_image, write_json
 from .referring_iou import count_sample
-
-FILE_NAME = 'predictions.json'
 
 
 @METRICS.register_module()
@@ -22,15 +21,18 @@ class DumpReferringResults(BaseMetric):
     """Writes a PNG mask per expression and one `predictions.json` into a folder.
 
     The masks have the size of the original image and are named `masks/<sent_id>.png`.
-    `predictions.json` holds `dataset`, `num_expressions` and `predictions`, a list of
-    `sent_id, ref_id, image_id, image, expression, iou, mask, area, bbox, score, rle`, sorted by
-    `sent_id`. `iou` (0..1) is the value that `ReferringIoU` counts, hence at the size at which the
-    protocol compares; it is None without truth. `predictions.json` of an earlier run is taken away
+    `predictions.json` holds `dataset`, `num_expressions`, `empty_union`, `tie` and `predictions`, a
+    list of `sent_id, ref_id, image_id, image, expression, num_distractors, intersection, union,
+    iou, target_area, mask, area, bbox, score, rle`, sorted by `sent_id`. `intersection` and `union`
+    (pixels), `iou` (0..1) and `target_area` (share of the image, 0..1) are what `ReferringIoU`
+    counts, hence at the size at which the protocol compares; they are None without truth.
+    `predictions.json` of an earlier run is taken away
     first and the new one comes last: where it lies, all its masks do.
 
     Args:
         out_dir: Folder to write to, made if missing; all ranks must see it.
         empty_union: IoU where truth and prediction are both empty. Defaults to 1.0.
+        tie: `'>='` or `'>'`, noted in the file for who counts Pr@X from it. Defaults to `'>='`.
         ignore_index: See `ReferringIoU`. Defaults to 255.
         collect_device: `'cpu'` or `'gpu'`. Defaults to `'cpu'`.
         collect_dir: See `ReferringIoU`.
@@ -42,6 +44,7 @@ class DumpReferringResults(BaseMetric):
         self,
         out_dir: str,
         empty_union: float = 1.0,
+        tie: str = '>=',
         ignore_index: int | None = 255,
         collect_device: str = 'cpu',
         collect_dir: str | None = None,
@@ -50,7 +53,8 @@ class DumpReferringResults(BaseMetric):
         self.out_dir = Path(out_dir)
         if self.out_dir.exists() and not self.out_dir.is_dir():
             raise NotADirectoryError(f'{out_dir} is a file; name a folder for the results')
-        self.empty_union = empty_union
+        self.empty_union = float(empty_union)
+        self.tie = tie
         self.ignore_index = ignore_index
         self._images: dict[int, str] = {}  # sent_id -> image, to notice names that collide
 
@@ -62,7 +66,7 @@ class DumpReferringResults(BaseMetric):
             data_samples: Data samples as dicts, with `pred_sem_seg` and metainfo.
         """
         if not self.results and is_main_process():
-            (self.out_dir / FILE_NAME).unlink(missing_ok=True)
+            (self.out_dir / PREDICTIONS).unlink(missing_ok=True)
         for sample in data_samples:
             self.results.append(self._write(sample))
 
@@ -80,13 +84,10 @@ class DumpReferringResults(BaseMetric):
         probabilities = None
         if sample.get('seg_logits') is not None:
             probabilities = masks_of(sample, 'seg_logits').float().cpu().numpy()
-        ious = [None] * len(masks)
-        if sample.get('gt_sem_seg') is not None:
-            counts = count_sample(sample, self.ignore_index, type(self).__name__).cpu().numpy()
-            ious = iou_values(counts[:, 0], counts[:, 1], self.empty_union).tolist()
-        ref_ids = sample.get('ref_ids')
+        counted = self._counted(sample, len(masks))
+        ref_ids, distractors = sample.get('ref_ids'), sample.get('num_distractors')
         records = []
-        for index, (mask, iou) in enumerate(zip(masks, ious, strict=True)):
+        for index, (mask, counts) in enumerate(zip(masks, counted, strict=True)):
             sent_id = int(sample['sent_ids'][index])
             self._check_name(sent_id, sample)
             file = f'masks/{sent_id}.png'
@@ -98,7 +99,8 @@ class DumpReferringResults(BaseMetric):
                 image_id=None if sample.get('image_id') is None else int(sample['image_id']),
                 image=image_name(sample),
                 expression=sample['expressions'][index],
-                iou=iou,
+                num_distractors=None if distractors is None else int(distractors[index]),
+                **counts,
                 mask=file,
                 **describe_mask(full),
             )
@@ -106,6 +108,22 @@ class DumpReferringResults(BaseMetric):
                 record['score'] = mask_score(mask, probabilities[index])
             records.append(record)
         return records
+
+    def _counted(self, sample: dict, num: int) -> list[dict]:
+        """What is counted of each of the `num` expressions of a data sample."""
+        if sample.get('gt_sem_seg') is None:
+            return [dict.fromkeys(('intersection', 'union', 'iou', 'target_area'))] * num
+        counts = count_sample(sample, self.ignore_index, type(self).__name__).cpu().numpy()
+        ious = iou_values(counts[:, 0], counts[:, 1], self.empty_union)
+        return [
+            dict(
+                intersection=int(intersection),
+                union=int(union),
+                iou=float(iou),
+                target_area=float(area / pixels),
+            )
+            for (intersection, union, area, pixels), iou in zip(counts, ious, strict=True)
+        ]
 
     def _check_name(self, sent_id: int, sample: dict) -> None:
         """Refuses two expressions of one id: the second mask would overwrite the first."""
@@ -127,15 +145,17 @@ class DumpReferringResults(BaseMetric):
         """
         records = sorted((record for item in results for record in item), key=_by_sentence)
         write_json(
-            self.out_dir / FILE_NAME,
+            self.out_dir / PREDICTIONS,
             dict(
                 dataset=(self.dataset_meta or {}).get('dataset_name'),
                 num_expressions=len(records),
+                empty_union=self.empty_union,
+                tie=self.tie,
                 predictions=records,
             ),
         )
         self._images.clear()
-        print_log(f'{len(records)} masks and {FILE_NAME} are in {self.out_dir}', logger='current')
+        print_log(f'{len(records)} masks and {PREDICTIONS} are in {self.out_dir}', logger='current')
         return {}
 
 
@@ -157,7 +177,7 @@ def write_results_to(cfg: Config, out_dir: str) -> None:
         key: evaluator[key]
         for evaluator in evaluators
         if evaluator.get('type') == 'ReferringIoU'
-        for key in ('empty_union', 'ignore_index')
+        for key in ('empty_union', 'tie', 'ignore_index')
         if key in evaluator
     }
     evaluators.append(dict(type='DumpReferringResults', out_dir=str(out_dir), **options))

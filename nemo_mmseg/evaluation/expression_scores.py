@@ -1,11 +1,28 @@
 """A table of intersection, union and what is known of every evaluated expression."""
 
+import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 
 import numpy as np
 
 from .iou import image_name, iou_values, summarize
+
+PREDICTIONS = 'predictions.json'
+# what `DumpReferringResults` writes of an expression, by the name of our column
+_RECORD_KEYS = dict(
+    intersection='intersection',
+    union='union',
+    target_area='target_area',
+    num_distractors='num_distractors',
+    sent_ids='sent_id',
+    ref_ids='ref_id',
+    image_ids='image_id',
+    images='image',
+    expressions='expression',
+)
 
 
 @dataclass
@@ -23,6 +40,7 @@ class ExpressionScores:
         images: E names of the images (path, else the id).
         expressions: E sentences, '' if unknown.
         empty_union: IoU where truth and prediction are both empty.
+        tie: `'>='` or `'>'`: whether an IoU of exactly X counts in Pr@X.
     """
 
     intersection: np.ndarray
@@ -35,6 +53,7 @@ class ExpressionScores:
     images: list[str] = field(default_factory=list)
     expressions: list[str] = field(default_factory=list)
     empty_union: float = 1.0
+    tie: str = '>='
 
     @staticmethod
     def entry(
@@ -72,19 +91,22 @@ class ExpressionScores:
         )
 
     @classmethod
-    def collect(cls, entries: Sequence[dict], empty_union: float = 1.0) -> 'ExpressionScores':
+    def collect(
+        cls, entries: Sequence[dict], empty_union: float = 1.0, tie: str = '>='
+    ) -> 'ExpressionScores':
         """Joins the entries of all data samples.
 
         Args:
             entries: What `entry` made, in any order.
             empty_union: IoU where truth and prediction are both empty.
+            tie: `'>='` or `'>'`.
 
         Raises:
             ValueError: If an entry's columns differ in length; names the image.
         """
         columns = {}
         for item in fields(cls):
-            if item.name == 'empty_union':
+            if item.name in ('empty_union', 'tie'):
                 continue
             parts = [entry[item.name] for entry in entries]
             for part, entry in zip(parts, entries, strict=True):
@@ -98,7 +120,59 @@ class ExpressionScores:
             else:
                 dtype = np.float64 if item.name == 'target_area' else np.int64
                 columns[item.name] = np.concatenate(parts or [np.empty(0)]).astype(dtype)
-        return cls(**columns, empty_union=empty_union)
+        return cls(**columns, empty_union=empty_union, tie=tie)
+
+    @classmethod
+    def read(cls, path: str | os.PathLike) -> 'ExpressionScores':
+        """Reads what `tools/test.py --out` wrote.
+
+        Args:
+            path: The folder, or its `predictions.json`.
+
+        Raises:
+            FileNotFoundError: If there is no such file; names folders below that have one.
+            ValueError: If the file lacks what is compared: it holds no truth, or was written by an
+                older version.
+        """
+        path = Path(path)
+        file = path / PREDICTIONS if path.is_dir() else path
+        if not file.is_file():
+            below = sorted(str(found.parent) for found in path.glob(f'*/{PREDICTIONS}'))
+            hint = f'; did you mean one of {below}?' if below else ''
+            raise FileNotFoundError(f'there are no results of tools/test.py --out in {path}{hint}')
+        content = json.loads(file.read_text(encoding='utf-8'))
+        records = content['predictions']
+        for record in records:
+            for key in ('intersection', 'union', 'target_area'):
+                if record.get(key) is None:
+                    raise ValueError(
+                        f'{file}: expression {record.get("sent_id")} has no `{key}`: it was '
+                        'written without truth, or by an older version (run tools/test.py again)'
+                    )
+
+        def column(key: str) -> list:
+            values = [record.get(_RECORD_KEYS[key]) for record in records]
+            return [-1 if value is None else value for value in values]
+
+        return cls.collect(
+            [{key: column(key) for key in _RECORD_KEYS}], content['empty_union'], content['tie']
+        )
+
+    def take(self, rows: np.ndarray) -> 'ExpressionScores':
+        """The values of some expressions, in another order if need be.
+
+        Args:
+            rows: (n,) int64.
+        """
+        columns = {}
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if isinstance(value, list):
+                value = [value[row] for row in rows]
+            elif isinstance(value, np.ndarray):
+                value = value[rows]
+            columns[item.name] = value
+        return type(self)(**columns)
 
     def __len__(self) -> int:
         return len(self.union)
@@ -116,17 +190,15 @@ class ExpressionScores:
     def summary(
         self,
         thresholds: Sequence[float] = (0.5, 0.6, 0.7, 0.8, 0.9),
-        tie: str = '>=',
         where: np.ndarray | None = None,
     ) -> dict[str, float]:
         """oIoU, mIoU and Pr@X in per cent, of all expressions or of a slice.
 
         Args:
             thresholds: IoU values X of Pr@X.
-            tie: `'>='` or `'>'`.
             where: (E,) bool, the expressions that count; None for all.
         """
         rows = slice(None) if where is None else np.asarray(where, dtype=bool)
         return summarize(
-            self.intersection[rows], self.union[rows], thresholds, tie, self.empty_union
+            self.intersection[rows], self.union[rows], thresholds, self.tie, self.empty_union
         )

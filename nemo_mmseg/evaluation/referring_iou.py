@@ -10,6 +10,7 @@ from mmengine.logging import print_log
 from mmseg.registry import METRICS
 from prettytable import PrettyTable
 
+from .difficulty import check_by, slice_by
 from .expression_scores import ExpressionScores
 from .iou import TIES, image_name, intersection_and_union, masks_of, precision_key
 
@@ -39,12 +40,18 @@ class ReferringIoU(BaseMetric):
 
     To keep the best checkpoint: `CheckpointHook(save_best='oIoU', rule='greater')`.
 
+    With `by` the log shows the same measures by difficulty, the analyses of the NeMo paper (ECCV
+    2024), and the result has `<by>=<slice>/oIoU` and `.../mIoU` of each slice that holds an
+    expression, e.g. `distractors=3+/mIoU`. `tools/compare_runs.py` does so for two runs.
+
     Args:
         thresholds: IoU values X of Pr@X, each in 0..1. Defaults to 0.5, 0.6, 0.7, 0.8, 0.9.
         tie: `'>='` (LAVT) or `'>'` (CRIS): whether an IoU of exactly X counts. Defaults to `'>='`.
         empty_union: IoU where truth and prediction are both empty, in 0..1. Defaults to 1.0.
         ignore_index: Pixels of the truth with this value are not counted; None counts all.
             Defaults to 255.
+        by: Difficulties to slice by: `'distractors'`, `'length'`, `'area'`, `'position'`, or some
+            of them crossed, as in `'position*length'` (see `slice_by`). Defaults to none.
         collect_device: `'cpu'` or `'gpu'`, how ranks exchange their counts. Defaults to `'cpu'`.
         prefix: Put before each name (`prefix/oIoU`); None for no prefix.
         collect_dir: Folder that all ranks see, for `collect_device='cpu'`; None for a temporary
@@ -62,6 +69,7 @@ class ReferringIoU(BaseMetric):
         tie: str = '>=',
         empty_union: float = 1.0,
         ignore_index: int | None = 255,
+        by: Sequence[str] = (),
         collect_device: str = 'cpu',
         prefix: str | None = None,
         collect_dir: str | None = None,
@@ -79,6 +87,7 @@ class ReferringIoU(BaseMetric):
         self.tie = tie
         self.empty_union = float(empty_union)
         self.ignore_index = ignore_index
+        self.by = check_by(by)
         self.scores: ExpressionScores | None = None
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
@@ -106,26 +115,42 @@ class ReferringIoU(BaseMetric):
             results: What `process` kept, of all ranks.
 
         Returns:
-            `oIoU`, `mIoU`, `Pr@X` in per cent, and the counts `expressions` and `images`.
+            `oIoU`, `mIoU`, `Pr@X` in per cent, the counts `expressions` and `images`, and oIoU and
+            mIoU of the slices of `by`.
         """
-        self.scores = ExpressionScores.collect(results, self.empty_union)
-        metrics = self.scores.summary(self.thresholds, self.tie)
+        self.scores = ExpressionScores.collect(results, self.empty_union, self.tie)
+        metrics = self.scores.summary(self.thresholds)
+        print_log(self._report(metrics), logger='current')
         # float: MMEngine's logger writes null for integers
         metrics.update(expressions=float(len(self.scores)), images=float(self.scores.num_images))
-        print_log(self._report(metrics), logger='current')
+        for by in self.by:
+            metrics.update(self._sliced(by))
         return metrics
 
     def _report(self, metrics: dict[str, float]) -> str:
         """The table for the log."""
-        counts = ('expressions', 'images')
-        table = PrettyTable(field_names=[key for key in metrics if key not in counts])
-        table.add_row([f'{metrics[key]:.2f}' for key in table.field_names])
+        table = PrettyTable(field_names=list(metrics))
+        table.add_row([f'{value:.2f}' for value in metrics.values()])
         empty = int((self.scores.union == 0).sum())
         return (
-            f'{(self.prefix + ": ") if self.prefix else ""}{len(self.scores)} expressions '
+            f'{self._title()}{len(self.scores)} expressions '
             f'of {self.scores.num_images} images (per cent; Pr@X counts IoU {self.tie} X; '
             f'{empty} empty unions count {self.empty_union:g})\n{table.get_string()}'
         )
+
+    def _title(self) -> str:
+        return f'{self.prefix}: ' if self.prefix else ''
+
+    def _sliced(self, by: str) -> dict[str, float]:
+        """Logs the table of one difficulty and returns what of it goes into the result."""
+        table, metrics = PrettyTable(), {}
+        for label, where in slice_by(self.scores, by).filled:
+            summary = self.scores.summary(self.thresholds, where)
+            table.field_names = [by, 'expressions', *summary]
+            table.add_row([label, int(where.sum()), *(f'{x:.2f}' for x in summary.values())])
+            metrics.update({f'{by}={label}/{key}': summary[key] for key in ('oIoU', 'mIoU')})
+        print_log(f'{self._title()}by {by}\n{table.get_string()}', logger='current')
+        return metrics
 
 
 def count_sample(

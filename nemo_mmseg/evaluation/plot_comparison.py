@@ -1,0 +1,92 @@
+"""Draws how much a run gains over another, by difficulty."""
+
+import os
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure  # without pyplot: no window, no state shared with others
+
+from .run_comparison import WHOLE, ComparisonRow, RunComparison
+
+COLOR, WHOLE_COLOR = '#1f5fa8', '#999999'
+SMALL = 0.01  # slices with a smaller share of the expressions do not stretch the axis
+
+
+def plot_comparison(
+    comparison: RunComparison,
+    path: str | os.PathLike,
+    measures: Sequence[str] = ('oIoU', 'mIoU'),
+) -> None:
+    """Draws the difference of two runs with its intervals, a column a difficulty, a row a measure.
+
+    The grey line and band are the difference on all expressions and its interval; under each slice
+    stands its number of expressions. A slice of one image has no interval; the interval of a slice
+    with less than 1 % of the expressions may leave the axes, so that the others can be read.
+
+    Args:
+        comparison: What `compare_runs` gives.
+        path: Picture to write (PNG, SVG or PDF, by its ending); its folder is made.
+        measures: Measures to draw.
+    """
+    grids = []
+    for measure in measures:
+        rows = comparison.of(measure)
+        panels = [list(part) for _, part in groupby(rows, lambda row: row.by)]
+        grids.append((panels[0][0], panels[1:] or panels))
+    widths = [len(panel) + 1 for panel in grids[0][1]]
+    figure = Figure(
+        figsize=(max(6.0, 0.5 * sum(widths) + 1.2), 2.9 * len(measures) + 0.9),
+        layout='constrained',
+    )
+    axes = figure.subplots(
+        len(measures), len(widths), sharey='row', squeeze=False, width_ratios=widths
+    )
+    for line, measure, (whole, panels) in zip(axes, measures, grids):
+        for axis, panel in zip(line, panels):
+            _draw(axis, panel, whole)
+        line[0].set_ylabel(f'{measure}, points')
+        line[0].set_ylim(*_limits(comparison.of(measure)))
+    first, second = comparison.names
+    figure.suptitle(
+        f'{second} minus {first}, with {100 * comparison.level:g} % intervals over test images'
+    )
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f'.{path.stem}.{os.getpid()}.tmp{path.suffix}')
+    try:
+        figure.savefig(part, dpi=130)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _limits(rows: Sequence[ComparisonRow]) -> tuple[float, float]:
+    """Range of the axis: all differences and the intervals of all but the small slices."""
+    number = max(row.expressions for row in rows)
+    values = [0.0, *(row.difference for row in rows)]
+    for row in rows:
+        if row.expressions >= SMALL * number and not np.isnan(row.low):
+            values += [row.low, row.high]
+    margin = 0.08 * (max(values) - min(values)) or 1.0
+    return min(values) - margin, max(values) + margin
+
+
+def _draw(axis: Axes, panel: list[ComparisonRow], whole: ComparisonRow) -> None:
+    """One difficulty of one measure."""
+    places = np.arange(len(panel))
+    if not np.isnan(whole.low):
+        axis.axhspan(whole.low, whole.high, color=WHOLE_COLOR, alpha=0.2, linewidth=0)
+    axis.axhline(whole.difference, color=WHOLE_COLOR, linewidth=1)
+    axis.axhline(0, color='black', linewidth=0.8)
+    gains = np.array([row.difference for row in panel])
+    ends = np.array([(row.low, row.high) for row in panel])
+    axis.vlines(places, ends[:, 0], ends[:, 1], color=COLOR, linewidth=2)
+    axis.plot(places, gains, 'o', color=COLOR, markersize=5)
+    labels = [f'{row.slice.replace(",", chr(10))}\nn={row.expressions}' for row in panel]
+    axis.set_xticks(places, labels, fontsize=7)
+    axis.set_xlim(-0.6, len(panel) - 0.4)
+    axis.set_title('' if panel[0].by == WHOLE else f'by {panel[0].by}', fontsize=10)
+    axis.grid(axis='y', alpha=0.3)
