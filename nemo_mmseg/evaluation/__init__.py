@@ -3,6 +3,7 @@
 from .difficulty import DIFFICULTIES, Slices, slice_by
 from .dump_referring_results import DumpReferringResults, write_results_to
 from .expression_scores import ExpressionScores
+from .generalized_referring_iou import GeneralizedCounts, GeneralizedReferringIoU
 from .iou import intersection_and_union, iou_values, summarize
 from .paired_bootstrap import PairedDifference, paired_bootstrap
 from .referring_iou import ReferringIoU
@@ -14,6 +15,8 @@ __all__ = [
     'DumpReferringResults',
     'ExpressionScores',
     'PairedDifference',
+    'GeneralizedCounts',
+    'GeneralizedReferringIoU',
     'ReferringIoU',
     'RunComparison',
     'Slices',
