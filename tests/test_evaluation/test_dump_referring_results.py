@@ -13,7 +13,7 @@ from mmseg.registry import METRICS
 from mmseg.structures import SegDataSample
 from PIL import Image
 
-from nemo_mmseg.evaluation import write_results_to
+from nemo_mmseg.evaluation import ExpressionScores, write_results_to
 from nemo_mmseg.evaluation.predictions import decode_rle, describe_mask, encode_rle, write_json
 
 
@@ -29,6 +29,7 @@ def make_sample(image_id: int, sent_ids: list[int], scale: int = 1) -> SegDataSa
             sent_ids=sent_ids,
             ref_ids=[7] * num,
             expressions=[f'say "é" {i}' for i in sent_ids],
+            num_distractors=[i % 4 for i in sent_ids],
             ori_shape=(20, 30),
         )
     )
@@ -59,6 +60,10 @@ def test_written_files(tmp_path: Path, scale: int):
         assert np.array_equal(np.array(Image.open(tmp_path / record['mask'])), expected)
         assert record['iou'] == 0.5 and record['area'] == 60 and record['bbox'] == [5, 4, 10, 6]
         assert record['score'] == pytest.approx(0.75) and record['ref_id'] == 7
+        # as the protocol compares: at its own size
+        assert record['intersection'] == 60 * scale**2 and record['union'] == 120 * scale**2
+        assert record['target_area'] == pytest.approx(0.2)
+        assert record['num_distractors'] == record['sent_id'] % 4
     assert records[0]['expression'] == 'say "é" 12' and records[0]['image_id'] == 1
     assert sorted(path.name for path in tmp_path.rglob('*') if path.is_file()) == [
         '12.png',
@@ -66,6 +71,39 @@ def test_written_files(tmp_path: Path, scale: int):
         '31.png',
         'predictions.json',
     ]
+
+
+def test_read_again_as_the_metric_counts(tmp_path: Path):
+    options = dict(tie='>', empty_union=0.0)
+    metrics = [
+        METRICS.build(dict(type='ReferringIoU', **options)),
+        METRICS.build(dict(type='DumpReferringResults', out_dir=tmp_path, **options)),
+    ]
+    evaluator = Evaluator(metrics)
+    samples = [make_sample(2, [30, 31]), make_sample(1, [12])]
+    samples[1].pred_sem_seg.data[:] = samples[1].gt_sem_seg.data
+    evaluator.process(samples)
+    logged = evaluator.evaluate(2)
+    for path in (tmp_path, tmp_path / 'predictions.json'):
+        scores = ExpressionScores.read(path)
+        assert scores.sent_ids.tolist() == [12, 30, 31] and scores.images[0] == '1.jpg'
+        summary = scores.summary()
+        assert summary['Pr@0.5'] == pytest.approx(100 / 3)  # an IoU of 0.5 is no hit by ">"
+        assert summary == {key: logged[key] for key in summary}
+        in_memory = metrics[0].scores.take(np.array([2, 0, 1]))
+        for column, value in vars(scores).items():
+            assert np.array_equal(value, getattr(in_memory, column)), column
+
+
+def test_what_cannot_be_read_says_why(tmp_path: Path):
+    with pytest.raises(FileNotFoundError, match='no results of tools/test.py --out'):
+        ExpressionScores.read(tmp_path)
+    record = dict(sent_id=4, iou=0.5)
+    write_json(tmp_path / 'val' / 'predictions.json', dict(predictions=[record]))
+    with pytest.raises(FileNotFoundError, match=r"did you mean one of \['.*val'\]"):
+        ExpressionScores.read(tmp_path)
+    with pytest.raises(ValueError, match='expression 4 has no `intersection`.*older version'):
+        ExpressionScores.read(tmp_path / 'val')
 
 
 def test_old_list_goes_first(tmp_path: Path):
@@ -96,7 +134,7 @@ def test_without_truth_and_with_an_empty_mask(tmp_path: Path):
     evaluator.process([sample])
     evaluator.evaluate(1)
     record = json.loads((tmp_path / 'predictions.json').read_text())['predictions'][0]
-    assert record['iou'] is None and record['bbox'] is None
+    assert record['iou'] is None and record['bbox'] is None and record['union'] is None
     assert record['score'] == 0 and record['area'] == 0
 
 
@@ -124,9 +162,9 @@ def test_nothing_half_written(tmp_path: Path):
 
 
 def test_config_gets_the_metric():
-    cfg = Config(dict(test_evaluator=dict(type='ReferringIoU', empty_union=0.0)))
+    cfg = Config(dict(test_evaluator=dict(type='ReferringIoU', empty_union=0.0, tie='>')))
     write_results_to(cfg, 'out')
     assert cfg.test_evaluator[0].type == 'ReferringIoU'
     assert cfg.test_evaluator[1] == dict(
-        type='DumpReferringResults', out_dir='out', empty_union=0.0
+        type='DumpReferringResults', out_dir='out', empty_union=0.0, tie='>'
     )

@@ -63,12 +63,18 @@ def by_numpy(samples: list[SegDataSample]) -> dict[str, float]:
     expected = dict(oIoU=100 * np.sum(intersections) / np.sum(unions), mIoU=100 * iou.mean())
     expected.update({f'Pr@{x}': 100 * np.mean(iou >= x) for x in THRESHOLDS})
     expected.update(expressions=7, images=3)
+    distractors = np.concatenate([sample.num_distractors for sample in samples])
+    for number in range(3):
+        rows = np.flatnonzero(distractors == number)
+        total = sum(intersections[row] for row in rows) / sum(unions[row] for row in rows)
+        expected[f'distractors={number}/oIoU'] = 100 * total
+        expected[f'distractors={number}/mIoU'] = 100 * iou[rows].mean()
     return expected
 
 
 def test_one_rank_equals_numpy():
     samples = make_samples()
-    evaluator = Evaluator([METRICS.build(dict(type='ReferringIoU'))])
+    evaluator = Evaluator([METRICS.build(dict(type='ReferringIoU', by='distractors'))])
     evaluator.process(samples[:2])
     evaluator.process(samples[2:])
     expected = by_numpy(samples)
@@ -82,6 +88,21 @@ def test_one_rank_equals_numpy():
     assert scores.target_area[3] == pytest.approx(int((truth == 1).sum()) / truth.numel())
     only = scores.summary(where=scores.num_distractors == 0)
     assert only['mIoU'] == pytest.approx(100 * scores.iou[scores.num_distractors == 0].mean())
+
+
+def test_tables_by_difficulty_are_logged(monkeypatch):
+    said = []
+    monkeypatch.setattr(
+        'nemo_mmseg.evaluation.referring_iou.print_log', lambda x, **_: said.append(x)
+    )
+    by = ['length', 'position*area']
+    evaluator = Evaluator([METRICS.build(dict(type='ReferringIoU', by=by, prefix='val'))])
+    evaluator.process(make_samples())
+    metrics = evaluator.evaluate(3)
+    assert metrics['val/length=1-5/oIoU'] == metrics['val/oIoU']
+    assert 'val/length=6-7/oIoU' not in metrics  # holds nothing; a nan would not be JSON
+    assert 'val: by length\n' in said[1] and 'val: by position*area\n' in said[2]
+    assert '| without,4-16%  ' in said[2] and 'Pr@0.9' in said[2]
 
 
 def test_second_evaluation_starts_afresh():
@@ -105,7 +126,8 @@ torch.distributed.init_process_group('gloo')
 rank = torch.distributed.get_rank()
 samples = make_samples()
 shares = [[0, 2], [1]] if os.environ['SHARES'] == 'uneven' else [[0, 2], [1, 0]]  # 0: padding
-evaluator = Evaluator([METRICS.build(dict(type='ReferringIoU', collect_device=sys.argv[1]))])
+options = dict(by=['distractors'], collect_device=sys.argv[1])
+evaluator = Evaluator([METRICS.build(dict(type='ReferringIoU', **options))])
 for index in shares[rank]:
     evaluator.process([samples[index]])
 metrics = evaluator.evaluate(3)
@@ -170,6 +192,8 @@ def test_a_missing_expression_names_the_image():
         (dict(empty_union=2), 'empty_union'),
         (dict(thresholds=[50]), 'thresholds'),
         (dict(thresholds=[0.5, 0.5]), 'twice'),
+        (dict(by=['distractor']), "'distractor'.*'distractors', 'length'"),
+        (dict(by=['area', 'area']), 'twice'),
     ],
 )
 def test_bad_options(options: dict, word: str):
@@ -180,6 +204,6 @@ def test_bad_options(options: dict, word: str):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
 def test_counts_on_the_gpu():
     samples = make_samples()
-    evaluator = Evaluator([METRICS.build(dict(type='ReferringIoU'))])
+    evaluator = Evaluator([METRICS.build(dict(type='ReferringIoU', by='distractors'))])
     evaluator.process([sample.cuda() for sample in samples])
     assert evaluator.evaluate(3) == pytest.approx(by_numpy([s.cpu() for s in samples]))
