@@ -1,12 +1,14 @@
 """Mining of negatives: embedding, exact search, and the bank they end up in."""
 
-from .bank import Band, BankError, NegativeBank, UnknownSentenceError
+from .band import Band, BandRule
+from .bank import BankError, NegativeBank, UnknownSentenceError
 from .bank_writer import BankWriter
 from .mine import check_bank, mine_bank
 from .wanted import WantedBank, check_band, data_sets_of, wanted_banks
 
 __all__ = [
     'Band',
+    'BandRule',
     'BankError',
     'BankWriter',
     'NegativeBank',

@@ -21,11 +21,13 @@ from __future__ import annotations
 import json
 import mmap
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
+
+from .band import Band, band_start, band_starts, first_unlike
 
 MINE_COMMAND = 'python tools/mine_negatives.py CONFIG'
 FORMAT_VERSION = 1
@@ -53,24 +55,6 @@ class UnknownSentenceError(KeyError):
 
     def __str__(self) -> str:
         return self.args[0]
-
-
-class Band(NamedTuple):
-    """The part of an expression's ranking from which negatives are drawn.
-
-    Attributes:
-        rows: Image rows (n,), by falling similarity.
-        similarities: (n,) float16.
-        exhausted: The band reaches below the stored images though the pool has more.
-        self_similarity: Similarity of the expression to its own image.
-        above: Stored images above the threshold, which come before the band in the ranking.
-    """
-
-    rows: np.ndarray
-    similarities: np.ndarray
-    exhausted: bool
-    self_similarity: float
-    above: int
 
 
 class _Names(Sequence):
@@ -241,59 +225,88 @@ class NegativeBank:
     def band(
         self,
         sent_id: int,
-        tau: float,
+        tau: float | None,
         tau_mode: str = 'relative',
         top_k: int = 100,
+        i2i_sim_thres: float | None = None,
         expression: str | None = None,
     ) -> Band:
-        """The images whose similarity is at most a threshold, the best ``top_k`` of them.
+        """The images that are not above the threshold, the best ``top_k`` of them.
 
         Args:
             sent_id: Sentence id of the expression.
             tau: Upper threshold of the (stored) similarity; images above may show the referent.
-            tau_mode: ``'absolute'``, or ``'relative'``: ``tau`` times the expression's similarity
-                to its own image. Defaults to ``'relative'``.
+            tau_mode: ``'relative'``, ``'absolute'``, ``'margin'`` or ``'rank'``; see
+                :class:`BandRule`. Defaults to ``'relative'``.
             top_k: Size of the band.
+            i2i_sim_thres: Images more similar than this to the expression's own image are passed
+                over, too (cosine of the stored vectors). None for no such threshold.
             expression: The text, for the error message.
 
         Returns:
-            The band; empty where every stored image is above the threshold.
+            The band; empty where every stored image is dropped.
 
         Raises:
             UnknownSentenceError: The bank has no such sentence.
         """
-        rows, similarities, own = self.row(sent_id, expression)
-        threshold = _threshold(tau, tau_mode, own)
-        # Falling values from behind are rising ones. In float64, as the threshold shall not be
-        # rounded.
-        rising = similarities[::-1].astype(np.float64)
-        start = len(rows) - int(rising.searchsorted(threshold, side='right'))
-        end = start + top_k
-        exhausted = end > len(rows) and len(rows) < len(self._opened.image_ids) - 1
-        return Band(rows[start:end], similarities[start:end], exhausted, own, start)
+        index = self._index(sent_id, expression)
+        opened = self._opened
+        rows, similarities = opened.neighbors[index], opened.similarities[index]
+        own = float(opened.self_similarity[index])
+        start = band_start(similarities, own, tau, tau_mode)
+        more = len(rows) < len(opened.image_ids) - 1
+        if i2i_sim_thres is None:
+            part = slice(start, start + top_k)
+            exhausted = part.stop > len(rows) and more
+            return Band(rows[part], similarities[part], exhausted, own, start)
+        rows, similarities = rows[start:], similarities[start:]
+        found, dropped = first_unlike(
+            rows, opened.image_vectors, self._own_vectors(index), i2i_sim_thres, top_k
+        )
+        exhausted = len(found) < top_k and more
+        return Band(rows[found], similarities[found], exhausted, own, start, rows[dropped])
 
-    def band_sizes(self, tau: float, tau_mode: str = 'relative', top_k: int = 100) -> np.ndarray:
+    def _own_vectors(self, index: Any) -> np.ndarray:
+        """Unit vectors of the own images of some expressions (or of one)."""
+        opened = self._open()
+        return opened.image_vectors[opened.image_row[index]]
+
+    def band_sizes(
+        self,
+        tau: float | None,
+        tau_mode: str = 'relative',
+        top_k: int = 100,
+        i2i_sim_thres: float | None = None,
+    ) -> np.ndarray:
         """Number (E,) int64 of images in the band of every expression; see :meth:`band`."""
         opened = self._open()
-        parts = [np.zeros(0, np.int64)]
-        for similarities, own in self._blocks(opened):
-            threshold = np.broadcast_to(_threshold(tau, tau_mode, own), own.shape)
-            # Bisection of all rows of the block at once.
-            low = np.zeros(len(own), np.int64)
-            high = np.full(len(own), self.stored, np.int64)
-            while (open_rows := np.flatnonzero(low < high)).size:
-                middle = (low[open_rows] + high[open_rows]) // 2
-                above = similarities[open_rows, middle] > threshold[open_rows]
-                low[open_rows[above]] = middle[above] + 1
-                high[open_rows[~above]] = middle[~above]
-            parts.append(np.minimum(self.stored - low, top_k))
-        return np.concatenate(parts)
+        starts = np.zeros(len(self), np.int64)
+        for begin in range(0, len(self), _BLOCK):
+            part = slice(begin, begin + _BLOCK)
+            own = opened.self_similarity[part].astype(np.float64)
+            starts[part] = band_starts(opened.similarities[part], own, tau, tau_mode)
+        sizes = self.stored - starts
+        if i2i_sim_thres is not None:
+            sizes -= self._alike_below(starts, i2i_sim_thres)
+        return np.minimum(sizes, top_k)
 
-    @staticmethod
-    def _blocks(opened: _Opened) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for start in range(0, len(opened.sent_ids), _BLOCK):
-            part = slice(start, start + _BLOCK)
-            yield opened.similarities[part], opened.self_similarity[part].astype(np.float64)
+    def _alike_below(self, starts: np.ndarray, most: float) -> np.ndarray:
+        """How many images (E,), from ``starts`` (E,) on, look more like the own one than ``most``.
+
+        Expressions of an image share the cosines of that image to all others.
+        """
+        opened = self._open()
+        vectors, counts = opened.image_vectors.astype(np.float32), np.zeros_like(starts)
+        order = np.argsort(opened.image_row, kind='stable')
+        for part in np.split(order, range(_BLOCK // 8, len(order), _BLOCK // 8)):
+            _, first, which = np.unique(
+                opened.image_row[part], return_index=True, return_inverse=True
+            )
+            own = self._own_vectors(part[first]).astype(np.float32)
+            cosines = own @ vectors.T
+            alike = cosines[which[:, None], opened.neighbors[part]] > most
+            counts[part] = (alike & (np.arange(self.stored) >= starts[part, None])).sum(axis=1)
+        return counts
 
     def check(self, fingerprint: str, name: str = 'the given data set') -> None:
         """Refuse the bank of another data set.
@@ -318,11 +331,3 @@ def _name_of(metadata: dict[str, Any]) -> str:
     return (
         f'{metadata.get("dataset")!r}, split {metadata.get("split")!r} (fingerprint {fingerprint})'
     )
-
-
-def _threshold(tau: float, tau_mode: str, own: Any) -> Any:
-    if tau_mode == 'relative':
-        return tau * own
-    if tau_mode == 'absolute':
-        return tau
-    raise ValueError(f"tau_mode must be 'relative' or 'absolute', not {tau_mode!r}")
