@@ -13,6 +13,7 @@ from mmengine.config import Config
 from PIL import Image
 
 from nemo_mmseg.datasets.refshapes import make_refshapes
+from nemo_mmseg.evaluation import ExpressionScores
 from nemo_mmseg.evaluation.predictions import decode_rle
 
 TOOL = Path(__file__).resolve().parents[2] / 'tools' / 'test.py'
@@ -112,4 +113,6 @@ def test_one_and_two_ranks_write_the_same(tmp_path: Path):
     assert log['expressions'] == len(records) and log['images'] == 5
     ious = [record['iou'] for record in records]
     assert log['mIoU'] == pytest.approx(100 * np.mean(ious))
+    summary = ExpressionScores.read(tmp_path / 'two').summary()
+    assert summary == pytest.approx({key: log[key] for key in summary})
     assert len(list((tmp_path / 'one_shown').glob('test_*.png'))) == 5
