@@ -1,29 +1,173 @@
-"""Which cells of a grid keep the position words of an expression true."""
+"""Which cells of a grid keep the position words of an expression true.
+
+A mosaic moves the whole image, so every word that places something *in the image* binds, be it the
+referent ("left man") or what it is told from ("dog next to the man on the left"). What does not:
+
+* relations between things ("left of the dog", "on top of the fridge", "under the table"), parts of
+  bodies ("left hand", "her left"), directions ("facing left", "from left to right"), other senses
+  ("right behind", "the only one left", "black top", "high chair") and what is denied ("not left");
+* depth ("front", "background") and clock faces, which name no row or column.
+
+"left of the picture" does bind, and so does the choice from a group ("left of the two", "leftmost
+of three", "right side of the group", but not "to the left of the two men"). A place that is counted
+from a side ("second from left") binds to that side, where the count begins. "middle" alone is the
+middle of rows and columns; beside a row ("top middle") that of the columns; directly beside "left"
+or "right" ("middle left") or before "row" or "shelf" that of the rows. Words that exclude one
+another leave their axis free, and where the sense is unsure nothing binds.
+"""
 
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
-_LEFT = frozenset({'left', 'leftmost', 'lefthand'})
-_RIGHT = frozenset({'right', 'rightmost', 'righthand'})
-_TOP = frozenset({'top', 'topmost', 'upper', 'uppermost', 'above', 'high', 'highest'})
-_BOTTOM = frozenset(
-    {'bottom', 'bottommost', 'lower', 'lowermost', 'below', 'under', 'beneath', 'low', 'lowest'}
+_SIDE = r'(?:left|right|top|bottom|upper|lower|middle|center)'
+_PART = r'(?:side|half|part|corner|edge|end|portion|quarter|section)'
+_THE = r'(?:(?:the|this|that|these|those|an?|our|all|whole|entire|main) )*'
+_PICTURE = r'(?:pic|pictures?|photo(?:graph)?s?|images?|screen|frame|shot|scene|view|page)'
+_GROUP = (
+    r'(?:two|three|four|five|six|[2-6]|both|pair|trio|group|row|line|lineup|bunch|stack|them)\b'
 )
+_ORDINAL = r'(?:(?:fir|1)st|(?:seco|2)nd|(?:thi|3)rd|\w+th|number)\b'
+_BODY = (
+    r'(?:hand|arm(?! chair| rest)|leg|foot|feet|eye|ear|knee|elbow|shoulder|wrist|ankle|thumb|paw|'
+    r'finger|hoof|wing|tusk|horn|thigh|hip|cheek|lip|palm|fist|heel|toe|forearm|body|shoe|sock|'
+    r'boot|glove|sleeve|field|fielder)s?\b'
+)
+_MOVING = (
+    r'(?:fac|look|point|head|go|mov|walk|runn?|lean|turn|tilt|rid|driv|swing|reach|star|gaz|glanc)'
+    r'(?:es|ing|ed|s|e)?'
+)
+# Before a "left" or "right" that is a place: no "left behind", no "right next to".
+_PLACE = ''.join(
+    rf'(?<!\b{word} )'
+    for word in (
+        *('on', 'the', 'far', 'at', 'to', 'from', 'most', 'our', 'your', 'my'),
+        *('top', 'bottom', 'upper', 'lower', 'middle', 'center'),
+    )
+)
+# Before a "top" that is clothing, furniture or a roof, as long as it is no row or corner.
+_CLOTH = (
+    r'(?:black|white|red|blue|green|yellow|pink|purple|orange|gr[ae]y|brown|tan|beige|teal|dark|'
+    r'light|bright|striped?|plaid|floral|flower(?:ed)?|print(?:ed)?|patterned|checkered|dot|denim|'
+    r'colou?red|sleeveless|sleeved?|halter|tank|tube|crop(?:ped)?|lace|sheer|tight|sparkly|shiny|'
+    r'bikini|pajama|table|counter|roof|tree|hill|mountain|desk|stove|hard|soft|convertible|bottle)'
+)
+_NO_ROW = r'(?! (?:left|right|corner|row|shelf|bunk|rack|middle|center|most|side|edge))\b'
+_WORDS = r'(?:(?!(?:on|at|in|near|by|to)\b)\w+ ){0,4}'
 
 
-def _bound(words: set[str], first: frozenset[str], last: frozenset[str], size: int) -> range:
-    at_first, at_last = bool(words & first), bool(words & last)
-    if at_first == at_last:  # no such word, or a contradiction: any row or column
-        return range(size)
-    return range(1) if at_first else range(size - 1, size)
+def _settle(match: re.Match) -> str:
+    return match[1].upper()
 
 
-def allowed_cells(expression: str, rows: int, columns: int) -> list[int]:
-    """Cells of a grid in which an expression with position words stays true.
+# Applied in this order. What is written in capitals binds: no later pattern sees it.
+_RULES = [
+    # One spelling. A hyphen tells "left-hand zebra" from "left hand".
+    (r'\b(left|right)(?:-?hand\b| hand(?= (?:side|corner|edge|part|end|most|one)\b))', r'\1'),
+    (r"[’']s\b", ' s'),
+    (r"[’']", ''),
+    (r'[-_]', ' '),
+    (r'[^\w\s]+', ' , '),
+    (r'\s+', ' '),
+    (r'\bcent(?:re|ral)\b', 'center'),
+    (r'\bbott?[eo][mn]\b', 'bottom'),
+    (r'\bmid(?= (?:left|right|top|bottom|row)\b)', 'middle'),
+    (r'\b(?:lft|lhs)\b|(?:(?<=\bon )|(?<=\bfar ))l\b', 'left'),
+    (r'\b(?:rt|rhs)\b|(?:(?<=\bon )|(?<=\bfar ))r\b', 'right'),
+    # Denied.
+    (rf'\b(?:not|isn ?t|except) (?:(?:on|at|in|to|the|an?|one|far|very) )*{_SIDE}(?:most)?\b', ''),
+    # Superlatives, the picture's sides, the choice from a group.
+    (r'\b(?:upmost|upper ?most|top ?most|highest|high up|up high|higher up)\b', 'TOP'),
+    (r'\b(?:bottom ?most|lower ?most|lowest|low down)\b', 'BOTTOM'),
+    (rf'\b(left|right) ?most\b(?! {_PART} of)', _settle),
+    (rf'\b({_SIDE}) (?:{_PART} )?of {_THE}(?:{_PICTURE}|center$|middle$)\b', _settle),
+    (rf'\b{_PICTURE} s ({_SIDE})\b', _settle),
+    (rf'\b({_SIDE}) {_PART} of {_THE}{_GROUP}', _settle),
+    (rf'(?:^|\bfar |(?<!\bto )(?<!\bon )(?<!\bin )\bthe )({_SIDE}) of {_THE}{_GROUP}', _settle),
+    (r'\bhigher\b(?! than)', 'TOP'),
+    (r'(?<!from )\babove(?=$| ,)', 'TOP'),
+    (r'\bbelow(?=$| ,)', 'BOTTOM'),
+    # Directions. With an ordinal, "left to right" is a count from the left.
+    (rf'(\b{_ORDINAL}.*?\b{_SIDE}) to (?:the )?{_SIDE}\b', r'\1'),
+    (rf'\b({_SIDE}) to (?:the )?{_SIDE}\b(?=.*\b{_ORDINAL})', r'\1'),
+    (rf'\b{_SIDE} to (?:the )?{_SIDE}\b', ''),
+    (
+        rf'\b{_MOVING} (?:(?:off|back|over|down|slightly|to|towards?|the|his|her|our|its) )*'
+        r'(?:left|right)\b',
+        '',
+    ),
+    (r'\b(?:left|right) (?:facing|turn)\b', ''),
+    # Relations to other things, parts of bodies.
+    (rf'\b(?:{_SIDE} )*{_SIDE} ?(?:most )?(?:{_PART} )?of\b', ''),
+    (rf'{_PLACE}\b(?:left|right) (?:to|from) (?:the|an?|his|her|him|it)\b', ''),
+    (rf'\b(?:{_SIDE} )?{_SIDE} (?:front |back |rear |hind |hand )?{_BODY}', ''),
+    (r'\b(?:left|right) (?:hand|foot|ey)ed\b', ''),
+    (rf'\b(?:his|hers?|its|their|s|mans|womans|stage) (?:far |own )?{_SIDE}\b', ''),
+    (r'\blower than\b', ''),
+    # Other senses.
+    (
+        rf'{_PLACE}\bright (?:behind|next|beside|in (?:front|back|the)|under|above|below|beneath|'
+        r'near|by|before|after|there|here|now|at|against|on|across|off|up|over|outside|inside|'
+        r'side up)\b',
+        '',
+    ),
+    (r'\ball right\b', ''),
+    (rf'{_PLACE}\bleft ?(?:overs?|alone|behind|by|out|open|unattended)\b', ''),
+    (r'\b(?:is|was|s|are|been|being|has|have|nothing) left\b', ''),
+    (r'\b(?:only|last) (?:(?!(?:on|at|to|far|the)\b)\w+ )*left(?=$| on\b| in\b)', ''),
+    (
+        r'\b(?:food|pizza|cake|pieces?|slices?|bread|sandwich|(?:piece|slice)s? of \w+) left '
+        r'(?:on|in) (?:the|an?|his|her)\b',
+        '',
+    ),
+    (rf'\b{_CLOTH} top{_NO_ROW}', ''),
+    (rf'\b(?:in|with|wearing|wears) (?:an?|his|her) {_WORDS}top{_NO_ROW}', ''),
+    (rf'\bwearing {_WORDS}top{_NO_ROW}', ''),
+    (rf'\b(?:with|has|have|having) (?:\w+ )+on (?:the )?top{_NO_ROW}', ''),
+    (r'\btop (?:hats?|knot|down|off|coat)\b|\bbikini bottom\b', ''),
+    (r'\bmiddle (?:aged?|school\w*|eastern|class)\b', ''),
+    (r'\bcenter ?(?:piece|court|stage)\b', ''),
+    (r'\b(?:shopping|entertainment|community|city|town|convention|visitor) center\b', ''),
+    # The middle of one axis.
+    (r'\b(?:middle|center) (?:row|shelf|rack|tier|level|layer)\b', 'MIDROW'),
+    (r'\b(?:middle|center) column\b', 'MIDCOLUMN'),
+    (
+        r'\b(?:middle|center) (left|right|LEFT|RIGHT)\b|\b(left|right) (?:middle|center)\b',
+        r'\1\2 MIDROW',
+    ),
+]
+_RULES = [(re.compile(pattern), replacement) for pattern, replacement in _RULES]
+_ROWS = dict(top='first', upper='first', bottom='last', lower='last', midrow='middle')
+_COLUMNS = dict(left='first', right='last', midcolumn='middle')
 
-    "left" binds to the left column, "top" to the top row, and so on; "top left" to the corner.
-    Whole words count, not parts of words ("bright", "laptop", "yellow" bind nothing).
+
+@lru_cache(maxsize=4096)
+def position_of(expression: str) -> tuple[str | None, str | None]:
+    """The row and the column to which the position words of an expression bind.
+
+    Args:
+        expression: The text.
+
+    Returns:
+        For rows and for columns ``'first'`` (top, left), ``'middle'``, ``'last'`` (bottom, right),
+        or None where nothing binds or words exclude one another.
+    """
+    text = expression.lower()
+    for pattern, replacement in _RULES:
+        text = pattern.sub(replacement, text)
+    words = text.lower().split()
+    rows = {_ROWS[word] for word in words if word in _ROWS}
+    columns = {_COLUMNS[word] for word in words if word in _COLUMNS}
+    if 'middle' in words or 'center' in words:
+        if not rows and not columns:
+            rows.add('middle')
+        columns.add('middle')
+    return tuple(places.pop() if len(places) == 1 else None for places in (rows, columns))
+
+
+def position_cells(expression: str, rows: int, columns: int) -> frozenset[int]:
+    """The cells of a grid in which an expression stays true; see :mod:`.position_words`.
 
     Args:
         expression: The text.
@@ -31,10 +175,19 @@ def allowed_cells(expression: str, rows: int, columns: int) -> list[int]:
         columns: Columns of the grid.
 
     Returns:
-        Numbers of the cells, row by row from the top left one, rising; all cells where nothing
-        binds.
+        Numbers of the cells, row by row from the top left one; all where nothing binds. Where a
+        grid has an even number of rows or columns, the two in the middle are its middle.
     """
-    words = set(re.findall(r'[^\W\d_]+', expression.lower()))
-    in_rows = _bound(words, _TOP, _BOTTOM, rows)
-    in_columns = _bound(words, _LEFT, _RIGHT, columns)
-    return [row * columns + column for row in in_rows for column in in_columns]
+    row, column = position_of(expression)
+    return frozenset(r * columns + c for r in _lines(row, rows) for c in _lines(column, columns))
+
+
+def _lines(place: str | None, size: int) -> range:
+    """The rows or columns, of ``size``, that are at a place."""
+    ends = dict(first=(0, 1), last=(size - 1, size), middle=((size - 1) // 2, size // 2 + 1))
+    return range(*ends.get(place, (0, size)))
+
+
+def allowed_cells(expression: str, rows: int, columns: int) -> list[int]:
+    """:func:`position_cells`, rising."""
+    return sorted(position_cells(expression, rows, columns))
