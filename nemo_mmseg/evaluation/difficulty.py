@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nemo_mmseg.datasets.transforms.position_words import allowed_cells
+from nemo_mmseg.datasets.transforms.position_words import position_cells
 
 from .expression_scores import ExpressionScores
 
@@ -63,7 +63,7 @@ def _by_area(scores: ExpressionScores) -> Slices:
 
 
 def _by_position(scores: ExpressionScores) -> Slices:
-    binds = [len(allowed_cells(text, 3, 3)) < 9 for text in scores.expressions]
+    binds = [len(position_cells(text, 3, 3)) < 9 for text in scores.expressions]
     return Slices('position', ('without', 'with'), np.array(binds, dtype=np.int64))
 
 
