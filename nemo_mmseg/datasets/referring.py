@@ -16,6 +16,7 @@ from mmengine.fileio import exists, list_dir_or_file
 from mmengine.logging import print_log
 from mmseg.registry import DATASETS
 
+from .item_view import ItemView
 from .pool import ImagePool
 from .refer import PUBLISHED_SPLITS, Reference, load_references
 from .sample_index import SampleIndex, seeded_global_state
@@ -50,7 +51,8 @@ class BaseReferringDataset(BaseDataset, ABC):
 
     A sub-class gives :meth:`load_reference_list`. Indices of our samplers carry the pass over the
     data; each sample then gets its own generator (``results['rng']``), the pass
-    (``results['visit']``) and the images of the split (``results['pool']``).
+    (``results['visit']``), the images of the split (``results['pool']``) and its items
+    (``results['items']``).
 
     Args:
         group_by: What one item is: ``'reference'`` (training: one visit an object),
@@ -209,6 +211,7 @@ class BaseReferringDataset(BaseDataset, ABC):
             rng=rng,
             visit=idx.visit,
             pool=self._pool,
+            items=ItemView(self),
             dataset_name=self._metainfo.get('dataset_name'),
             seg_fields=[],
             reduce_zero_label=False,
