@@ -1,4 +1,4 @@
-"""Make RefShapes, the embedded data set, in RefCOCO's layout."""
+"""Make RefShapes, the embedded data set, in RefCOCO's layout (grefshapes in gRefCOCO's)."""
 
 import argparse
 import sys

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from nemo_mmseg.datasets.refshapes import FLAVOURS, make_refshapes, make_sample
+from nemo_mmseg.datasets.refshapes import make_refshapes, make_sample
 from nemo_mmseg.datasets.refshapes.scene import MIN_VISIBLE
 from nemo_mmseg.datasets.refshapes.segment import to_coco
 from nemo_mmseg.datasets.refshapes.vocabulary import count_appearances
 
+FLAVOURS = ('refshapes', 'refshapes+', 'refshapesg')  # of one target an expression
 SIZES = {'train': 40, 'val': 60, 'testA': 20, 'testB': 20}
 
 
@@ -51,6 +52,31 @@ def test_same_bytes_for_any_number_of_workers(made, tmp_path):
     alone, together = digest(tmp_path), digest(made)
     assert alone == {k: together[k] for k in alone}
     assert len(alone) == sum(SIZES.values()) + 4
+
+
+# Of seed 5, four images of train and two of each other split.
+PINNED = {
+    'refshapes': ('2ba5d5b36dc9c475', '455c1bd7164e97ce'),
+    'refshapes+': ('d15a35eef4489f18', '2b37e22480cf38aa'),
+    'refshapesg': ('b1bb68be89bbb159', 'e4970a78d5d78f1d'),
+}
+
+
+@pytest.mark.parametrize('flavour', FLAVOURS)
+def test_the_data_of_a_seed_never_changes(flavour, tmp_path):
+    sizes = {'train': 4, 'val': 2, 'testA': 2, 'testB': 2}
+    make_refshapes(tmp_path, flavour, sizes, seed=5, workers=1)
+
+    def pin(paths):
+        found = hashlib.sha256()
+        for path in sorted(paths):
+            found.update(path.name.encode() + path.read_bytes())
+        return found.hexdigest()[:16]
+
+    names = ('refs(unc).p', 'instances.json', 'scenes.json')
+    assert pin([tmp_path / flavour / name for name in names]) == PINNED[flavour][0]
+    if cv2.__version__.startswith('5.'):  # another OpenCV may encode JPEGs otherwise
+        assert pin((tmp_path / 'train2014').iterdir()) == PINNED[flavour][1]
 
 
 def test_other_seed_other_data(made, tmp_path):

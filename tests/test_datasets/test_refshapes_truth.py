@@ -6,8 +6,10 @@ import pickle
 import numpy as np
 import pytest
 
-from nemo_mmseg.datasets.refshapes import FLAVOURS, SPLITS, make_refshapes, make_sample
+from nemo_mmseg.datasets.refshapes import SPLITS, make_refshapes, make_sample
 from nemo_mmseg.datasets.refshapes.truth import true_of
+
+FLAVOURS = ('refshapes', 'refshapes+', 'refshapesg')  # of one target an expression
 
 
 def thing(

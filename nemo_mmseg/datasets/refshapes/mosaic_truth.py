@@ -9,18 +9,18 @@ from typing import Any
 import numpy as np
 
 from ..sample_index import SampleIndex
-from .truth import true_of
+from .group_truth import targets_of
 
 
 def load_scenes(split_file: str) -> tuple[dict[int, dict], dict[str, list]]:
     """The scene graphs beside a flavour's references.
 
     Args:
-        split_file: ``.../refshapes+/refs(unc).p``.
+        split_file: ``.../refshapes+/refs(unc).p`` or ``.../grefshapes/grefs(unc).json``.
 
     Returns:
-        Scene by image id, and the arguments ``objects, width, height`` of :func:`true_of` by file
-        name.
+        Scene by image id, and the arguments ``objects, width, height`` of :func:`targets_of` by
+        file name.
     """
     with open(osp.join(osp.dirname(split_file), 'scenes.json')) as file:
         scenes = {int(key): scene for key, scene in json.load(file)['scenes'].items()}
@@ -35,24 +35,25 @@ def mosaic_truth(dataset: Any, mosaic: Any, num: int = 4000, seed: int = 0) -> d
     """Plan mosaics as training does, and look the negatives up in the scene graphs.
 
     Args:
-        dataset: A ``RefCOCODataset`` of RefShapes, grouped by reference, with ``SampleExpressions``
-            before ``mosaic`` in its pipeline.
+        dataset: A ``RefCOCODataset`` or ``GRefCOCODataset`` of RefShapes, grouped by reference,
+            with ``SampleExpressions`` before ``mosaic`` in its pipeline.
         mosaic: Its ``NeMoMosaic``.
         num: Samples looked at. Defaults to 4000.
         seed: Seed of the samples. Defaults to 0.
 
     Returns:
         Shares: ``mined_share`` of the samples; ``also_true`` of the mined mosaics (the expression
-        is true, in a generous reading, of an object in another cell); ``category_mined`` of the
-        single negatives (they show the referent's category); ``category_random``, the same for an
-        image drawn from the pool; ``category_ratio`` of the two.
+        describes, in a generous reading, an object in another cell); ``category_mined`` of the
+        single negatives (they show a category of the referents; expressions of nothing have none);
+        ``category_random``, the same for an image drawn from the pool; ``category_ratio`` of the
+        two.
     """
     _, by_name = load_scenes(dataset.split_file)
     transforms = dataset.pipeline.transforms
     before = transforms[: transforms.index(mosaic)]
     shown = [{thing['category'] for thing in by_name[str(n)][0]} for n in dataset.pool.names]
     mined, also_true, category_mined, category_random = 0, 0, [], []
-    shares: dict[str, float] = {}  # of the pool's images that show a category
+    shares: dict[frozenset, float] = {}  # of the pool's images that show one of the categories
     for count in range(num):
         visit, index = divmod(count, len(dataset))
         sample = SampleIndex(index, mosaic.start_epoch + visit, seed)
@@ -67,14 +68,16 @@ def mosaic_truth(dataset: Any, mosaic: Any, num: int = 4000, seed: int = 0) -> d
         plan = mosaic.plan('mined', results, generator)
         mined += 1
         expression = results['expressions'][0]
-        also_true += any(true_of(expression, *by_name[name]) for name in plan.names)
-        category = _category(by_name, dataset, results)
+        also_true += any(targets_of(expression, *by_name[name]) for name in plan.names)
+        wanted = _categories(by_name, results)
+        if not wanted:
+            continue
         category_mined += [
-            any(thing['category'] == category for thing in by_name[name][0]) for name in plan.names
+            any(thing['category'] in wanted for thing in by_name[name][0]) for name in plan.names
         ]
-        if category not in shares:
-            shares[category] = float(np.mean([category in categories for categories in shown]))
-        category_random.append(shares[category])
+        if wanted not in shares:
+            shares[wanted] = float(np.mean([bool(wanted & categories) for categories in shown]))
+        category_random.append(shares[wanted])
     if not mined:
         raise ValueError(
             'the mosaic mines nothing: mined_prob is 0, or start_epoch was not reached'
@@ -90,7 +93,8 @@ def mosaic_truth(dataset: Any, mosaic: Any, num: int = 4000, seed: int = 0) -> d
     )
 
 
-def _category(by_name: dict[str, list], dataset: Any, results: dict) -> str:
-    own = results['instances'][results['targets'][0][0]]['ann_id']
+def _categories(by_name: dict[str, list], results: dict) -> frozenset[str]:
+    """Categories of the targets of the item's expression."""
+    own = {results['instances'][target]['ann_id'] for target in results['targets'][0]}
     name = osp.basename(results['img_path'])
-    return next(o['category'] for o in by_name[name][0] if o['ann_id'] == own)
+    return frozenset(o['category'] for o in by_name[name][0] if o['ann_id'] in own)

@@ -5,7 +5,9 @@ tables, the generator of expressions puts their words together. (The evaluator o
 ``truth.py``, has tables of its own on purpose: it is the independent half of a proof.)
 """
 
-FLAVOURS = ('refshapes', 'refshapes+', 'refshapesg')
+# Images and expressions follow from a flavour's place: a new one goes to the end.
+FLAVOURS = ('refshapes', 'refshapes+', 'refshapesg', 'grefshapes')
+GENERALIZED = 'grefshapes'  # several targets or none an expression, as in gRefCOCO
 SPLITS = ('train', 'val', 'testA', 'testB')
 DEFAULT_SIZES = {'train': 2000, 'val': 300, 'testA': 300, 'testB': 300}
 

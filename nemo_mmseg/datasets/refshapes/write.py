@@ -1,7 +1,8 @@
-"""Writing RefShapes to disk in the layout of RefCOCO.
+"""Writing RefShapes to disk in the layout of RefCOCO, the generalised flavour in gRefCOCO's.
 
 * ``out/train2014/COCO_train2014_000000000000.jpg`` ...;
-* ``out/<flavour>/refs(unc).p`` and ``instances.json`` as RefCOCO's;
+* ``out/<flavour>/refs(unc).p`` and ``instances.json`` as RefCOCO's, or ``grefs(unc).json`` with
+  lists of targets as gRefCOCO's;
 * ``out/<flavour>/scenes.json``: scene graphs and meanings of the expressions, for checks only;
 * ``out/<flavour>/settings.json``, written last: what made the data.
 """
@@ -19,7 +20,14 @@ import numpy as np
 
 from .sample import make_sample
 from .segment import to_coco
-from .vocabulary import CATEGORIES, CATEGORY_IDS, DEFAULT_SIZES, FLAVOURS, SPLITS
+from .vocabulary import (
+    CATEGORIES,
+    CATEGORY_IDS,
+    DEFAULT_SIZES,
+    FLAVOURS,
+    GENERALIZED,
+    SPLITS,
+)
 
 VERSION = 2
 # The flavours share one image folder, so their image ids do not meet.
@@ -75,6 +83,24 @@ def _make_image(job: tuple[str, int], out: str, flavour: str, seed: int) -> dict
     }
 
 
+def _described(targets: int | tuple[int, ...], annotations: list[dict], image_name: str) -> dict:
+    """What a reference says of its targets: ``ann_id``, ``category_id`` and ``file_name``."""
+    if isinstance(targets, int):
+        annotation = annotations[targets]
+        stem = image_name.removesuffix('.jpg')
+        return {
+            'ann_id': annotation['id'],
+            'category_id': annotation['category_id'],
+            'file_name': f'{stem}_{annotation["id"]}.jpg',
+        }
+    chosen = [annotations[index] for index in targets]
+    return {
+        'ann_id': [a['id'] for a in chosen] or [-1],
+        'category_id': [a['category_id'] for a in chosen] or [-1],
+        'file_name': image_name,
+    }
+
+
 def _run(jobs: list, make, workers: int) -> Iterator[dict]:
     if workers <= 1:
         yield from map(make, jobs)
@@ -112,14 +138,14 @@ def make_refshapes(
     workers: int | None = None,
     progress=None,
 ) -> bool:
-    """Write one flavour of RefShapes in RefCOCO's layout.
+    """Write one flavour of RefShapes in RefCOCO's layout, or in gRefCOCO's.
 
     A second call with the same settings finds the finished data and does nothing.
 
     Args:
         out_dir: Folder that gets ``train2014/`` and ``<flavour>/``.
-        flavour: ``'refshapes'`` (locations), ``'refshapes+'`` (appearance) or ``'refshapesg'``
-            (long, relational).
+        flavour: ``'refshapes'`` (locations), ``'refshapes+'`` (appearance), ``'refshapesg'``
+            (long, relational) or ``'grefshapes'`` (several targets or none).
         sizes: Images of each split. Default: 2,000 train, 300 val, 300 testA, 300 testB.
         seed: Seed; the data is a function of it, of the flavour and of each image's number.
         workers: Processes. Default: one a core.
@@ -164,25 +190,24 @@ def make_refshapes(
             'height': image['height'],
             'objects': made['objects'],
         }
-        for index, said in made['references']:
-            annotation = made['annotations'][index]
+        for targets, said in made['references']:
+            ref = _described(targets, made['annotations'], image['file_name'])
             sentences = []
             for text, meaning in said:
                 tokens = text.split()
                 sentences.append({'sent_id': sent_id, 'raw': text, 'sent': text, 'tokens': tokens})
-                meanings[str(sent_id)] = {'ann_id': annotation['id'], 'meaning': meaning}
+                meanings[str(sent_id)] = {'ann_id': ref['ann_id'], 'meaning': meaning}
                 sent_id += 1
-            stem = image['file_name'].removesuffix('.jpg')
             refs.append(
                 {
                     'ref_id': len(refs),
-                    'ann_id': annotation['id'],
+                    'ann_id': ref['ann_id'],
                     'image_id': image['id'],
-                    'category_id': annotation['category_id'],
+                    'category_id': ref['category_id'],
                     'split': made['split'],
                     'sentences': sentences,
                     'sent_ids': [s['sent_id'] for s in sentences],
-                    'file_name': f'{stem}_{annotation["id"]}.jpg',
+                    'file_name': ref['file_name'],
                 }
             )
         if progress is not None:
@@ -199,10 +224,14 @@ def make_refshapes(
         'categories': categories,
     }
     _replace(folder / 'instances.json', json.dumps(instances).encode())
-    # Pickle writes an object that it met before as a pointer, and which strings are one object
-    # depends on the processes: a round trip through JSON makes the bytes depend on values alone.
-    refs = json.loads(json.dumps(refs))
-    _replace(folder / 'refs(unc).p', pickle.dumps(refs, protocol=2))
+    if flavour == GENERALIZED:
+        _replace(folder / 'grefs(unc).json', json.dumps(refs).encode())
+    else:
+        # Pickle writes an object that it met before as a pointer, and which strings are one object
+        # depends on the processes: a round trip through JSON makes the bytes depend on values
+        # alone.
+        refs = json.loads(json.dumps(refs))
+        _replace(folder / 'refs(unc).p', pickle.dumps(refs, protocol=2))
     scene_graphs = {'scenes': scenes, 'expressions': meanings}
     _replace(folder / 'scenes.json', json.dumps(scene_graphs, default=_plain).encode())
     _replace(folder / 'settings.json', json.dumps(settings, indent=1).encode())
