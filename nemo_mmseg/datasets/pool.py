@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import os.path as osp
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
+
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp')
 
 
 class ImagePool:
@@ -47,3 +53,59 @@ class ImagePool:
         if row == len(self.ids) or self.ids[row] != image_id:
             raise KeyError(f'image {image_id} is not in the pool')
         return row
+
+
+class FolderPool(ImagePool):
+    """The images of a folder and its sub-folders, in the order of their names.
+
+    Names are paths inside the folder with ``/``; hidden files and folders are passed over. The
+    fingerprint is that of names and sizes in bytes.
+
+    Args:
+        root: The folder.
+
+    Raises:
+        FileNotFoundError: There is no such folder, or it holds fewer than two images.
+    """
+
+    def __init__(self, root: str) -> None:
+        files = {}
+        for folder, folders, names in os.walk(root, followlinks=True):
+            folders[:] = [name for name in folders if not name.startswith('.')]
+            for name in names:
+                if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith('.'):
+                    path = osp.join(folder, name)
+                    files[osp.relpath(path, root).replace(os.sep, '/')] = osp.getsize(path)
+        if len(files) < 2:
+            raise FileNotFoundError(
+                f'the folder of negatives {root} '
+                + (
+                    f'holds {len(files)} images, two are needed'
+                    if osp.isdir(root)
+                    else 'is missing'
+                )
+            )
+        names = sorted(files)
+        self.sizes = np.array([files[name] for name in names], dtype=np.int64)
+        digest = hashlib.sha256(repr([(name, files[name]) for name in names]).encode())
+        super().__init__(root, np.arange(len(names)), names, digest.hexdigest())
+
+
+@lru_cache(maxsize=8)
+def folder_pool(root: str) -> FolderPool:
+    """The pool of a folder, listed once in each process."""
+    return FolderPool(root)
+
+
+def bank_fingerprint(own: Any, folder: str | None = None) -> str:
+    """What a bank is checked against.
+
+    Args:
+        own: The data set, or its pool.
+        folder: Folder of the negatives; None where they are the data set's own images.
+    """
+    if folder is None:
+        return own.fingerprint
+    return hashlib.sha256(
+        f'{own.fingerprint} {folder_pool(folder).fingerprint}'.encode()
+    ).hexdigest()

@@ -191,6 +191,15 @@ class NegativeBank:
         """Images M stored an expression."""
         return self._open().neighbors.shape[1]
 
+    @property
+    def candidates(self) -> int:
+        """How many images, from the first row on, can be negatives.
+
+        All of them, but where the negatives come from a folder: its images come first in the table,
+        then the expressions' own images.
+        """
+        return self.metadata.get('candidates', len(self.image_ids))
+
     def _index(self, sent_id: int, expression: str | None) -> int:
         ids = self._open().sent_ids
         index = int(ids.searchsorted(sent_id))
@@ -254,7 +263,7 @@ class NegativeBank:
         rows, similarities = opened.neighbors[index], opened.similarities[index]
         own = float(opened.self_similarity[index])
         start = band_start(similarities, own, tau, tau_mode)
-        more = len(rows) < len(opened.image_ids) - 1
+        more = len(rows) < self.candidates - 1
         if i2i_sim_thres is None:
             part = slice(start, start + top_k)
             exhausted = part.stop > len(rows) and more

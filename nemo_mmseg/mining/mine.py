@@ -21,9 +21,11 @@ from mmengine.logging import print_log
 from safetensors import SafetensorError
 from tqdm import tqdm
 
+from ..datasets.pool import bank_fingerprint, folder_pool
 from .bank import BankError, NegativeBank
 from .bank_writer import BankWriter
 from .embed import ClipEmbedder, distinct_texts, embed_images, embed_texts
+from .images import MinedImages
 from .process import default_device, rank_and_world, same_every_time
 from .search import search
 from .shards import ShardStore
@@ -46,6 +48,7 @@ def mine_bank(
     shard_size: int = 512,
     timeout: float = 1800,
     progress: bool = True,
+    images: str | None = None,
 ) -> NegativeBank:
     """Mine the bank of a data set, or find that it is there.
 
@@ -68,13 +71,15 @@ def mine_bank(
         timeout: Seconds to wait for other ranks while nothing changes in the work folder. Defaults
             to 1800.
         progress: Whether rank 0 shows a progress bar. Defaults to True.
+        images: Folder whose images become the negatives, in place of the data set's own.
 
     Returns:
         The bank.
 
     Raises:
         ValueError: ``keep`` < 1, an unknown model, no weights, or an image that cannot be read.
-        FileNotFoundError: The weights are neither a known tag nor a file.
+        FileNotFoundError: The weights are neither a known tag nor a file, or the folder of images
+            is missing or empty.
         BankError: A file at ``path`` is damaged, or was made for other data or with other settings.
         TimeoutError: Another rank does not get on.
     """
@@ -84,7 +89,7 @@ def mine_bank(
     path = Path(path)
     run = _Run(path, rank_and_world(), timeout, progress)
     if path.is_file():
-        bank = check_bank(dataset, path, model, pretrained, keep)
+        bank = check_bank(dataset, path, model, pretrained, keep, images)
         run.clean_up()
         return bank
     if pretrained is None and ':' not in model:
@@ -92,14 +97,19 @@ def mine_bank(
     device = device or default_device()
     with same_every_time(device):
         run.mine(
-            dataset, _wanted(dataset, model, pretrained, keep), model, pretrained,
-            batch_size, num_workers, device, shard_size,
+            dataset, _wanted(dataset, model, pretrained, keep, images), model, pretrained,
+            batch_size, num_workers, device, shard_size, images,
         )  # fmt: skip
     return NegativeBank(path)
 
 
 def check_bank(
-    dataset: Any, path: str | Path, model: str, pretrained: str | None, keep: int
+    dataset: Any,
+    path: str | Path,
+    model: str,
+    pretrained: str | None,
+    keep: int,
+    images: str | None = None,
 ) -> NegativeBank:
     """The bank at ``path``, if it is that of the data set and was made with the settings.
 
@@ -109,13 +119,15 @@ def check_bank(
         model: The miner it must be of.
         pretrained: Its weights.
         keep: Images that were to be stored an expression.
+        images: Folder of its negatives; None where they are the data set's own images.
 
     Raises:
         FileNotFoundError: There is no bank.
         BankError: It is damaged, or was made for other data or with other settings.
     """
-    bank, wanted = NegativeBank(path), _wanted(dataset, model, pretrained, keep)
-    bank.check(dataset.fingerprint, f'{wanted["dataset"]!r}, split {wanted["split"]!r}')
+    bank, wanted = NegativeBank(path), _wanted(dataset, model, pretrained, keep, images)
+    name = f'{wanted["dataset"]!r}, split {wanted["split"]!r}'
+    bank.check(wanted['fingerprint'], name + (f', with the images of {images}' if images else ''))
     made = bank.metadata
     for key in ('model', 'pretrained', 'weights_sha256', 'keep'):
         if key in wanted and made.get(key) != wanted[key]:
@@ -126,19 +138,23 @@ def check_bank(
     return bank
 
 
-def _wanted(dataset: Any, model: str, pretrained: str | None, keep: int) -> dict[str, Any]:
+def _wanted(
+    dataset: Any, model: str, pretrained: str | None, keep: int, images: str | None
+) -> dict[str, Any]:
     """What the bank's metadata must say, as far as it is known without loading the network."""
     from nemo_mmseg.utils.clip import SHIPPED
 
     wanted: dict[str, Any] = dict(
         dataset=str(dataset.metainfo.get('dataset_name')),
         split=str(getattr(dataset, 'split', None)),
-        fingerprint=dataset.fingerprint,
+        fingerprint=bank_fingerprint(dataset, images),
         model=model,
         # Of a file the name alone: where it lies says nothing, its content is compared.
         pretrained=pretrained and Path(pretrained).name,
         keep=int(keep),
     )
+    if images is not None:
+        wanted.update(images=Path(images).name, candidates=len(folder_pool(images)))
     shipped = SHIPPED.get(model)
     file = Path(pretrained or '')
     if shipped and pretrained == shipped['tag']:
@@ -229,9 +245,11 @@ class _Run:
         num_workers: int,
         device: str,
         shard_size: int,
+        folder_of_images: str | None,
     ) -> None:
         """Do it; see :func:`mine_bank`. ``wanted`` becomes the bank's metadata."""
         expressions = _checked_expressions(dataset)
+        table = MinedImages(dataset.pool, folder_of_images)
         texts, text_index = distinct_texts(expressions[1])
         embedder = ClipEmbedder(model, pretrained, device)
         wanted.setdefault('weights_sha256', _digest_of_weights(embedder.clip))
@@ -244,10 +262,10 @@ class _Run:
         )
         with self.alone():
             if self.path.is_file():  # another job made it meanwhile
-                check_bank(dataset, self.path, model, pretrained, wanted['keep'])
+                check_bank(dataset, self.path, model, pretrained, wanted['keep'], folder_of_images)
                 return
             folder, digest = self._folder(settings)
-            images = ShardStore(folder, 'images', len(dataset.pool), shard_size, digest)
+            images = ShardStore(folder, 'images', len(table), shard_size, digest)
             sentences = ShardStore(folder, 'texts', len(texts), shard_size, digest)
             own_images, own_texts = (
                 store.missing(range(self.rank, len(store), self.world))
@@ -259,14 +277,14 @@ class _Run:
                 for shard in shards
             )
             self._say(
-                f'Mining {self.path}: {len(dataset.pool)} images, {len(expressions[0])} '
+                f'Mining {self.path}: {len(table)} images, {len(expressions[0])} '
                 f'expressions ({len(texts)} distinct) with {model} ({pretrained}) on {device}'
             )
             try:
                 with self._bar('embedding', todo) as bar:
                     embed_images(
                         embedder,
-                        dataset.pool,
+                        table,
                         images,
                         own_images,
                         batch_size,
@@ -283,7 +301,7 @@ class _Run:
             if torch.device(device).type == 'cuda':
                 torch.cuda.empty_cache()
             if self.rank == 0:
-                self._finish(dataset, expressions, text_index, images, sentences, wanted, device)
+                self._finish(table, expressions, text_index, images, sentences, wanted, device)
             else:
                 self._wait(self.path.is_file, 'rank 0 to write the bank')
             self.clean_up()
@@ -333,7 +351,7 @@ class _Run:
 
     def _finish(
         self,
-        dataset: Any,
+        table: MinedImages,
         expressions: tuple[np.ndarray, list[str], np.ndarray],
         text_index: np.ndarray,
         images: ShardStore,
@@ -345,19 +363,22 @@ class _Run:
         for store in (images, sentences):
             for shard in range(len(store)):
                 self._wait(lambda s=store, i=shard: s.read(i) is not None, f'{store.path(shard)}')
-        sent_ids, _, own_rows = expressions
-        table = np.concatenate([images.read(shard) for shard in range(len(images))])
+        sent_ids, _, rows = expressions
+        own_rows = table.own_rows[rows]
+        vectors = np.concatenate([images.read(shard) for shard in range(len(images))])
         part = images.folder / 'bank.tmp'
-        pool, keep = dataset.pool, metadata['keep']
+        keep = metadata['keep']
         with (
             self._bar('searching', len(sent_ids)) as bar,
             BankWriter(
-                part, sent_ids, own_rows, pool.ids, pool.names, table,
-                min(keep, len(table) - 1), metadata,
+                part, sent_ids, own_rows, table.ids, table.names, vectors,
+                min(keep, table.candidates - 1), metadata,
             ) as writer,
         ):  # fmt: skip
             blocks = _blocks(sentences)
-            for found in search(blocks, text_index, own_rows, table, keep, device):
+            for found in search(
+                blocks, text_index, own_rows, vectors, keep, device, table.candidates
+            ):
                 writer.write(*found)
                 bar.update(len(found.expressions))
         os.replace(part, self.path)

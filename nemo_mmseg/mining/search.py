@@ -68,11 +68,11 @@ class _Block(NamedTuple):
 
 
 def _score(
-    block: _Block, images: Tensor, count: int
+    block: _Block, images: Tensor, candidates: int, count: int
 ) -> tuple[_Block, np.ndarray, np.ndarray, np.ndarray]:
     """The best rows (b, count) of a block, their similarities, and those (n,) to own images."""
     scores = torch.from_numpy(block.texts).to(images.device) @ images.T
-    rows, best = top_rows(scores, count)
+    rows, best = top_rows(scores[:, :candidates], count)
     own = scores[torch.from_numpy(block.text_of), torch.from_numpy(block.own)]
     return block, rows.cpu().numpy(), best.cpu().numpy(), own.cpu().numpy()
 
@@ -84,6 +84,7 @@ def search(
     images: np.ndarray,
     keep: int,
     device: str = 'cpu',
+    candidates: int | None = None,
 ) -> Iterator[Found]:
     """Find for every expression the best images other than its own.
 
@@ -97,6 +98,8 @@ def search(
         images: Unit vectors (I, D) float32.
         keep: Images to find an expression; fewer where the pool has no more.
         device: Where to compute. Defaults to the CPU.
+        candidates: How many of the images, from the first on, can be found; the others are own
+            images only. None for all.
 
     Yields:
         Answers; every expression is in exactly one, in the order of the texts.
@@ -109,7 +112,8 @@ def search(
     height = max(1, SCORES_AT_A_TIME // max(len(images), 1))
 
     # One more than is kept, as an expression's own image may be among the best.
-    count = min(keep + 1, len(images))
+    candidates = len(images) if candidates is None else candidates
+    count = min(keep + 1, candidates)
 
     def blocks() -> Iterator[_Block]:
         first = 0
@@ -122,7 +126,9 @@ def search(
                 yield _Block(texts, expressions, text_of, own_rows[expressions])
                 first += len(texts)
 
-    for block, rows, best, own in ordered_map(lambda b: _score(b, table, count), blocks(), device):
+    for block, rows, best, own in ordered_map(
+        lambda b: _score(b, table, candidates, count), blocks(), device
+    ):
         for start in range(0, len(own), EXPRESSIONS_AT_A_TIME):
             part = slice(start, start + EXPRESSIONS_AT_A_TIME)
             text_of = block.text_of[part]
