@@ -1,0 +1,268 @@
+"""CutMix, MixGen and CopyPaste on images of one colour each: whose pixel is whose can be seen."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+from mmseg.registry import DATASETS, TRANSFORMS
+
+from nemo_mmseg.datasets import SampleIndex
+
+LOAD = [
+    dict(type='LoadReferringImage'),
+    dict(type='LoadReferentMask'),
+    dict(type='Resize', scale=(64, 48), keep_ratio=False),
+]
+NAMES = ['CutMix', 'MixGen', 'CopyPaste']
+
+
+def build(mini, name, plain=LOAD, **kwargs):
+    """The mini data set, each box of a category of its own."""
+    for number, annotation in enumerate(mini.instances['annotations']):
+        annotation['category_id'] = number
+    mini.instances['categories'] = [dict(id=i, name=f'box {i}') for i in range(9)]
+    mini.write()
+    mix = dict(type=name, plain=list(plain), **{'prob': 1.0, **kwargs})
+    return DATASETS.build(
+        mini.config([dict(type='SampleExpressions'), mix, dict(type='PackReferringInputs')])
+    )
+
+
+def drawn(dataset, index, visit):
+    """Source of each pixel (the number of its image), the mask, the metainfo."""
+    packed = dataset[SampleIndex(index, visit, 0)]
+    image = packed['inputs'].numpy().astype(float)
+    assert (image[0] == image[1]).all() and (image[0] == image[2]).all()
+    sample = packed['data_samples']
+    return image[0] / 40, sample.gt_sem_seg.data[0].numpy(), sample
+
+
+def own_mask(mini, sample):
+    return mini.masks[{1: 101, 2: 102, 3: 103, 4: 104, 5: 201}[sample.ref_ids[0]]]
+
+
+def test_cut_mix_covers_a_rectangle_and_takes_it_out_of_the_mask(mini):
+    dataset = build(mini, 'CutMix', min_visible=0.5)
+    shares, sources, touched = [], set(), 0
+    for visit in range(60):
+        source, mask, sample = drawn(dataset, 1, visit)  # 'green box', image 2
+        covered = np.abs(source - 2) > 0.4
+        truth = own_mask(mini, sample)
+        assert np.array_equal(mask, truth & ~covered)
+        assert mask.sum() >= 0.5 * truth.sum()
+        assert sample.expressions == ['green box'] and sample.sent_ids == [20]
+        if covered.any():
+            rows, columns = np.flatnonzero(covered.any(1)), np.flatnonzero(covered.any(0))
+            area = (rows[-1] - rows[0] + 1) * (columns[-1] - columns[0] + 1)
+            assert covered.sum() == area  # one full rectangle
+            patch = np.unique(source[covered].round(1))
+            assert len(patch) == 1  # of one other image
+            sources.add(patch[0])
+        shares.append(covered.mean())
+        touched += mask.sum() < truth.sum()
+    assert sources == {1, 3, 4} and touched > 5
+    assert max(shares) > 0.5 and min(shares) < 0.1
+
+
+def test_the_rectangle_has_the_published_area():
+    mix = TRANSFORMS.build(dict(type='CutMix', plain=[], alpha=1.0))
+    rng = np.random.default_rng(0)
+    areas, centres = [], []
+    for _ in range(4000):
+        rows, columns = mix.rectangle(400, 600, rng)
+        assert 0 <= rows.start <= rows.stop <= 400 and 0 <= columns.start <= columns.stop <= 600
+        if rows.start > 0 and rows.stop < 400 and columns.start > 0 and columns.stop < 600:
+            height, width = rows.stop - rows.start, columns.stop - columns.start
+            assert abs(width - 1.5 * height) < 3  # the image's proportions
+        areas.append((rows.stop - rows.start) * (columns.stop - columns.start) / 240_000)
+        centres.append((rows.start + rows.stop) / 2)
+    # Expected area of the clipped rectangle of sides s = sqrt(u), u uniform: along one axis the
+    # clipped length is 1 - (1 - s/2)^2 ... integrated over a uniform centre: s - s^2 / 4.
+    sides = np.sqrt((np.arange(100_000) + 0.5) / 100_000)
+    assert np.mean(areas) == pytest.approx(np.mean((sides - sides**2 / 4) ** 2), abs=0.012)
+    assert np.mean(centres) == pytest.approx(200, abs=5)
+
+
+@pytest.mark.parametrize('weight', [0.5, 0.75])
+def test_mix_gen_blends_images_and_joins_masks_and_sentences(mini, weight):
+    dataset = build(mini, 'MixGen', weight=weight)
+    texts = {s['sent']: r for r in mini.refs for s in r['sentences']}
+    seconds = set()
+    for visit in range(30):
+        source, mask, sample = drawn(dataset, 1, visit)
+        text = sample.expressions[0]
+        assert text.startswith('green box ')
+        other = texts[text.removeprefix('green box ')]
+        seconds.add(other['ref_id'])
+        assert np.array_equal(mask, mini.masks[102] | mini.masks[other['ann_id']])
+        blend = weight * 2 + (1 - weight) * other['image_id']
+        assert np.abs(source - blend).max() <= 1 / 40
+        assert sample.sent_ids == [20] and sample.ref_ids == [2]
+    assert seconds == {1, 3, 4, 5}
+
+
+def test_copy_paste_pastes_one_object_and_takes_it_out_of_the_mask(mini):
+    dataset = build(mini, 'CopyPaste', scale=(0.5, 2.0), min_visible=0.6)
+    sizes, touched = [], 0
+    for visit in range(80):
+        source, mask, sample = drawn(dataset, 2, visit)  # image 3
+        pasted = np.abs(source - 3) > 0.4
+        truth = own_mask(mini, sample)
+        assert pasted.any() and len(np.unique(source[pasted].round(1))) == 1
+        assert np.array_equal(mask, truth & ~pasted)
+        assert mask.sum() >= 0.6 * truth.sum() and sample.expressions[0] in {
+            'right box',
+            'the low box',
+        }
+        height, width = (np.ptp(np.flatnonzero(pasted.any(axis))) + 1 for axis in (1, 0))
+        assert pasted.sum() == height * width  # the boxes' shape, whole
+        assert abs(width - height * 20 / 15) < 2  # and proportions; all boxes are 20x15
+        sizes.append(width / 20)
+        touched += mask.sum() < truth.sum()
+    assert touched > 5 and 0.5 <= min(sizes) < 0.7 and 1.8 < max(sizes) <= 2.0
+
+
+def test_copy_paste_keeps_to_the_shape_and_mirrors_it(mini):
+    # an L without symmetry, in image 4; everything else is of the referent's category
+    mini.instances['annotations'][3]['segmentation'] = [
+        [10, 5, 20, 5, 20, 25, 40, 25, 40, 35, 10, 35]
+    ]
+    dataset = build(mini, 'CopyPaste', scale=(1, 1), min_visible=0.0)
+    for annotation in mini.instances['annotations']:
+        annotation['category_id'] = 4 if annotation['id'] == 104 else 1
+    dataset = DATASETS.build({**mini.write().config(), 'pipeline': dataset.pipeline.transforms})
+    shapes = set()
+    for visit in range(20):
+        source, _, _ = drawn(dataset, 1, visit)
+        pasted = np.abs(source - 2) > 0.4
+        if not pasted.any():  # the one item that fits was not drawn in time
+            continue
+        rows, columns = np.flatnonzero(pasted.any(1)), np.flatnonzero(pasted.any(0))
+        crop = pasted[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        assert np.unique(source[pasted].round(1)) == [4.0]
+        assert crop.shape == (30, 30) and crop.sum() == 10 * 20 + 30 * 10
+        shapes.add('left' if crop[:, 0].all() else 'right')
+    assert shapes == {'left', 'right'}
+
+
+def test_copy_paste_leaves_out_the_referents_category(mini):
+    def pastes(number, **options):
+        dataset = build(mini, 'CopyPaste', **options)
+        for annotation in mini.instances['annotations']:
+            annotation['category_id'] = 1
+        dataset = DATASETS.build({**mini.write().config(), 'pipeline': dataset.pipeline.transforms})
+        return [(np.abs(drawn(dataset, 1, v)[0] - 2) > 0.4).any() for v in range(number)]
+
+    assert not any(pastes(5))
+    assert all(pastes(5, other_category=False))
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_the_same_sample_every_time_and_in_every_process(mini, name):
+    dataset = build(mini, name)
+    again = pickle.loads(pickle.dumps(dataset))
+    first = [dataset[SampleIndex(i, v, 7)] for v in range(3) for i in range(4)]
+    for _ in range(3):
+        dataset[SampleIndex(2, 9, 1)]
+    differ = 0
+    for number, one in enumerate(first):
+        visit, index = divmod(number, 4)
+        other = again[SampleIndex(index, visit, 7)]
+        assert (one['inputs'] == other['inputs']).all()
+        masks = (sample['data_samples'].gt_sem_seg.data for sample in (one, other))
+        assert (next(masks) == next(masks)).all()
+        next_seed = again[SampleIndex(index, visit, 8)]
+        differ += not (one['inputs'] == next_seed['inputs']).all()
+    assert differ > 6
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_without_luck_the_sample_is_the_plain_one(mini, name):
+    dataset = build(mini, name, prob=0.4)
+    plain = DATASETS.build(
+        mini.config([dict(type='SampleExpressions'), *LOAD, dict(type='PackReferringInputs')])
+    )
+    same = 0
+    for visit in range(60):
+        one, other = (data[SampleIndex(3, visit, 0)] for data in (dataset, plain))
+        same += (one['inputs'] == other['inputs']).all()
+        if (one['inputs'] == other['inputs']).all():
+            assert one['data_samples'].expressions == other['data_samples'].expressions
+    assert 25 <= same <= 50
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_several_expressions_and_sizes_are_errors(mini, name):
+    dataset = build(mini, name)
+    many = DATASETS.build(mini.config(list(dataset.pipeline.transforms[1:])))
+    with pytest.raises(ValueError, match=rf'{name} needs one expression, not 3.*SampleExpressions'):
+        many[SampleIndex(0)]
+    transform = dataset.pipeline.transforms[1]
+    results, other = (dict(img=np.zeros((s, s, 3), np.uint8), img_path=f'{s}') for s in (4, 5))
+    transform.plain = lambda sample: sample
+    transform._other = lambda *_: other
+    results.update(expressions=['a'], items=[1], rng=np.random.default_rng(0))
+    with pytest.raises(ValueError, match=r'`plain` must bring all images to one size.*\(5, 5, 3\)'):
+        transform(results)
+
+
+def test_sentences_without_a_target(mini):
+    nothing, thing = (
+        dict(img=np.full((9, 9, 3), v, np.uint8), gt_seg_map=np.zeros((9, 9), np.uint8))
+        for v in (10, 20)
+    )
+    nothing.update(expressions=['no cat'], targets=[[]], instances=[])
+    thing.update(expressions=['dog'], targets=[[0]], instances=[dict(category_id=3)])
+    thing['gt_seg_map'][2:4] = 1
+    rng = np.random.default_rng(0)
+    cut, gen, paste = (TRANSFORMS.build(dict(type=name, plain=[])) for name in NAMES)
+    # whether a pasted object is what is said not to be there cannot be known
+    assert not paste.fits(nothing, thing) and not paste.fits(thing, nothing)
+    assert paste.fits(dict(thing, instances=[dict(category_id=4)]), thing)
+    one = copy.deepcopy(nothing)
+    cut.mix(one, thing, rng)
+    assert not one['gt_seg_map'].any() and (one['img'] == 20).any()
+    one = copy.deepcopy(nothing)
+    one['gt_seg_map'][1:3] = 255  # not counted, unless a sentence describes it
+    gen.mix(one, thing, rng)
+    assert one['gt_seg_map'][:, 0].tolist() == [0, 255, 1, 1, 0, 0, 0, 0, 0]
+    assert one['expressions'] == ['no cat dog']
+
+
+def test_items_are_copies_and_copied_samples_share_them(mini):
+    items = []
+
+    class Spy:
+        def __call__(self, results):
+            items.append(results['items'])
+            return results
+
+    dataset = DATASETS.build(mini.config([Spy()]))
+    dataset[SampleIndex(0)]
+    view = items[0]
+    assert len(view) == len(dataset) == 5
+    view[1]['expressions'].append('no')
+    assert view[1]['expressions'] == ['green box']
+    assert copy.deepcopy(dict(items=view))['items'] is view
+
+
+@pytest.mark.parametrize(
+    'settings',
+    [
+        dict(type='CutMix', prob=1.5),
+        dict(type='CutMix', alpha=0),
+        dict(type='CutMix', min_visible=-1),
+        dict(type='MixGen', weight=1),
+        dict(type='CopyPaste', scale=(0, 1)),
+        dict(type='CopyPaste', scale=(2, 1)),
+        dict(type='CopyPaste', min_visible=2),
+    ],
+)
+def test_bad_arguments_are_refused(settings):
+    with pytest.raises(ValueError, match=settings['type']):
+        TRANSFORMS.build(dict(settings, plain=[]))
+
+
+def test_repr_names_the_settings():
+    assert 'scale=(0.5, 1.5)' in repr(TRANSFORMS.build(dict(type='CopyPaste', plain=[])))
