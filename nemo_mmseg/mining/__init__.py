@@ -4,7 +4,7 @@ from .band import Band, BandRule
 from .bank import BankError, NegativeBank, UnknownSentenceError
 from .bank_writer import BankWriter
 from .mine import check_bank, mine_bank
-from .wanted import WantedBank, check_band, data_sets_of, wanted_banks
+from .wanted import WantedBank, check_band, check_passes, data_sets_of, wanted_banks
 
 __all__ = [
     'Band',
@@ -16,6 +16,7 @@ __all__ = [
     'WantedBank',
     'check_band',
     'check_bank',
+    'check_passes',
     'data_sets_of',
     'mine_bank',
     'wanted_banks',

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 import numpy as np
 from mmengine.logging import print_log
 
+from .band import BandRule
 from .bank import BankError, NegativeBank
 from .mine import check_bank, mine_bank
 
@@ -69,7 +69,7 @@ def wanted_banks(dataset: Any) -> list[WantedBank]:
     return [
         WantedBank(inner, mosaic)
         for inner, pipeline in data_sets_of(dataset)
-        for mosaic in _mosaics(pipeline)
+        for mosaic in filter(_reads_bank, _transforms(pipeline))
     ]
 
 
@@ -93,47 +93,70 @@ def data_sets_of(dataset: Any) -> Iterator[tuple[Any, list]]:
             yield data_set, [*pipelines, pipeline]
 
 
-def _mosaics(transform: Any) -> Iterator[Any]:
-    """The mosaics with a bank in a transform, a pipeline, or lists of them."""
+def _transforms(transform: Any) -> Iterator[Any]:
+    """The transforms in a transform, a pipeline, or lists of them, however deep."""
     if isinstance(transform, (list, tuple)):
         for child in transform:
-            yield from _mosaics(child)
+            yield from _transforms(child)
         return
     if transform is None or isinstance(transform, (str, dict)):
         return
-    bank = getattr(transform, 'bank', None)
-    if isinstance(bank, dict) and 'path' in bank and getattr(transform, 'mined_prob', 1) > 0:
-        yield transform
+    yield transform
     for name in ('transforms', 'pipeline', 'plain'):
-        yield from _mosaics(getattr(transform, name, None))
+        yield from _transforms(getattr(transform, name, None))
 
 
-def check_band(wanted: WantedBank, bank: NegativeBank) -> np.ndarray:
-    """Look whether tau and top_k leave negatives, and log how many expressions have too few.
+def _reads_bank(transform: Any) -> bool:
+    bank = getattr(transform, 'bank', None)
+    return isinstance(bank, dict) and 'path' in bank and getattr(transform, 'mines', True)
+
+
+def check_passes(dataset: Any, passes: int) -> None:
+    """Let transforms that change from pass to pass look whether a training is long enough.
 
     Args:
-        wanted: The mosaic, with ``tau``, ``tau_mode``, ``top_k`` and ``grid``.
+        dataset: A data set or wrappers around some.
+        passes: Passes over the data that the training makes.
+
+    Raises:
+        ValueError: It is not.
+    """
+    for _, pipelines in data_sets_of(dataset):
+        for transform in _transforms(pipelines):
+            if hasattr(transform, 'check_passes'):
+                transform.check_passes(passes)
+
+
+def check_band(wanted: WantedBank, bank: NegativeBank) -> list[np.ndarray]:
+    """Look whether the bands leave negatives, and log how many expressions have too few.
+
+    Args:
+        wanted: The mosaic, with ``band_rules()`` (several where difficulty changes from pass to
+            pass) and ``layout.most_cells``.
         bank: Its bank.
 
     Returns:
-        Number (E,) of images in the band of every expression.
+        For each rule the number (E,) of images in the band of every expression.
 
     Raises:
-        BankError: The band is empty for every expression.
+        BankError: The band of a rule is empty for every expression.
     """
-    mosaic = wanted.mosaic
-    tau, mode, top_k = mosaic.tau, mosaic.tau_mode, mosaic.top_k
-    sizes = bank.band_sizes(tau, mode, top_k)
+    return [_check_rule(wanted, bank, rule) for rule in wanted.mosaic.band_rules()]
+
+
+def _check_rule(wanted: WantedBank, bank: NegativeBank, rule: BandRule) -> np.ndarray:
+    sizes = bank.band_sizes(*rule)
     if not sizes.any():
         raise BankError(
-            f'the band of every expression is empty: all {bank.stored} stored images are above '
-            f'tau={tau} ({mode}) in {bank.path}. Raise tau, or mine with a larger keep'
+            f'the band of every expression is empty: {rule} drops all {bank.stored} stored images '
+            f'in {bank.path}. Let it drop fewer, or mine with a larger keep'
         )
-    needed = prod(mosaic.grid) - 1
-    message = f'{bank.path}: tau={tau} ({mode}), top_k={top_k}: '
+    needed = wanted.mosaic.layout.most_cells - 1
+    message = f'{bank.path}: {rule}: '
     message += f'{(sizes < needed).sum()} of {len(sizes)} expressions have fewer than the {needed} '
     message += f'negatives of a mosaic, {(sizes == 0).sum()} have none'
     if bank.stored < len(bank.image_ids) - 1:
-        message += f'; {(sizes < top_k).sum()} bands reach below the {bank.stored} stored images'
+        short = (sizes < rule.top_k).sum()
+        message += f'; {short} bands reach below the {bank.stored} stored images'
     print_log(message, 'current')
     return sizes

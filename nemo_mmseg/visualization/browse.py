@@ -93,12 +93,15 @@ def _label_cells(image: np.ndarray, mosaic: dict, flipped: bool) -> None:
     """Writes the score of each cell into its corner, in place."""
     rows, cols = mosaic['grid']
     height, width = image.shape[:2]
+    tops, lefts = mosaic.get('edges') or [
+        np.linspace(0, pixels, n + 1) for pixels, n in ((height, rows), (width, cols))
+    ]
+    if flipped:
+        lefts = [width - right for right in lefts[1:]]
     size = max(9, caption_size(width) - 3)
     scores = iter(mosaic['similarities'])
     for cell in range(rows * cols):
         row, col = divmod(cell, cols)
-        if flipped:
-            col = cols - 1 - col
         if cell == mosaic['cell']:
             text, color = 'target', TRUTH_COLOR
             if not math.isnan(mosaic['self_similarity']):
@@ -107,7 +110,7 @@ def _label_cells(image: np.ndarray, mosaic: dict, flipped: bool) -> None:
             score = next(scores)
             text = 'random' if math.isnan(score) else f'{score:.3f}'
             color = NEUTRAL_COLOR if math.isnan(score) else PREDICTION_COLOR
-        place = (round(col * width / cols) + 2, round(row * height / rows) + 2)
+        place = (round(lefts[col]) + 2, round(tops[row]) + 2)
         draw_label(image, text, place, color, size)
 
 

@@ -149,21 +149,25 @@ def _mosaics(dataset: Any, seed: int, number: int = 12) -> str:
 
 def _bands(wanted: Any, number: int = 6) -> str:
     """For some expressions: images above the threshold, in the band, and below it."""
-    mosaic, bank, pool = wanted.mosaic, wanted.check(), wanted.dataset.pool
+    bank, pool = wanted.check(), wanted.dataset.pool
+    rule = wanted.mosaic.band_rules()[-1]  # where difficulty changes, that of the last pass
     sent_ids, texts, own_rows = wanted.dataset.expressions()
     parts = [
-        f'<h2>The band</h2><p>tau = {mosaic.tau} ({mosaic.tau_mode}), top_k = {mosaic.top_k}. For '
+        f'<h2>The band</h2><p>{html.escape(str(rule))}. For '
         'some expressions: the own image; images above the threshold, which may show the referent '
         'too and are dropped; images of the band, from which negatives are drawn; images below it, '
         'which are too easy.</p>'
     ]
     for at in np.linspace(0, len(sent_ids) - 1, number).astype(int):
         rows, similarities, own = bank.row(int(sent_ids[at]))
-        band = bank.band(int(sent_ids[at]), mosaic.tau, mosaic.tau_mode, mosaic.top_k)
-        first, last = band.above, band.above + len(band.rows)
+        band = bank.band(int(sent_ids[at]), *rule)
+        first, last = band.above, band.above + len(band.rows) + len(band.dropped)
+        used = first + np.flatnonzero(np.isin(rows[first:last], band.rows))
         groups = {
             'too close': range(max(0, first - 3), first),
-            'used': np.unique(np.linspace(first, max(first, last - 1), 4).astype(int)),
+            'used': used[
+                np.unique(np.linspace(0, max(0, len(used) - 1), 4).astype(int))[: len(used)]
+            ],
             'too far': range(last, min(last + 2, len(rows))),
         }
         tiles = [_pool_tile(pool.path(own_rows[at]), f'own image\n{own:.3f}')]
@@ -173,7 +177,8 @@ def _bands(wanted: Any, number: int = 6) -> str:
                     path = pool.path_of(bank.image_names[rows[member]])
                     score = float(similarities[member])
                     tiles.append(_pool_tile(path, f'{name}, rank {member + 1}\n{score:.3f}'))
-        sizes = f'{first} too close, {len(band.rows)} used, {len(rows) - last} stored below'
+        sizes = f'{first + len(band.dropped)} too close, {len(band.rows)} used, {len(rows) - last} '
+        sizes += 'stored below'
         parts.append(f'<h3>{html.escape(texts[at])}</h3><p>{sizes}</p>')
         parts.append(_picture(make_grid(tiles, len(tiles)), texts[at]))
     return ''.join(parts)

@@ -2,37 +2,26 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 from mmcv.transforms import BaseTransform, Compose
 from mmseg.registry import TRANSFORMS
 
-from nemo_mmseg.mining.bank import NegativeBank
+from nemo_mmseg.mining.band import BandRule
 
-from ..pool import ImagePool
 from ..sample_index import generator_of
 from .letterbox import INTERPOLATIONS
 from .load_referent_mask import referent_masks
 from .load_referring_image import read_image
-from .position_words import allowed_cells
-
-TAU_MODES = ('relative', 'absolute')
-# Handles of banks in this process. They are not kept in the transform, which is pickled to workers.
-_OPEN_BANKS: OrderedDict[tuple[str, str], NegativeBank] = OrderedDict()
-
-
-def _open_bank(path: str, fingerprint: str) -> NegativeBank:
-    """The bank at ``path``, checked once in each process to be that of the data set."""
-    key = str(path), fingerprint
-    if key not in _OPEN_BANKS:
-        bank = NegativeBank(path)
-        bank.check(fingerprint)
-        _OPEN_BANKS[key] = bank
-    return _OPEN_BANKS[key]
+from .mosaic_grid import Edges, MosaicGrid, windows
+from .mosaic_negatives import blurred, crop_to_aspect, open_bank, random_names
+from .mosaic_schedule import MosaicSchedule
+from .position_words import position_cells
+from .ramps import Ramp
 
 
 @dataclass(frozen=True)
@@ -44,6 +33,8 @@ class MosaicPlan:
         cell: Cell of the referent's image, row by row.
         names: File names of the negatives, in the order of the other cells.
         similarities: Their similarities to the expression; NaN for random images.
+        edges: Pixels at which rows and columns begin, and the last ones end.
+        places: Where each negative is cropped, in [0, 1); empty where it is stretched.
         self_similarity: Similarity of the expression to its own image; NaN for a random mosaic.
         short: How many negatives the band lacked, so that random images took their places.
         exhausted: Whether the band reached below the stored neighbours.
@@ -53,9 +44,16 @@ class MosaicPlan:
     cell: int
     names: tuple[str, ...]
     similarities: tuple[float, ...]
+    edges: Edges
+    places: tuple[float, ...] = ()
     self_similarity: float = float('nan')
     short: int = 0
     exhausted: bool = False
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return len(self.edges[0]) - 1, len(self.edges[1]) - 1
 
 
 @TRANSFORMS.register_module()
@@ -78,36 +76,61 @@ class NeMoMosaic(BaseTransform):
     Added Keys (for a mosaic):
 
     - img ((H, W, 3) uint8, BGR), gt_seg_map ((H, W) uint8), img_shape, ori_shape
-    - mosaic: dict of kind, cell, grid, names, similarities, self_similarity, short, exhausted
+    - mosaic: dict of kind, cell, grid, edges, names, similarities, self_similarity, short,
+      exhausted
+
+    Values said to be a number or a ramp may change from pass to pass over the data:
+    ``dict(type='LinearRamp', begin=0, end=10, first=0.0, last=0.5)`` or
+    ``dict(type='StepRamp', milestones=[5, 10], values=[0.1, 0.3, 0.5])``; see
+    :mod:`nemo_mmseg.datasets.transforms.ramps`. :class:`NegativeMiningHook` refuses a training that
+    is too short for them.
 
     Args:
-        size: Height and width of the mosaic, in pixels. Every image is stretched to its cell, as
-            published.
+        size: Height and width of the mosaic, in pixels. The item's own image is stretched to its
+            cell, as published.
         plain: Transforms that read and resize a plain sample.
         bank: Where the mined negatives lie and how they are made: dict of ``path``, ``model``,
             ``pretrained`` and ``keep`` (see :func:`nemo_mmseg.mining.mine_bank`). None when nothing
             is mined.
-        warmup_prob: Before ``start_epoch``, the chance of a random mosaic. Defaults to 0.
-        random_prob: From ``start_epoch`` on, the chance of a random mosaic. Defaults to 0.
-        mined_prob: From ``start_epoch`` on, the chance of a mined mosaic. Defaults to 0.5. The two
-            exclude one another; the rest is plain samples.
+        warmup_prob: Before ``start_epoch``, the chance of a random mosaic; number or ramp. Defaults
+            to 0.
+        random_prob: From ``start_epoch`` on, the chance of a random mosaic; number or ramp.
+            Defaults to 0.
+        mined_prob: From ``start_epoch`` on, the chance of a mined mosaic; number or ramp. Defaults
+            to 0.5. The two exclude one another; the rest is plain samples.
         start_epoch: Pass over the data, from 0, at which mined mosaics begin. Defaults to 0.
-        tau: Upper threshold of the similarity. Defaults to 0.95.
+        tau: Upper threshold of the similarity; number or ramp, or None for none beside
+            ``i2i_sim_thres``. Defaults to 0.95.
         tau_mode: ``'relative'`` compares with ``tau`` times the expression's similarity to its own
-            image, ``'absolute'`` with ``tau`` itself, as published (such a tau belongs to one
-            CLIP). Defaults to ``'relative'``.
-        top_k: Images in the band, below the threshold. Defaults to 100.
-        grid: Rows and columns. Defaults to (2, 2).
+            image, ``'margin'`` with that similarity less ``tau`` (the shares and differences of
+            NV-Retriever, arXiv 2407.15831), ``'absolute'`` with ``tau`` itself, as published (such
+            a tau belongs to one CLIP), and ``'rank'`` drops the first ``tau`` images of the
+            ranking. Defaults to ``'relative'``.
+        top_k: Images in the band, below the threshold; number or ramp. Defaults to 100.
+        i2i_sim_thres: Images that resemble the item's own image more than this (cosine of the
+            bank's image vectors) are dropped, too; number, ramp or None. Defaults to None.
+        grid: Rows and columns, or a list of such pairs. Defaults to (2, 2).
+        grid_probs: Probabilities of the pairs of such a list. Defaults to equal ones.
+        crossing: Where the lines between cells lie: ``'fixed'`` (equal cells), a number in (0, 1]
+            (moved by up to half a cell times this to either side; 1 with a 2x2 grid is the
+            published range, the middle half), or ``'free'`` (anywhere). Defaults to ``'fixed'``.
+        min_cell: The smallest side of a cell where lines move, in pixels. Defaults to 32.
         keep_positions: Whether "left" keeps the image in the left column, and so on. Defaults to
             True.
         short_band: Where the band holds fewer images than the grid has cells: ``'random'`` images
             of the pool fill the rest (counted in ``mosaic['short']``), or the sample stays
             ``'plain'``. Defaults to ``'random'``.
+        negative_fit: How negatives fill their cells: ``'stretch'``, as published, or ``'crop'``,
+            cut to the cell's aspect at a random place. Defaults to ``'stretch'``.
+        negative_blur: Standard deviation of a Gaussian over negatives, as a share of the shorter
+            side of the cell. A strong one, such as 0.1, leaves of the augmentation only the
+            target's small scale (the paper's ablation). Defaults to 0.
         interpolation: Of the images. Defaults to ``'bilinear'``, as published.
 
     Raises:
-        ValueError: Probabilities outside [0, 1] or with a sum above 1, an unknown mode, a grid of
-            one cell, or no bank where one is needed.
+        ValueError: Options that make no sense or contradict one another: probabilities outside
+            [0, 1] or with a sum above 1 in some pass, a ramp that ends before it begins, a grid of
+            one cell, cells too small to move, no bank where one is needed, ...
     """
 
     def __init__(
@@ -115,75 +138,81 @@ class NeMoMosaic(BaseTransform):
         size: Sequence[int],
         plain: Sequence[dict],
         bank: dict | None = None,
-        warmup_prob: float = 0.0,
-        random_prob: float = 0.0,
-        mined_prob: float = 0.5,
+        warmup_prob: float | dict | Ramp = 0.0,
+        random_prob: float | dict | Ramp = 0.0,
+        mined_prob: float | dict | Ramp = 0.5,
         start_epoch: int = 0,
-        tau: float = 0.95,
+        tau: float | dict | Ramp | None = 0.95,
         tau_mode: str = 'relative',
-        top_k: int = 100,
-        grid: Sequence[int] = (2, 2),
+        top_k: int | dict | Ramp = 100,
+        i2i_sim_thres: float | dict | Ramp | None = None,
+        grid: Sequence = (2, 2),
+        grid_probs: Sequence[float] | None = None,
+        crossing: str | float = 'fixed',
+        min_cell: int = 32,
         keep_positions: bool = True,
         short_band: str = 'random',
+        negative_fit: str = 'stretch',
+        negative_blur: float = 0.0,
         interpolation: str = 'bilinear',
     ) -> None:
-        self.size = tuple(int(s) for s in size)
+        self.layout = MosaicGrid(size, grid, grid_probs, crossing, min_cell)
+        self.size = self.layout.size
         self.plain = Compose(list(plain))
         self.bank = None if bank is None else dict(bank)
-        self.warmup_prob = warmup_prob
-        self.random_prob = random_prob
-        self.mined_prob = mined_prob
-        self.start_epoch = start_epoch
-        self.tau = tau
-        self.tau_mode = tau_mode
-        self.top_k = top_k
-        self.grid = tuple(int(g) for g in grid)
+        self.schedule = MosaicSchedule(
+            warmup_prob,
+            random_prob,
+            mined_prob,
+            start_epoch,
+            tau,
+            tau_mode,
+            top_k,
+            i2i_sim_thres,
+            (bank or {}).get('keep'),
+        )
         self.keep_positions = keep_positions
         self.short_band = short_band
+        self.negative_fit = negative_fit
+        self.negative_blur = negative_blur
         self.interpolation = interpolation
         self._check_arguments()
 
     def _check_arguments(self) -> None:
-        for name in ('warmup_prob', 'random_prob', 'mined_prob'):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f'NeMoMosaic: {name}={getattr(self, name)} is not in [0, 1]')
-        if self.random_prob + self.mined_prob > 1 + 1e-9:
-            raise ValueError(
-                f'NeMoMosaic: random_prob={self.random_prob} and mined_prob={self.mined_prob} '
-                'exclude one another, so their sum must be at most 1'
-            )
-        if len(self.grid) != 2 or min(self.grid) < 1 or self.grid == (1, 1):
-            raise ValueError(
-                f'NeMoMosaic: grid={self.grid} must be (rows, columns) with two or more cells'
-            )
-        if len(self.size) != 2 or self.size[0] < self.grid[0] or self.size[1] < self.grid[1]:
-            raise ValueError(f'NeMoMosaic: size={self.size} must be (height, width) of a canvas')
-        if self.tau_mode not in TAU_MODES:
-            raise ValueError(f'NeMoMosaic: tau_mode={self.tau_mode!r} is none of {TAU_MODES}')
-        if self.top_k < 1 or (self.tau_mode == 'relative' and self.tau <= 0):
-            raise ValueError(f'NeMoMosaic: top_k={self.top_k} and tau={self.tau} must be positive')
-        if self.short_band not in ('random', 'plain'):
-            raise ValueError(f'NeMoMosaic: short_band={self.short_band!r} is not random or plain')
-        if self.interpolation not in INTERPOLATIONS:
-            raise ValueError(f'NeMoMosaic: interpolation {self.interpolation!r} is unknown')
-        if self.mined_prob > 0 and not (self.bank and 'path' in self.bank):
-            raise ValueError('NeMoMosaic: mined_prob > 0 needs bank=dict(path=..., model=..., ...)')
+        choices = dict(
+            short_band=('random', 'plain'),
+            negative_fit=('stretch', 'crop'),
+            interpolation=tuple(INTERPOLATIONS),
+        )
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f'{name}={getattr(self, name)!r} is none of {allowed}')
+        if not 0 <= self.negative_blur <= 1:
+            raise ValueError(f'negative_blur={self.negative_blur} must be a share of the cell')
+        if self.mines and not (self.bank and 'path' in self.bank):
+            raise ValueError('mined_prob > 0 needs bank=dict(path=..., model=..., ...)')
+
+    @property
+    def start_epoch(self) -> int:
+        """Pass over the data, from 0, at which mined mosaics begin."""
+        return self.schedule.start_epoch
+
+    @property
+    def mines(self) -> bool:
+        """Whether any pass over the data has mined mosaics."""
+        return self.schedule.mines
 
     def kind_at(self, visit: int, draw: float) -> str | None:
-        """What a sample becomes.
+        """What a sample becomes; see :meth:`MosaicSchedule.kind_at`."""
+        return self.schedule.kind_at(visit, draw)
 
-        Args:
-            visit: Pass over the data, from 0.
-            draw: Uniform number in [0, 1).
+    def band_rules(self) -> list[BandRule]:
+        """The band; with ramps, the bands between whose bounds all others lie, by pass."""
+        return self.schedule.rules()
 
-        Returns:
-            ``'random'``, ``'mined'``, or None for the plain sample.
-        """
-        if visit < self.start_epoch:
-            return 'random' if draw < self.warmup_prob else None
-        if draw < self.random_prob:
-            return 'random'
-        return 'mined' if draw < self.random_prob + self.mined_prob else None
+    def check_passes(self, passes: int) -> None:
+        """Refuse a training of too few passes; see :meth:`MosaicSchedule.check_passes`."""
+        self.schedule.check_passes(passes)
 
     def transform(self, results: dict) -> dict:
         """Draw the kind of the sample, and make it."""
@@ -215,34 +244,42 @@ class NeMoMosaic(BaseTransform):
         Raises:
             ValueError: The pool holds no other image.
         """
-        rows, columns = self.grid
+        grid = rows, columns = self.layout.draw(rng)
         expression = results['expressions'][0] if self.keep_positions else ''
-        cell = int(rng.choice(allowed_cells(expression, rows, columns)))
+        cell = int(rng.choice(sorted(position_cells(expression, rows, columns))))
         wanted, pool = rows * columns - 1, results['pool']
         if kind == 'random':
-            names = _random_names(pool, results['img_id'], wanted, rng)
-            return MosaicPlan(kind, cell, tuple(names), (float('nan'),) * wanted)
-        bank = _open_bank(self.bank['path'], pool.fingerprint)
-        band = bank.band(
-            results['sent_ids'][0], self.tau, self.tau_mode, self.top_k, results['expressions'][0]
-        )
+            names = random_names(pool, results['img_id'], wanted, rng)
+            details = dict(similarities=(float('nan'),) * wanted)
+        else:
+            names, details = self._mined(results, wanted, rng)
+        edges = self.layout.edges(grid, rng)
+        places = rng.random(wanted).tolist() if self.negative_fit == 'crop' else ()
+        return MosaicPlan(kind, cell, tuple(names), edges=edges, places=tuple(places), **details)
+
+    def _mined(
+        self, results: dict, wanted: int, rng: np.random.Generator
+    ) -> tuple[list[str], dict[str, Any]]:
+        """Names of negatives from the band, and what the plan says of them."""
+        pool, sent_id = results['pool'], results['sent_ids'][0]
+        bank = open_bank(self.bank['path'], pool.fingerprint)
+        rule = self.schedule.rule_at(results['visit'])
+        band = bank.band(sent_id, *rule, results['expressions'][0])
         chosen = rng.permutation(len(band.rows))[:wanted]
         names = [str(bank.image_names[row]) for row in band.rows[chosen]]
         short = wanted - len(names)
         if short:
-            # Images above tau may show the referent: they fill a cell only where no other can.
-            rows, *_ = bank.row(results['sent_ids'][0])
-            above = [str(bank.image_names[row]) for row in rows[: band.above]]
-            names += _random_names(pool, results['img_id'], short, rng, names, above)
+            # Those dropped may show the referent: they fill a cell only where no other can.
+            ranking, *_ = bank.row(sent_id)
+            dropped = (*ranking[: band.above], *band.dropped)
+            avoid = [str(bank.image_names[row]) for row in dropped]
+            names += random_names(pool, results['img_id'], short, rng, names, avoid)
         similarities = [float(s) for s in band.similarities[chosen]] + [float('nan')] * short
-        return MosaicPlan(
-            kind,
-            cell,
-            tuple(names),
-            tuple(similarities),
-            float(band.self_similarity),
-            short,
-            bool(band.exhausted),
+        return names, dict(
+            similarities=tuple(similarities),
+            self_similarity=float(band.self_similarity),
+            short=short,
+            exhausted=bool(band.exhausted),
         )
 
     def render(self, results: dict, plan: MosaicPlan) -> dict:
@@ -257,8 +294,8 @@ class NeMoMosaic(BaseTransform):
         """
         canvas = np.empty((*self.size, 3), np.uint8)
         mask = np.zeros(self.size, np.uint8)
-        others = iter(plan.names)
-        for cell, window in enumerate(self._windows()):
+        others = iter(range(len(plan.names)))
+        for cell, window in enumerate(windows(plan.edges)):
             height, width = (s.stop - s.start for s in window)
             if cell == plan.cell:
                 image = read_image(results['img_path'], results['height'], results['width'])
@@ -268,10 +305,16 @@ class NeMoMosaic(BaseTransform):
                     interpolation=cv2.INTER_NEAREST_EXACT,
                 )
             else:
-                image = read_image(results['pool'].path_of(next(others)))
-            canvas[window] = cv2.resize(
+                other = next(others)
+                image = read_image(results['pool'].path_of(plan.names[other]))
+                if plan.places:
+                    image = crop_to_aspect(image, height, width, plan.places[other])
+            image = cv2.resize(
                 image, (width, height), interpolation=INTERPOLATIONS[self.interpolation]
             )
+            if self.negative_blur and cell != plan.cell:
+                image = blurred(image, self.negative_blur)
+            canvas[window] = image
         results.update(
             img=canvas,
             gt_seg_map=mask,
@@ -280,7 +323,8 @@ class NeMoMosaic(BaseTransform):
             mosaic=dict(
                 kind=plan.kind,
                 cell=plan.cell,
-                grid=self.grid,
+                grid=plan.grid,
+                edges=plan.edges,
                 names=list(plan.names),
                 similarities=list(plan.similarities),
                 self_similarity=plan.self_similarity,
@@ -291,50 +335,19 @@ class NeMoMosaic(BaseTransform):
         results.setdefault('seg_fields', []).append('gt_seg_map')
         return results
 
-    def _windows(self) -> list[tuple[slice, slice]]:
-        """The cells as slices of the canvas, row by row.
-
-        Where the canvas does not divide, they differ by a pixel.
-        """
-        rows = np.linspace(0, self.size[0], self.grid[0] + 1).round().astype(int)
-        columns = np.linspace(0, self.size[1], self.grid[1] + 1).round().astype(int)
-        return [
-            (slice(top, bottom), slice(left, right))
-            for top, bottom in zip(rows, rows[1:])
-            for left, right in zip(columns, columns[1:])
-        ]
-
     def __repr__(self) -> str:
-        names = (
-            'size bank warmup_prob random_prob mined_prob start_epoch tau tau_mode top_k grid '
-            'keep_positions short_band interpolation plain'
+        settings = dict(
+            size=self.size,
+            bank=self.bank,
+            start_epoch=self.start_epoch,
+            **self.schedule.values,
+            tau_mode=self.schedule.tau_mode,
+            **self.layout.settings,
+            keep_positions=self.keep_positions,
+            short_band=self.short_band,
+            negative_fit=self.negative_fit,
+            negative_blur=self.negative_blur,
+            interpolation=self.interpolation,
+            plain=self.plain,
         )
-        settings = ', '.join(f'{name}={getattr(self, name)!r}' for name in names.split())
-        return f'{type(self).__name__}({settings})'
-
-
-def _random_names(
-    pool: ImagePool,
-    image_id: int,
-    number: int,
-    rng: np.random.Generator,
-    taken: Sequence[str] = (),
-    avoid: Sequence[str] = (),
-) -> list[str]:
-    """Names of ``number`` images of the pool, other than the item's own and those taken.
-
-    Those to avoid come last; a pool with too few gives some images twice.
-    """
-    if len(pool) < 2:
-        raise ValueError('a mosaic needs a second image, but the pool holds one')
-    own, taken, avoid = pool.row_of(image_id), set(taken), set(avoid)
-    # A handful more than needed is drawn, so that a large pool is never enumerated.
-    size = min(len(pool), number + len(taken) + len(avoid) + 1)
-    candidates = rng.choice(len(pool), size=size, replace=False)
-    free = [row for row in candidates if row != own and pool.names[row] not in taken]
-    free = sorted(free, key=lambda row: pool.names[row] in avoid)[:number]
-    while len(free) < number:
-        row = int(rng.integers(len(pool)))
-        if row != own:
-            free.append(row)
-    return [str(pool.names[row]) for row in free]
+        return f'{type(self).__name__}({", ".join(f"{k}={v!r}" for k, v in settings.items())})'

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import os
 
+from mmengine.dataset import InfiniteSampler
 from mmengine.hooks import Hook
-from mmengine.runner import BaseLoop, Runner
+from mmengine.runner import BaseLoop, IterBasedTrainLoop, Runner
 from mmseg.registry import HOOKS
 
-from nemo_mmseg.mining import check_band, wanted_banks
+from nemo_mmseg.mining import check_band, check_passes, wanted_banks
 
 
 @HOOKS.register_module()
@@ -28,6 +30,8 @@ class NegativeMiningHook(Hook):
     Raises:
         BankError: In ``before_run``: a bank is damaged, belongs to other data, was made with other
             settings, or its band is empty for every expression.
+        ValueError: In ``before_run``: the training is over before a mosaic's ramp, or before its
+            ``start_epoch``.
     """
 
     # First of all: other hooks may look at what a run needs.
@@ -50,12 +54,33 @@ class NegativeMiningHook(Hook):
         loop = getattr(runner, '_train_loop', None)
         if not isinstance(loop, BaseLoop):
             return
+        passes = passes_of(loop)
+        if passes is not None:
+            check_passes(loop.dataloader.dataset, passes)
         mined = False
         for wanted in wanted_banks(loop.dataloader.dataset):
             mined |= not os.path.isfile(wanted.path)
             check_band(wanted, wanted.mine(**self.options))
         if mined:
             _restart(loop)
+
+
+def passes_of(loop: BaseLoop) -> int | None:
+    """Passes over the data that a training loop makes, begun ones included.
+
+    Args:
+        loop: An epoch or iteration loop.
+
+    Returns:
+        Their number, None where the loop is of another kind.
+    """
+    if not isinstance(loop, IterBasedTrainLoop):
+        return getattr(loop, 'max_epochs', None)
+    loader, iterations = loop.dataloader, loop.max_iters
+    if isinstance(loader.sampler, InfiniteSampler):  # goes through the data with all ranks at once
+        samples = iterations * loader.batch_size * loader.sampler.world_size
+        return math.ceil(samples / loader.sampler.size)
+    return math.ceil(iterations / len(loader))
 
 
 def _restart(loop: BaseLoop) -> None:
