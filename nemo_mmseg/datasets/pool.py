@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
 import os.path as osp
@@ -54,6 +55,22 @@ class ImagePool:
             raise KeyError(f'image {image_id} is not in the pool')
         return row
 
+    def find(self, image_id: int, path: str) -> int | None:
+        """Row of an image of the data set, None where the pool does not have it.
+
+        Args:
+            image_id: Its id.
+            path: Its file.
+        """
+        row = int(np.searchsorted(self.ids, image_id))
+        return row if row < len(self.ids) and self.ids[row] == image_id else None
+
+    def subset(self, rows: np.ndarray) -> ImagePool:
+        """The pool of some rows (n,), rising; it keeps the fingerprint."""
+        pool = copy.copy(self)
+        pool.ids, pool.names = self.ids[rows], self.names[rows]
+        return pool
+
 
 class FolderPool(ImagePool):
     """The images of a folder and its sub-folders, in the order of their names.
@@ -86,9 +103,21 @@ class FolderPool(ImagePool):
                 )
             )
         names = sorted(files)
-        self.sizes = np.array([files[name] for name in names], dtype=np.int64)
+        sizes = [(osp.basename(name), files[name]) for name in names]
+        self._row_of = {key: row for row, key in enumerate(sizes)}
         digest = hashlib.sha256(repr([(name, files[name]) for name in names]).encode())
         super().__init__(root, np.arange(len(names)), names, digest.hexdigest())
+
+    def find(self, image_id: int, path: str) -> int | None:
+        """Row of the file of the same name and size, None where there is none."""
+        return self._row_of.get((osp.basename(path), osp.getsize(path)))
+
+    def subset(self, rows: np.ndarray) -> FolderPool:
+        """The pool of some rows (n,), rising; it keeps the fingerprint."""
+        pool = super().subset(rows)
+        new = {int(row): i for i, row in enumerate(rows)}
+        pool._row_of = {key: new[row] for key, row in self._row_of.items() if row in new}
+        return pool
 
 
 @lru_cache(maxsize=8)

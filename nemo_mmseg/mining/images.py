@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os.path as osp
-
 import numpy as np
 
 from ..datasets.pool import ImagePool, folder_pool
@@ -34,15 +32,8 @@ class MinedImages:
             self.own_rows = np.arange(len(own))
             return
         pool = folder_pool(folder)
-        row_of = {
-            (osp.basename(name), int(size)): row
-            for row, (name, size) in enumerate(zip(pool.names, pool.sizes))
-        }
-        found = [
-            row_of.get((osp.basename(name), osp.getsize(own.path(row))), -1)
-            for row, name in enumerate(own.names)
-        ]
-        self.own_rows = np.array(found, dtype=np.int64)
+        found = [pool.find(image_id, own.path(row)) for row, image_id in enumerate(own.ids)]
+        self.own_rows = np.array([-1 if row is None else row for row in found], np.int64)
         others = np.flatnonzero(self.own_rows < 0)
         self.own_rows[others] = len(pool) + np.arange(len(others))
         self._parts = [(pool, range(len(pool))), (own, others)]

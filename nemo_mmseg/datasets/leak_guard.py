@@ -1,0 +1,216 @@
+"""Keeps images of validation and test splits out of mosaics.
+
+RefCOCO, RefCOCO+ and RefCOCOg share COCO's train2014, and split it differently: images that one
+trains on are those another is tested on. As a negative such an image would be seen in training.
+Images are told by COCO's number, which is the same in the names of 2014 and 2017, others by the
+name of the file; a renamed copy is not recognised.
+"""
+
+from __future__ import annotations
+
+import os.path as osp
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from prettytable import PrettyTable
+
+from .pool import FolderPool, ImagePool
+from .refer import load_json, load_plain_pickle
+
+TEST_SPLITS = ('val', 'test', 'testA', 'testB')
+
+
+class LeakError(ValueError):
+    """The pool of negatives holds images of a validation or test split."""
+
+
+def image_key(name: str) -> str:
+    """What tells an image: COCO's number (12 digits), else the name of the file."""
+    name = osp.basename(name)
+    coco = re.fullmatch(r'(?:COCO_[a-z]+\d+_)?(\d{12})\.\w+', name)
+    return coco[1] if coco else name
+
+
+@lru_cache(maxsize=32)
+def split_images(split_file: str) -> dict[str, frozenset[str]]:
+    """The images of every split of a data set.
+
+    Args:
+        split_file: ``refs(*).p``, or gRefCOCO's ``grefs(unc).json``.
+
+    Returns:
+        By split, the keys of its images; see :func:`image_key`.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It holds no references, or one of them does not name split and file.
+    """
+    load = load_json if split_file.endswith('.json') else load_plain_pickle
+    images: dict[str, set[str]] = {}
+    try:
+        for ref in load(split_file):
+            key = image_key(ref['file_name'])
+            if key == ref['file_name']:  # with the number of the annotation behind the image's name
+                key = image_key(re.sub(r'_\d+(?=\.\w+$)', '', key))
+            images.setdefault(ref['split'], set()).add(key)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f'{split_file}: a reference lacks split or file_name: {error!r}') from None
+    return {split: frozenset(keys) for split, keys in images.items()}
+
+
+class LeakGuard:
+    """Finds images of validation and test splits in pools of negatives, and refuses or drops them.
+
+    Args:
+        split_files: Files that say what is held out, e.g. ``('refcoco/refs(unc).p',
+            'refcocog/refs(umd).p')``.
+        data_root: Folder that they are relative to. Defaults to the current one.
+        splits: The splits that are held out; those a file does not have are passed over. Defaults
+            to all validation and test splits.
+        action: ``'error'`` refuses a pool with such images, ``'drop'`` leaves them out of it.
+            Defaults to ``'error'``.
+
+    Raises:
+        FileNotFoundError: A file is missing.
+        ValueError: The action is unknown, no file is named, or none has any of the splits.
+    """
+
+    def __init__(
+        self,
+        split_files: Sequence[str],
+        data_root: str = '',
+        splits: Sequence[str] = TEST_SPLITS,
+        action: str = 'error',
+    ) -> None:
+        if action not in ('error', 'drop'):
+            raise ValueError(f"leak_guard: action={action!r} is neither 'error' nor 'drop'")
+        if not split_files or isinstance(split_files, str):
+            raise ValueError('leak_guard: split_files must be a list of refs(*).p files')
+        self.action = action
+        self.held_out: dict[str, frozenset[str]] = {}
+        for file in split_files:
+            path = osp.join(data_root, file)
+            if not osp.isfile(path):
+                raise FileNotFoundError(
+                    f'leak_guard: there is no {path}, which says what is held out; leave it out of '
+                    'split_files if the model is not tested on it'
+                )
+            of_split = split_images(path)
+            for split in splits:
+                if split in of_split:
+                    self.held_out[f'{file} {split}'] = of_split[split]
+        if not self.held_out:
+            raise ValueError(
+                f'leak_guard: {", ".join(split_files)} have none of the splits {tuple(splits)}'
+            )
+        self._keys = frozenset().union(*self.held_out.values())
+        self._clean_pools: dict[tuple[str, str], ImagePool] = {}
+        self._leaked_rows: dict[tuple[str, str], np.ndarray] = {}
+
+    def leaked(self, names: Sequence[str]) -> np.ndarray:
+        """Which (I,) bool of some images, by their file names, are held out."""
+        return np.array([image_key(str(name)) in self._keys for name in names], dtype=bool)
+
+    def clean(self, pool: ImagePool) -> ImagePool:
+        """The pool without images that are held out.
+
+        Args:
+            pool: Images from which negatives are drawn.
+
+        Returns:
+            The pool itself where all is well.
+
+        Raises:
+            LeakError: It holds such images and the action is ``'error'``, or fewer than two images
+                would be left.
+        """
+        key = pool.root, pool.fingerprint
+        if key not in self._clean_pools:
+            self._clean_pools[key] = self._cleaned(pool)
+        return self._clean_pools[key]
+
+    def _cleaned(self, pool: ImagePool) -> ImagePool:
+        leaked = self.leaked(pool.names)
+        if not leaked.any():
+            return pool
+        if self.action == 'drop' and (~leaked).sum() >= 2:
+            return pool.subset(np.flatnonzero(~leaked))
+        found = {image_key(str(name)) for name in pool.names[leaked]}
+        counts = {where: len(found & keys) for where, keys in self.held_out.items()}
+        where = ', '.join(f'{count} of {where}' for where, count in counts.items() if count)
+        raise LeakError(
+            f'{leaked.sum()} of the {len(pool)} images from which negatives are drawn '
+            f'({pool.root}) are images of validation or test splits: {where}; the first is '
+            f'{pool.names[leaked][0]}. '
+            + (
+                "leak_guard=dict(action='drop') leaves them out of the mosaics"
+                if self.action == 'error'
+                else 'Without them there are none to draw from'
+            )
+        )
+
+    def band(self, bank: Any, sent_id: int, rule: Any, expression: str | None = None) -> Any:
+        """The band of an expression, in which images that are held out give way to the next ones.
+
+        Args:
+            bank: The :class:`~nemo_mmseg.mining.NegativeBank`.
+            sent_id: Sentence id of the expression.
+            rule: The :class:`~nemo_mmseg.mining.BandRule`.
+            expression: The text, for the error message.
+
+        Returns:
+            The :class:`~nemo_mmseg.mining.Band`.
+        """
+        key = str(bank.path), bank.metadata['fingerprint']
+        if key not in self._leaked_rows:
+            self._leaked_rows[key] = self.leaked(bank.image_names)
+        top_k = wanted = rule.top_k
+        while True:
+            band = bank.band(sent_id, *rule._replace(top_k=wanted), expression)
+            kept = np.flatnonzero(~self._leaked_rows[key][band.rows])[:top_k]
+            if len(kept) == top_k or len(band.rows) < wanted:
+                break
+            wanted += max(top_k - len(kept), 16)
+        return band._replace(
+            rows=band.rows[kept],
+            similarities=band.similarities[kept],
+            exhausted=band.exhausted and len(kept) < top_k,
+        )
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}({list(self.held_out)}, action={self.action!r})'
+
+
+def overlap_table(split_files: Sequence[str], folders: Sequence[str] = ()) -> PrettyTable:
+    """How many images pools of negatives share with validation and test splits.
+
+    Args:
+        split_files: ``refs(*).p`` of the data sets, each of which gives a pool (its ``train``
+            split) and the splits that are held out.
+        folders: Folders of images that are pools, too.
+
+    Returns:
+        A table with a row for each pool and a column for each split, numbers of images.
+    """
+    of_file = {file: split_images(file) for file in split_files}
+    names = {file: f'{osp.basename(osp.dirname(file))}/{osp.basename(file)}' for file in of_file}
+    pools = {f'{names[file]} train': splits.get('train') for file, splits in of_file.items()}
+    for folder in folders:
+        pools[folder] = frozenset(image_key(str(name)) for name in FolderPool(folder).names)
+    columns = [
+        (f'{names[file]} {split}', keys)
+        for file, splits in of_file.items()
+        for split, keys in sorted(splits.items())
+        if split != 'train'
+    ]
+    table = PrettyTable(['pool of negatives', 'images', *(name for name, _ in columns)])
+    table.align = 'r'
+    table.align['pool of negatives'] = 'l'
+    table.add_row(['(all of the split)', '', *(len(keys) for _, keys in columns)], divider=True)
+    for name, pool in pools.items():
+        if pool is not None:
+            table.add_row([name, len(pool), *(len(pool & keys) for _, keys in columns)])
+    return table

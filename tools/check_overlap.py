@@ -1,0 +1,50 @@
+"""Count the images that pools of negatives share with test splits: `python tools/check_overlap.py`.
+
+RefCOCO, RefCOCO+ and RefCOCOg share COCO's train2014: what one trains on is what another is tested
+on. `NeMoMosaic(leak_guard=dict(...))` refuses such negatives or leaves them out.
+"""
+
+import argparse
+import os.path as osp
+import sys
+
+from nemo_mmseg.datasets.leak_guard import overlap_table
+
+SPLIT_FILES = (
+    'refcoco/refs(unc).p',
+    'refcoco+/refs(unc).p',
+    'refcocog/refs(umd).p',
+    'refcocog/refs(google).p',
+)
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description='Images shared by training and test splits')
+    parser.add_argument(
+        'split_files',
+        nargs='*',
+        help='refs(*).p files (default: those of RefCOCO, RefCOCO+ and RefCOCOg that are there)',
+    )
+    parser.add_argument('--data-root', default='data/', help='their folder (default: data/)')
+    parser.add_argument(
+        '--folder', nargs='+', default=[], help='folders of images that shall give negatives'
+    )
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Print the table."""
+    args = parse_args()
+    wanted = args.split_files or SPLIT_FILES
+    files = [osp.join(args.data_root, file) for file in wanted]
+    missing = [file for file in files if not osp.isfile(file)]
+    if args.split_files and missing or len(missing) == len(files):
+        print(f'there is no {missing[0]}: see --data-root', file=sys.stderr)
+        return 1
+    print(overlap_table([file for file in files if file not in missing], args.folder))
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
