@@ -83,6 +83,14 @@ def test_config_names_registered_classes(path):
     assert unknown == []
 
 
+@pytest.mark.parametrize('path', RUNNABLE, ids=short)
+def test_the_best_checkpoint_is_told_by_a_value_of_the_metric(path):
+    init_default_scope('mmseg')
+    cfg = Config.fromfile(path)
+    values = METRICS.build(cfg.val_evaluator).compute_metrics([])
+    assert cfg.default_hooks.checkpoint.get('save_best', 'oIoU') in values
+
+
 def test_model_index_names_existing_configs():
     index = yaml.safe_load((ROOT / 'model-index.yml').read_text())
     for name in index['Import']:
