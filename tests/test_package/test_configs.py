@@ -118,8 +118,11 @@ def test_every_method_has_a_metafile():
 
 @pytest.mark.parametrize('path', RUNNABLE, ids=short)
 def test_the_name_says_what_the_config_does(path):
-    name = re.fullmatch(r'.*?(_nemo)?_(\d+)xb(\d+)-(\d+)(e|i)_(.*)-(\d+)x(\d+)(_\w+)?', path.stem)
-    nemo, gpus, batch, length, unit, _, height, width, _ = name.groups()
+    name = re.fullmatch(
+        r'.*?_?(nemo|mosaic|cutmix|mixgen|copypaste)?_(\d+)xb(\d+)-(\d+)(e|i)_(.*)-(\d+)x(\d+)(_\w+)?',
+        path.stem,
+    )
+    augmentation, gpus, batch, length, unit, _, height, width, _ = name.groups()
     cfg = Config.fromfile(path)
     assert cfg.train_dataloader.batch_size == int(batch)
     if cfg.get('auto_scale_lr'):
@@ -127,23 +130,53 @@ def test_the_name_says_what_the_config_does(path):
     assert cfg.train_cfg['max_epochs' if unit == 'e' else 'max_iters'] == int(length)
     assert tuple(cfg.image_size) == (int(height), int(width))
     pipeline = cfg.train_dataloader.dataset.pipeline
-    assert ('NeMoMosaic' in {one.type for one in pipeline}) == bool(nemo)
+    kinds = set(AUGMENTATIONS.values()) & {one.type for one in pipeline}
+    assert kinds == ({AUGMENTATIONS[augmentation]} if augmentation else set())
 
 
+AUGMENTATIONS = dict(
+    nemo='NeMoMosaic',
+    mosaic='NeMoMosaic',
+    cutmix='CutMix',
+    mixgen='MixGen',
+    copypaste='CopyPaste',
+)
 WITH_NEMO = [path for path in RUNNABLE if '_nemo_' in path.name]
+AUGMENTED = [(p, name) for p in RUNNABLE for name in AUGMENTATIONS if f'_{name}_' in p.name]
 
 
-@pytest.mark.parametrize('path', WITH_NEMO, ids=short)
-def test_nemo_changes_nothing_but_the_training_samples(path):
+@pytest.mark.parametrize('path, name', AUGMENTED, ids=lambda value: Path(value).name)
+def test_an_augmentation_changes_nothing_but_the_training_samples(path, name):
     cfg, plain = (
-        Config.fromfile(one).to_dict() for one in (path, str(path).replace('_nemo_', '_'))
+        Config.fromfile(one).to_dict() for one in (path, str(path).replace(f'_{name}_', '_'))
     )
-    mosaic = cfg['train_dataloader']['dataset'].pop('pipeline')[1]
+    mixing = cfg['train_dataloader']['dataset'].pop('pipeline')[1]
     sample, *load, pack = plain['train_dataloader']['dataset'].pop('pipeline')
-    assert mosaic['plain'] == load, 'a plain sample is what it is without NeMo'
-    assert tuple(mosaic['size']) == tuple(plain['image_size'])
-    for key in set(plain) - {'bank', 'nemo', 'custom_hooks'}:
+    assert mixing['plain'] == load, 'a plain sample is what it is without the augmentation'
+    assert tuple(mixing.get('size', plain['image_size'])) == tuple(plain['image_size'])
+    for key in set(plain) - {'bank', name, 'custom_hooks'}:
         assert cfg[key] == plain[key], key
+
+
+@pytest.mark.parametrize('folder', ['cris', 'refshapes'])
+def test_rivals_differ_in_the_augmentation_alone(folder):
+    rivals = {
+        name: path
+        for path, name in AUGMENTED
+        if name not in ('nemo',) and path.parent.name == folder
+    }
+    assert set(rivals) == set(AUGMENTATIONS) - {'nemo'}
+    chances = set()
+    for name, path in rivals.items():
+        nemo = Config.fromfile(str(path).replace(f'_{name}_', '_nemo_'))
+        cfg = Config.fromfile(path)
+        chances.add(cfg[name].random_prob if name == 'mosaic' else cfg[name].prob)
+        chances.add(nemo.nemo.mined_prob)
+        assert (
+            cfg.train_dataloader.dataset.pipeline[::2]
+            == nemo.train_dataloader.dataset.pipeline[::2]
+        )
+    assert len(chances) == 1, 'all augment equally often'
 
 
 def test_a_bank_holds_one_set_of_expressions():

@@ -1,0 +1,2 @@
+# NeMo's rival copy-paste: a config adds this base and puts `copypaste` between the parts of its pipeline.
+copypaste = dict(type='CopyPaste', prob=0.5)

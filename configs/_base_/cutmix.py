@@ -1,0 +1,2 @@
+# NeMo's rival CutMix: a config adds this base and puts `cutmix` between the parts of its pipeline.
+cutmix = dict(type='CutMix', prob=0.5)

@@ -1,0 +1,2 @@
+# NeMo's rival MixGen: a config adds this base and puts `mixgen` between the parts of its pipeline.
+mixgen = dict(type='MixGen', prob=0.5)
