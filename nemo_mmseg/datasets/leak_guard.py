@@ -193,24 +193,25 @@ def overlap_table(split_files: Sequence[str], folders: Sequence[str] = ()) -> Pr
         folders: Folders of images that are pools, too.
 
     Returns:
-        A table with a row for each pool and a column for each split, numbers of images.
+        A table with a row for each split that is held out, and a column for each pool: numbers of
+        images.
     """
-    of_file = {file: split_images(file) for file in split_files}
-    names = {file: f'{osp.basename(osp.dirname(file))}/{osp.basename(file)}' for file in of_file}
-    pools = {f'{names[file]} train': splits.get('train') for file, splits in of_file.items()}
+    of_file = {_title(file): split_images(file) for file in split_files}
+    pools = {f'{name} train': of['train'] for name, of in of_file.items() if 'train' in of}
     for folder in folders:
         pools[folder] = frozenset(image_key(str(name)) for name in FolderPool(folder).names)
-    columns = [
-        (f'{names[file]} {split}', keys)
-        for file, splits in of_file.items()
-        for split, keys in sorted(splits.items())
-        if split != 'train'
-    ]
-    table = PrettyTable(['pool of negatives', 'images', *(name for name, _ in columns)])
-    table.align = 'r'
-    table.align['pool of negatives'] = 'l'
-    table.add_row(['(all of the split)', '', *(len(keys) for _, keys in columns)], divider=True)
-    for name, pool in pools.items():
-        if pool is not None:
-            table.add_row([name, len(pool), *(len(pool & keys) for _, keys in columns)])
+    table = PrettyTable(['images in both', 'all', *pools], align='r')
+    table.align['images in both'] = 'l'
+    table.add_row(['all', '', *map(len, pools.values())], divider=True)
+    for name, of in of_file.items():
+        for split in sorted(of.keys() - {'train'}):
+            shared = [len(pool & of[split]) for pool in pools.values()]
+            table.add_row([f'{name} {split}', len(of[split]), *shared])
     return table
+
+
+def _title(split_file: str) -> str:
+    """`refcocog (umd)` for `data/refcocog/refs(umd).p`."""
+    folder, file = osp.split(split_file)
+    maker = re.search(r'\(.*\)', file)
+    return f'{osp.basename(folder)} {maker[0] if maker else file}'

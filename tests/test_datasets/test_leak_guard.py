@@ -3,6 +3,9 @@
 import json
 import os
 import pickle
+import subprocess
+import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,6 +14,8 @@ import pytest
 from nemo_mmseg.datasets.leak_guard import LeakError, LeakGuard, image_key, overlap_table
 from nemo_mmseg.datasets.pool import FolderPool, ImagePool
 from nemo_mmseg.mining import BandRule, BankWriter, NegativeBank
+
+TOOL = str(Path(__file__).parents[2] / 'tools' / 'check_overlap.py')
 
 
 def coco(number):
@@ -157,16 +162,18 @@ def test_overlap_table_counts_shared_images(root):
     for name in ('000000000055.jpg', '000000000049.jpg', 'x.jpg'):
         cv2.imwrite(str(folder / name), np.zeros((4, 4, 3), np.uint8))
     table = overlap_table([str(root / file) for file in FILES], [str(folder)])
-    columns = [
-        'a/refs(unc).p testA',
-        'a/refs(unc).p val',
-        'b/refs(umd).p test',
-        'b/refs(umd).p val',
-    ]
-    assert table.field_names == ['pool of negatives', 'images', *columns]
+    assert table.field_names[:2] == ['images in both', 'all']
+    assert table.field_names[2:] == ['a (unc) train', 'b (umd) train', str(folder)]
     assert table.rows == [
-        ['(all of the split)', '', 1, 10, 2, 3],
-        ['a/refs(unc).p train', 50, 0, 0, 2, 3],
-        ['b/refs(umd).p train', 30, 1, 10, 1, 0],
-        [str(folder), 3, 0, 1, 1, 0],
+        ['all', '', 50, 30, 3],
+        ['a (unc) testA', 1, 0, 1, 0],
+        ['a (unc) val', 10, 0, 10, 1],
+        ['b (umd) test', 2, 2, 1, 1],
+        ['b (umd) val', 3, 3, 0, 0],
     ]
+
+
+def test_the_tool_prints_the_table(root):
+    command = [sys.executable, '-W', 'ignore', TOOL, '--data-root', str(root)]
+    run = subprocess.run([*command, *FILES], capture_output=True, text=True)
+    assert run.returncode == 0 and '| b (umd) test   |   2 |             2 |' in run.stdout
