@@ -155,7 +155,7 @@ def _check_rule(wanted: WantedBank, bank: NegativeBank, rule: BandRule) -> np.nd
     message = f'{bank.path}: {rule}: '
     message += f'{(sizes < needed).sum()} of {len(sizes)} expressions have fewer than the {needed} '
     message += f'negatives of a mosaic, {(sizes == 0).sum()} have none'
-    if bank.stored < len(bank.image_ids) - 1:
+    if bank.stored < bank.candidates - 1:
         short = (sizes < rule.top_k).sum()
         message += f'; {short} bands reach below the {bank.stored} stored images'
     print_log(message, 'current')

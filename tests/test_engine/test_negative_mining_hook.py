@@ -154,6 +154,45 @@ def test_a_bank_that_nobody_can_mine(data, tmp_path):
         hook().before_run(Runner(Loop(data([transform]))))
 
 
+class Epochs(Loop):
+    max_epochs = 5
+
+
+def test_a_training_too_short_for_a_ramp_is_refused_before_anything_is_mined(
+    data, folder, tmp_path
+):
+    ramp = dict(type='LinearRamp', begin=0, end=6, first=0.1, last=0.9)
+    for options in (dict(mined_prob=ramp), dict(mined_prob=0.0, random_prob=ramp)):
+        nested = dict(type='RandomApply', transforms=[mosaic(folder, tmp_path / 'b', **options)])
+        with pytest.raises(ValueError, match='does not reach its last value in the 5 passes'):
+            hook().before_run(Runner(Epochs(data([nested]))))
+    assert os.listdir(tmp_path) == []
+    fits = mosaic(folder, tmp_path / 'b', mined_prob={**ramp, 'end': 5}, tau=1.0)
+    hook().before_run(Runner(Epochs(data([fits]))))
+
+
+@pytest.mark.parametrize('infinite', [False, True])
+@pytest.mark.parametrize('iterations', [4, 5, 6])
+def test_passes_of_an_iteration_loop_are_counted(infinite, iterations):
+    """Ten samples, four a batch."""
+    from mmengine.runner import IterBasedTrainLoop
+    from torch.utils.data import DataLoader
+
+    from nemo_mmseg.datasets import InfiniteReferringSampler, ReferringSampler
+
+    items = [0] * 10
+    sampler = (InfiniteReferringSampler if infinite else ReferringSampler)(items, seed=0)
+    loader = DataLoader(items, batch_size=4, sampler=sampler)
+    loop = IterBasedTrainLoop.__new__(IterBasedTrainLoop)
+    loop.dataloader, loop._max_iters = loader, iterations
+    # By epoch a pass has three batches. The endless sampler cares for no batches.
+    expected = {4: 2, 5: 2, 6: 3} if infinite else {4: 2, 5: 2, 6: 2}
+    assert negative_mining_hook.passes_of(loop) == expected[iterations]
+    if infinite:
+        indices = iter(sampler)
+        assert [next(indices).visit for _ in range(4 * iterations)][-1] + 1 == expected[iterations]
+
+
 def test_runs_before_other_hooks():
     assert negative_mining_hook.NegativeMiningHook.priority == 'HIGHEST'
     assert Hook.priority != 'HIGHEST'
