@@ -18,6 +18,7 @@ from ..datasets.transforms.load_referring_image import read_image
 
 LOADERS = ('train', 'val', 'test')
 COUNTS = ('references', 'expressions', 'images', 'objects')
+GENERALIZED_COUNTS = ('multi_target', 'no_target')  # expressions, where a data set has such
 
 
 @dataclass
@@ -28,7 +29,8 @@ class DataReport:
         loaders: The data loaders of the config that read it, e.g. `['val', 'test']`.
         name: Annotation or split file that says which data set it is.
         split: The split.
-        counts: Numbers of `references`, `expressions`, `images` and `objects`.
+        counts: Numbers of `references`, `expressions`, `images` and `objects`; of a generalised
+            data set also of `multi_target` and `no_target` expressions.
         faults: One line each, naming file and id.
     """
 
@@ -129,6 +131,9 @@ def check_dataset(
         images=len(items),
         objects=sum(len(_objects(item)) for item in items),
     )
+    targets = [number for item in items for number in item['num_targets']]
+    if set(targets) - {1}:
+        report.counts.update(multi_target=sum(n > 1 for n in targets), no_target=targets.count(0))
     sentences = Counter(sent_id for item in items for sent_id in item['sent_ids'])
     report.faults += [
         f'{report.name}: sent_id {sent_id} is given to {count} expressions'
@@ -150,15 +155,13 @@ def check_dataset(
 
 def format_reports(reports: Sequence[DataReport]) -> str:
     """The faults, then a table of counts, as text."""
-    table = PrettyTable(['used in', 'file', 'split', *COUNTS, 'faults'])
+    extra = [key for key in GENERALIZED_COUNTS if any(key in report.counts for report in reports)]
+    table = PrettyTable(['used in', 'file', 'split', *COUNTS, *extra, 'faults'])
     table.align = 'r'
     table.align['file'] = 'l'
     lines = []
     for report in reports:
-        counts = [
-            report.counts.get(key, '-')
-            for key in ('references', 'expressions', 'images', 'objects')
-        ]
+        counts = [report.counts.get(key, '-') for key in (*COUNTS, *extra)]
         table.add_row(
             [', '.join(report.loaders), report.name, report.split, *counts, len(report.faults)]
         )

@@ -49,7 +49,7 @@ def draw_training_sample(packed: dict) -> np.ndarray:
 
     Args:
         packed: `inputs` (3, H, W) uint8 BGR and `data_samples` with `gt_sem_seg` (N, H, W) and
-            metainfo `expressions` and perhaps `mosaic`.
+            metainfo `expressions` and perhaps `mosaic` and `num_targets`.
 
     Returns:
         (H', W', 3) uint8 RGB: one panel an expression, side by side. In a mosaic each negative's
@@ -59,11 +59,12 @@ def draw_training_sample(packed: dict) -> np.ndarray:
     sample = packed['data_samples']
     masks = sample.gt_sem_seg.data.numpy()
     mosaic = sample.get('mosaic')
+    numbers = sample.get('num_targets') or [1] * len(masks)
     panels = []
-    for expression, mask in zip(sample.expressions, masks, strict=True):
+    for expression, mask, number in zip(sample.expressions, masks, numbers, strict=True):
         drawn = draw_mask(np.ascontiguousarray(image), mask == 1, TRUTH_COLOR, alpha=0.2)
         drawn[mask == 255] = drawn[mask == 255] // 2
-        text = expression
+        text = expression if number == 1 else f'{expression} [{number or "no"} targets]'
         if mosaic is not None:
             _label_cells(drawn, mosaic, bool(sample.get('flip')))
             text += '\n' + describe_mosaic(mosaic)

@@ -125,3 +125,39 @@ class MiniRefCOCO:
 def mini(tmp_path):
     init_default_scope('mmseg')
     return MiniRefCOCO(tmp_path).write()
+
+
+def generalized_reference(ref_id, ann_ids, image_id, texts, split='train'):
+    """A reference as gRefCOCO writes it."""
+    ref = reference(ref_id, ann_ids, image_id, texts, split)
+    ref.update(category_id=[-1 if ann_id == -1 else 1 for ann_id in ann_ids])
+    return ref
+
+
+class MiniGRefCOCO(MiniRefCOCO):
+    """Also writes `grefs(unc).json`: references of one object, of two, and of none."""
+
+    def __init__(self, root):
+        super().__init__(root)
+        self.refs = [
+            generalized_reference(1, [101], 1, ['left box']),
+            generalized_reference(2, [201, 101], 1, ['both boxes', 'all boxes']),
+            generalized_reference(3, [-1], 1, ['the round thing']),
+            generalized_reference(4, [102], 2, ['green box']),
+            generalized_reference(5, [-1], 2, ['red box', 'blue box'], split='val'),
+        ]
+
+    def write(self):
+        super().write()
+        (self.root / 'mini' / 'grefs(unc).json').write_text(json.dumps(self.refs))
+        return self
+
+    def config(self, pipeline=(), **kwargs):
+        settings = dict(type='GRefCOCODataset', split_file='mini/grefs(unc).json')
+        return super().config(pipeline, **{**settings, **kwargs})
+
+
+@pytest.fixture
+def gref_mini(tmp_path):
+    init_default_scope('mmseg')
+    return MiniGRefCOCO(tmp_path).write()

@@ -1,6 +1,5 @@
 """Several targets or none: what GRefCOCODataset reads, and what it says of bad files."""
 
-import json
 import pickle
 import warnings
 
@@ -8,7 +7,9 @@ import numpy as np
 import pytest
 from mmseg.registry import DATASETS, TRANSFORMS
 
+from nemo_mmseg.apis.check_data import check_dataset, format_reports
 from nemo_mmseg.datasets import grefcoco
+from nemo_mmseg.visualization import browse
 
 PIPELINE = [
     dict(type='LoadReferringImage'),
@@ -17,44 +18,8 @@ PIPELINE = [
 ]
 
 
-def gref(ref_id, ann_id, image_id, texts, split='train'):
-    """A reference as gRefCOCO writes it."""
-    return dict(
-        ref_id=ref_id,
-        ann_id=ann_id,
-        image_id=image_id,
-        category_id=[-1 if ann_id == [-1] else 1],
-        split=split,
-        sentences=[
-            dict(sent_id=10 * ref_id + i, sent=text, raw=text.title(), tokens=text.split(), exist=0)
-            for i, text in enumerate(texts)
-        ],
-        sent_ids=[10 * ref_id + i for i in range(len(texts))],
-        file_name=f'image_{image_id}.jpg',
-    )
-
-
-@pytest.fixture
-def gref_mini(mini):
-    mini.refs = [
-        gref(1, [101], 1, ['left box']),
-        gref(2, [201, 101], 1, ['both boxes', 'all boxes']),
-        gref(3, [-1], 1, ['the round thing']),
-        gref(4, [102], 2, ['green box']),
-        gref(5, [-1], 2, ['red box', 'blue box'], split='val'),
-    ]
-    return mini
-
-
-def write(mini):
-    mini.write()
-    (mini.root / 'mini' / 'grefs(unc).json').write_text(json.dumps(mini.refs))
-
-
 def build(mini, pipeline=(), **kwargs):
-    write(mini)
-    settings = dict(type='GRefCOCODataset', split_file='mini/grefs(unc).json')
-    return DATASETS.build(mini.config(pipeline, **{**settings, **kwargs}))
+    return DATASETS.build(mini.write().config(pipeline, **kwargs))
 
 
 def test_masks_are_the_union_of_the_targets(gref_mini):
@@ -106,7 +71,7 @@ def test_the_expressions_of_a_bank_include_those_of_nothing(gref_mini):
 
 def test_a_crowd_is_no_target_beside_others(gref_mini):
     gref_mini.instances['annotations'][-1]['iscrowd'] = 1  # 201
-    gref_mini.refs.append(gref(6, [201], 1, ['the pile of boxes']))
+    gref_mini.refs.append(dict(gref_mini.refs[0], ann_id=[201]))
     dataset = build(gref_mini, group_by='expression')
     found = [dataset.get_data_info(i) for i in range(len(dataset))]
     assert [[i['ann_id'] for i in item['instances']] for item in found] == [
@@ -179,10 +144,9 @@ def test_refcoco_refuses_it_and_says_who_reads_it(gref_mini):
 def test_published_counts(gref_mini, monkeypatch):
     assert sum(grefcoco.PUBLISHED_EXPRESSIONS.values()) == 259_859
     (gref_mini.root / 'mini').rename(gref_mini.root / 'other')
-    write(gref_mini)
+    gref_mini.write()
     (gref_mini.root / 'mini').rename(gref_mini.root / 'grefcoco')
     config = gref_mini.config(
-        type='GRefCOCODataset',
         ann_file='grefcoco/instances.json',
         split_file='grefcoco/grefs(unc).json',
     )
@@ -192,3 +156,37 @@ def test_published_counts(gref_mini, monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         DATASETS.build(config)
+
+
+def test_check_data_counts_what_describes_several_or_nothing(gref_mini):
+    def report():
+        gref_mini.write()
+        settings = gref_mini.config()
+        settings.pop('pipeline')
+        return check_dataset(settings, progress=False)
+
+    sound = report()
+    assert sound.faults == []
+    assert sound.counts == dict(
+        references=4, expressions=5, images=2, objects=3, multi_target=2, no_target=1
+    )
+    assert 'no_target' in format_reports([sound])
+    gref_mini.refs[1]['ann_id'] = [101, 999]
+    gref_mini.instances['annotations'][1]['segmentation'] = [[5, 5, 5.1, 5, 5.1, 5.1, 5, 5.1]]
+    faults = report().faults
+    assert len(faults) == 2
+    assert 'reference 2 has annotation 999' in faults[0]
+    assert 'annotation 102: the mask is empty' in faults[1]
+
+
+def test_sheets_of_samples_say_how_many_are_described(gref_mini, monkeypatch):
+    said = []
+    monkeypatch.setattr(browse, 'add_caption', lambda image, text, **_: said.append(text) or image)
+    drawn = browse.draw_training_sample(build(gref_mini, PIPELINE, group_by='image')[0])
+    assert drawn.shape[0] == 48
+    assert said == [
+        'left box',
+        'both boxes [2 targets]',
+        'all boxes [2 targets]',
+        'the round thing [no targets]',
+    ]
