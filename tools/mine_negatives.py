@@ -26,16 +26,19 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--keep', type=int, help="images stored an expression; default: the config's, else 1000"
     )
+    parser.add_argument(
+        '--images', help="folder whose images become the negatives; default: the config's, if any"
+    )
     parser.add_argument('--batch-size', type=int, default=64, help='images, or texts, a batch')
     parser.add_argument('--workers', type=int, default=2, help='processes that decode images')
     parser.add_argument('--device', help='e.g. cpu or cuda:0; default: a GPU if there is one')
     # `torch.distributed.launch` passes the first spelling from PyTorch 2.0 on, the second before.
     parser.add_argument('--local-rank', '--local_rank', type=int, default=0, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.out is None and (args.model or args.pretrained or args.keep is not None):
+    if args.out is None and (args.model or args.pretrained or args.images or args.keep is not None):
         parser.error(
             "the bank of the config's path must have the config's settings: with --model, "
-            '--pretrained or --keep, name another file by --out'
+            '--pretrained, --images or --keep, name another file by --out'
         )
     return args
 
@@ -52,7 +55,13 @@ def mine(dataset: Any, args: argparse.Namespace) -> None:
             data sets would go into one file.
     """
     options = dict(batch_size=args.batch_size, num_workers=args.workers, device=args.device)
-    overrides = dict(path=args.out, model=args.model, pretrained=args.pretrained, keep=args.keep)
+    overrides = dict(
+        path=args.out,
+        model=args.model,
+        pretrained=args.pretrained,
+        keep=args.keep,
+        images=args.images,
+    )
     overrides = {key: value for key, value in overrides.items() if value is not None}
     wanted = wanted_banks(dataset)
     data_sets = [w.dataset for w in wanted] or [data for data, _ in data_sets_of(dataset)]

@@ -1,7 +1,8 @@
 """Data sets, samplers and transforms of referring segmentation."""
 
 from .grefcoco import GRefCOCODataset
-from .pool import ImagePool
+from .leak_guard import LeakError, LeakGuard
+from .pool import FolderPool, ImagePool
 from .referring import BaseReferringDataset, RefCOCODataset
 from .sample_index import SampleIndex
 from .samplers import InfiniteReferringSampler, ReferringSampler
@@ -10,9 +11,12 @@ from .transforms import __all__ as _transforms
 
 __all__ = [
     'BaseReferringDataset',
+    'FolderPool',
     'GRefCOCODataset',
     'ImagePool',
     'InfiniteReferringSampler',
+    'LeakError',
+    'LeakGuard',
     'RefCOCODataset',
     'ReferringSampler',
     'SampleIndex',

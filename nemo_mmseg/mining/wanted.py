@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from mmengine.logging import print_log
 
+from ..datasets.pool import folder_pool
 from .band import BandRule
 from .bank import BankError, NegativeBank
 from .mine import check_bank, mine_bank
@@ -20,7 +21,7 @@ class WantedBank:
 
     Attributes:
         dataset: The (innermost) data set.
-        mosaic: The transform, with ``bank=dict(path, model, pretrained, keep)``.
+        mosaic: The transform, with ``bank=dict(path, model, pretrained, keep, images)``.
     """
 
     dataset: Any
@@ -32,7 +33,7 @@ class WantedBank:
         return self.mosaic.bank['path']
 
     def settings(self) -> dict[str, Any]:
-        """Model, weights and number of images of the bank.
+        """Model, weights, number of images and folder of the bank.
 
         Raises:
             ValueError: The config does not say how to make the bank.
@@ -44,15 +45,26 @@ class WantedBank:
                 'bank=dict(path=..., model=..., pretrained=..., keep=...)'
             )
         return dict(
-            model=bank['model'], pretrained=bank.get('pretrained'), keep=bank.get('keep', 1000)
+            model=bank['model'],
+            pretrained=bank.get('pretrained'),
+            keep=bank.get('keep', 1000),
+            images=bank.get('images'),
         )
+
+    def _check_pool(self) -> None:
+        """Refuse a pool with images that are tested on, before hours are spent on it."""
+        guard, images = getattr(self.mosaic, 'leak_guard', None), self.mosaic.bank.get('images')
+        if guard is not None:
+            guard.clean(self.dataset.pool if images is None else folder_pool(images))
 
     def mine(self, **options: Any) -> NegativeBank:
         """Mine the bank if it is missing, check it if it is there; see :func:`mine_bank`."""
+        self._check_pool()
         return mine_bank(self.dataset, self.path, **self.settings(), **options)
 
     def check(self) -> NegativeBank:
         """Check that the bank is there and belongs to the data set, without mining."""
+        self._check_pool()
         return check_bank(self.dataset, self.path, **self.settings())
 
 

@@ -28,7 +28,7 @@ def open_bank(path: str, fingerprint: str) -> NegativeBank:
 
 def random_names(
     pool: ImagePool,
-    image_id: int,
+    own: int | None,
     number: int,
     rng: np.random.Generator,
     taken: Sequence[str] = (),
@@ -37,10 +37,18 @@ def random_names(
     """Names of ``number`` images of the pool, other than the item's own and those taken.
 
     Those to avoid come last; a pool with too few gives some images twice.
+
+    Args:
+        pool: The images.
+        own: Row of the item's own image; None where the pool does not have it.
+        number: How many names.
+        rng: The sample's generator.
+        taken: Names that are in the mosaic already.
+        avoid: Names of images that may show the referent.
     """
     if len(pool) < 2:
         raise ValueError('a mosaic needs a second image, but the pool holds one')
-    own, taken, avoid = pool.row_of(image_id), set(taken), set(avoid)
+    taken, avoid = set(taken), set(avoid)
     # A handful more than needed is drawn, so that a large pool is never enumerated.
     size = min(len(pool), number + len(taken) + len(avoid) + 1)
     candidates = rng.choice(len(pool), size=size, replace=False)

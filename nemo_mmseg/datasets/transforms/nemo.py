@@ -13,6 +13,8 @@ from mmseg.registry import TRANSFORMS
 
 from nemo_mmseg.mining.band import BandRule
 
+from ..leak_guard import LeakGuard
+from ..pool import ImagePool, bank_fingerprint, folder_pool
 from ..sample_index import generator_of
 from .letterbox import INTERPOLATIONS
 from .load_referent_mask import referent_masks
@@ -90,8 +92,9 @@ class NeMoMosaic(BaseTransform):
             cell, as published.
         plain: Transforms that read and resize a plain sample.
         bank: Where the mined negatives lie and how they are made: dict of ``path``, ``model``,
-            ``pretrained`` and ``keep`` (see :func:`nemo_mmseg.mining.mine_bank`). None when nothing
-            is mined.
+            ``pretrained`` and ``keep`` (see :func:`nemo_mmseg.mining.mine_bank`). With ``images``,
+            a folder, negatives (random ones, too) are its images in place of the data set's own.
+            None when nothing is mined.
         warmup_prob: Before ``start_epoch``, the chance of a random mosaic; number or ramp. Defaults
             to 0.
         random_prob: From ``start_epoch`` on, the chance of a random mosaic; number or ramp.
@@ -126,8 +129,13 @@ class NeMoMosaic(BaseTransform):
             side of the cell. A strong one, such as 0.1, leaves of the augmentation only the
             target's small scale (the paper's ablation). Defaults to 0.
         interpolation: Of the images. Defaults to ``'bilinear'``, as published.
+        leak_guard: Which images may not be negatives because they are tested on: dict of
+            ``split_files``, ``data_root``, ``splits`` and ``action``, see
+            :class:`nemo_mmseg.datasets.LeakGuard`. Defaults to None.
 
     Raises:
+        LeakError: At the first sample (before training, with the :class:`NegativeMiningHook`), if
+            the pool has such images and the guard's action is ``'error'``.
         ValueError: Options that make no sense or contradict one another: probabilities outside
             [0, 1] or with a sum above 1 in some pass, a ramp that ends before it begins, a grid of
             one cell, cells too small to move, no bank where one is needed, ...
@@ -155,6 +163,7 @@ class NeMoMosaic(BaseTransform):
         negative_fit: str = 'stretch',
         negative_blur: float = 0.0,
         interpolation: str = 'bilinear',
+        leak_guard: dict | None = None,
     ) -> None:
         self.layout = MosaicGrid(size, grid, grid_probs, crossing, min_cell)
         self.size = self.layout.size
@@ -177,6 +186,7 @@ class NeMoMosaic(BaseTransform):
         self.negative_blur = negative_blur
         self.interpolation = interpolation
         self._check_arguments()
+        self.leak_guard = None if leak_guard is None else LeakGuard(**leak_guard)
 
     def _check_arguments(self) -> None:
         choices = dict(
@@ -214,6 +224,24 @@ class NeMoMosaic(BaseTransform):
         """Refuse a training of too few passes; see :meth:`MosaicSchedule.check_passes`."""
         self.schedule.check_passes(passes)
 
+    @property
+    def images(self) -> str | None:
+        """Folder of the negatives; None where they are the data set's own images."""
+        return (self.bank or {}).get('images')
+
+    def negatives(self, own: ImagePool) -> ImagePool:
+        """The images from which negatives are drawn.
+
+        Args:
+            own: Pool of the data set.
+
+        Raises:
+            LeakError: See :class:`nemo_mmseg.datasets.LeakGuard`.
+            FileNotFoundError: The folder of negatives is missing or empty.
+        """
+        pool = own if self.images is None else folder_pool(self.images)
+        return pool if self.leak_guard is None else self.leak_guard.clean(pool)
+
     def transform(self, results: dict) -> dict:
         """Draw the kind of the sample, and make it."""
         rng = generator_of(results)
@@ -247,9 +275,10 @@ class NeMoMosaic(BaseTransform):
         grid = rows, columns = self.layout.draw(rng)
         expression = results['expressions'][0] if self.keep_positions else ''
         cell = int(rng.choice(sorted(position_cells(expression, rows, columns))))
-        wanted, pool = rows * columns - 1, results['pool']
+        wanted, pool = rows * columns - 1, self.negatives(results['pool'])
         if kind == 'random':
-            names = random_names(pool, results['img_id'], wanted, rng)
+            own = pool.find(results['img_id'], results['img_path'])
+            names = random_names(pool, own, wanted, rng)
             details = dict(similarities=(float('nan'),) * wanted)
         else:
             names, details = self._mined(results, wanted, rng)
@@ -261,10 +290,14 @@ class NeMoMosaic(BaseTransform):
         self, results: dict, wanted: int, rng: np.random.Generator
     ) -> tuple[list[str], dict[str, Any]]:
         """Names of negatives from the band, and what the plan says of them."""
-        pool, sent_id = results['pool'], results['sent_ids'][0]
-        bank = open_bank(self.bank['path'], pool.fingerprint)
+        sent_id, expression = results['sent_ids'][0], results['expressions'][0]
+        pool = self.negatives(results['pool'])
+        bank = open_bank(self.bank['path'], bank_fingerprint(results['pool'], self.images))
         rule = self.schedule.rule_at(results['visit'])
-        band = bank.band(sent_id, *rule, results['expressions'][0])
+        if self.leak_guard is None:
+            band = bank.band(sent_id, *rule, expression)
+        else:
+            band = self.leak_guard.band(bank, sent_id, rule, expression)
         chosen = rng.permutation(len(band.rows))[:wanted]
         names = [str(bank.image_names[row]) for row in band.rows[chosen]]
         short = wanted - len(names)
@@ -273,7 +306,8 @@ class NeMoMosaic(BaseTransform):
             ranking, *_ = bank.row(sent_id)
             dropped = (*ranking[: band.above], *band.dropped)
             avoid = [str(bank.image_names[row]) for row in dropped]
-            names += random_names(pool, results['img_id'], short, rng, names, avoid)
+            own = pool.find(results['img_id'], results['img_path'])
+            names += random_names(pool, own, short, rng, names, avoid)
         similarities = [float(s) for s in band.similarities[chosen]] + [float('nan')] * short
         return names, dict(
             similarities=tuple(similarities),
@@ -294,7 +328,7 @@ class NeMoMosaic(BaseTransform):
         """
         canvas = np.empty((*self.size, 3), np.uint8)
         mask = np.zeros(self.size, np.uint8)
-        others = iter(range(len(plan.names)))
+        pool, others = self.negatives(results['pool']), iter(range(len(plan.names)))
         for cell, window in enumerate(windows(plan.edges)):
             height, width = (s.stop - s.start for s in window)
             if cell == plan.cell:
@@ -306,7 +340,7 @@ class NeMoMosaic(BaseTransform):
                 )
             else:
                 other = next(others)
-                image = read_image(results['pool'].path_of(plan.names[other]))
+                image = read_image(pool.path_of(plan.names[other]))
                 if plan.places:
                     image = crop_to_aspect(image, height, width, plan.places[other])
             image = cv2.resize(
@@ -348,6 +382,7 @@ class NeMoMosaic(BaseTransform):
             negative_fit=self.negative_fit,
             negative_blur=self.negative_blur,
             interpolation=self.interpolation,
+            leak_guard=self.leak_guard,
             plain=self.plain,
         )
         return f'{type(self).__name__}({", ".join(f"{k}={v!r}" for k, v in settings.items())})'

@@ -186,8 +186,3 @@ def _lines(place: str | None, size: int) -> range:
     """The rows or columns, of ``size``, that are at a place."""
     ends = dict(first=(0, 1), last=(size - 1, size), middle=((size - 1) // 2, size // 2 + 1))
     return range(*ends.get(place, (0, size)))
-
-
-def allowed_cells(expression: str, rows: int, columns: int) -> list[int]:
-    """:func:`position_cells`, rising."""
-    return sorted(position_cells(expression, rows, columns))
