@@ -1,4 +1,5 @@
 # NeMo for any method: a config adds this base, names its bank and puts `nemo` between the parts of its pipeline.
+# Beside it lie variants to be added in its place: nemo_grids.py, nemo_i2i.py, nemo_curriculum.py, nemo_blur.py.
 bank = dict(model='ViT-B-32', pretrained='openai', keep=1000)
 nemo = dict(
     type='NeMoMosaic',

@@ -38,10 +38,11 @@ class BandRule(NamedTuple):
     Attributes:
         tau: The upper threshold. None sets none, so that ``i2i_sim_thres`` alone counts.
         tau_mode: How ``tau`` is meant, with s the expression's similarity to its own image.
-            ``'relative'``: images above the share tau * s are dropped. ``'margin'``: those above
-            s - tau (NV-Retriever's two positive-aware margins, arXiv 2407.15831). ``'absolute'``:
-            those above tau itself (as published; such a tau belongs to one CLIP). ``'rank'``: the
-            first ``tau`` images of the ranking.
+            ``'relative'``: images above the share tau * s are dropped; for a CLIP with negative
+            similarities ``'margin'`` is the better choice: those above s - tau are dropped
+            (NV-Retriever's two positive-aware margins, arXiv 2407.15831). ``'absolute'``: those
+            above tau itself (as published; such a tau belongs to one CLIP). ``'rank'``: the first
+            ``tau`` images of the ranking.
         top_k: Images in the band.
         i2i_sim_thres: Images whose vector has a larger cosine than this with that of the
             expression's own image are dropped, too. None drops none.

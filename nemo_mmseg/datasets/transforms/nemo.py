@@ -85,7 +85,7 @@ class NeMoMosaic(BaseTransform):
     ``dict(type='LinearRamp', begin=0, end=10, first=0.0, last=0.5)`` or
     ``dict(type='StepRamp', milestones=[5, 10], values=[0.1, 0.3, 0.5])``; see
     :mod:`nemo_mmseg.datasets.transforms.ramps`. :class:`NegativeMiningHook` refuses a training that
-    is too short for them.
+    is too short for them. A config that inherits a number in their place adds ``_delete_=True``.
 
     Args:
         size: Height and width of the mosaic, in pixels. The item's own image is stretched to its
@@ -124,7 +124,8 @@ class NeMoMosaic(BaseTransform):
             of the pool fill the rest (counted in ``mosaic['short']``), or the sample stays
             ``'plain'``. Defaults to ``'random'``.
         negative_fit: How negatives fill their cells: ``'stretch'``, as published, or ``'crop'``,
-            cut to the cell's aspect at a random place. Defaults to ``'stretch'``.
+            cut to the cell's aspect at a random place (the item's own image is always stretched,
+            since its referent must not be cut). Defaults to ``'stretch'``.
         negative_blur: Standard deviation of a Gaussian over negatives, as a share of the shorter
             side of the cell. A strong one, such as 0.1, leaves of the augmentation only the
             target's small scale (the paper's ablation). Defaults to 0.
