@@ -57,8 +57,8 @@ def _by_length(scores: ExpressionScores) -> Slices:
 
 
 def _by_area(scores: ExpressionScores) -> Slices:
-    starts = (np.nextafter(0, 1), 0.01, 0.04, 0.16)
-    labels = ('0-1%', '1-4%', '4-16%', '16-100%')
+    starts = (np.nextafter(0, 1), 0.01, 0.02, 0.04, 0.08, 0.16, 0.32)
+    labels = ('0-1%', '1-2%', '2-4%', '4-8%', '8-16%', '16-32%', '32-100%')
     return _bins('area', scores.target_area, starts, labels, 'no target')
 
 
@@ -112,9 +112,9 @@ def slice_by(scores: ExpressionScores, by: str) -> Slices:
     `'distractors'`  0, 1, 2, 3+ other objects of the referent's category
     `'length'`       1-5, 6-7, 8-10, 11-20 (the NeMo paper's), 21+ words between spaces
     `'area'`         share of the image that the true mask covers, in per cent: above 0
-                     and below 1, 1 to below 4, 4 to below 16, 16 and more. A cell of a
-                     2x2 mosaic shows an object at a quarter of its area, hence as one
-                     of the slice before
+                     and below 1, from there to below 2, 4, 8, 16, 32, 32 and more. A
+                     cell of a 2x2 mosaic shows an object at a quarter of its area,
+                     hence as one of two slices before
     `'position'`     with, without words that place the referent in the image, as
                      NeMoMosaic understands them on a 3x3 grid
     ===============  ==================================================================

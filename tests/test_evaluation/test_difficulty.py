@@ -52,8 +52,9 @@ def test_length_by_hand():
 
 
 def test_area_by_hand():
-    shares = [0, 1e-9, 0.0099, 0.01, 0.0399, 0.04, 0.1599, 0.16, 1.0]
-    expected = ['no target', '0-1%', '0-1%', '1-4%', '1-4%', '4-16%', '4-16%', '16-100%', '16-100%']
+    shares = [0, 1e-9, 0.0099, 0.01, 0.02, 0.0399, 0.04, 0.1599, 0.16, 0.3, 0.32, 1.0]
+    expected = ['no target', '0-1%', '0-1%', '1-2%', '2-4%', '2-4%', '4-8%', '8-16%', '16-32%']
+    expected += ['16-32%', '32-100%', '32-100%']
     assert labels_of(scores_of(target_area=shares), 'area') == expected
 
 

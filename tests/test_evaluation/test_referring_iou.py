@@ -102,7 +102,7 @@ def test_tables_by_difficulty_are_logged(monkeypatch):
     assert metrics['val/length=1-5/oIoU'] == metrics['val/oIoU']
     assert 'val/length=6-7/oIoU' not in metrics  # holds nothing; a nan would not be JSON
     assert 'val: by length\n' in said[1] and 'val: by position*area\n' in said[2]
-    assert '| without,4-16% ' in said[2] and 'Pr@0.9' in said[2]
+    assert '| without,8-16% ' in said[2] and 'Pr@0.9' in said[2]
 
 
 def test_second_evaluation_starts_afresh():

@@ -134,7 +134,7 @@ def test_tool_writes_table_csv_and_picture(tmp_path: Path):
         capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert '16-100%' in done.stdout and 'with,1-5' in done.stdout and '| oIoU' not in done.stdout
+    assert '16-32%' in done.stdout and 'with,1-5' in done.stdout and '| oIoU' not in done.stdout
     assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == [
         'comparison.csv',
         'comparison.png',
