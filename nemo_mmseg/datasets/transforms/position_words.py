@@ -24,7 +24,11 @@ from functools import lru_cache
 _SIDE = r'(?:left|right|top|bottom|upper|lower|middle|center)'
 _PART = r'(?:side|half|part|corner|edge|end|portion|quarter|section)'
 _THE = r'(?:(?:the|this|that|these|those|an?|our|all|whole|entire|main) )*'
-_PICTURE = r'(?:pic|pictures?|photo(?:graph)?s?|images?|screen|frame|shot|scene|view|page)'
+# Not what hangs on a wall, or is the frame of something.
+_PICTURE = (
+    r'(?:pic|pictures?|photo(?:graph)?s?|images?|screen|frame(?! with)|shot|scene|view|page)'
+    r'(?! (?:on|hanging|half|frames?)\b)'
+)
 _GROUP = (
     r'(?:two|three|four|five|six|[2-6]|both|pair|trio|group|row|line|lineup|bunch|stack|them)\b'
 )
@@ -54,7 +58,7 @@ _CLOTH = (
     r'bikini|pajama|table|counter|roof|tree|hill|mountain|desk|stove|hard|soft|convertible|bottle)'
 )
 _NO_ROW = r'(?! (?:left|right|corner|row|shelf|bunk|rack|middle|center|most|side|edge))\b'
-_WORDS = r'(?:(?!(?:on|at|in|near|by|to)\b)\w+ ){0,4}'
+_WORDS = r'(?:(?!(?:on|at|in|near|by|to|from|of|the)\b)\w+ ){0,4}'
 
 
 def _settle(match: re.Match) -> str:
