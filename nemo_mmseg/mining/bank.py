@@ -270,15 +270,14 @@ class NegativeBank:
             return Band(rows[part], similarities[part], exhausted, own, start)
         rows, similarities = rows[start:], similarities[start:]
         found, dropped = first_unlike(
-            rows, opened.image_vectors, self._own_vectors(index), i2i_sim_thres, top_k
+            rows,
+            opened.image_vectors,
+            opened.image_vectors[opened.image_row[index]],
+            i2i_sim_thres,
+            top_k,
         )
         exhausted = len(found) < top_k and more
         return Band(rows[found], similarities[found], exhausted, own, start, rows[dropped])
-
-    def _own_vectors(self, index: Any) -> np.ndarray:
-        """Unit vectors of the own images of some expressions (or of one)."""
-        opened = self._open()
-        return opened.image_vectors[opened.image_row[index]]
 
     def band_sizes(
         self,
@@ -289,33 +288,15 @@ class NegativeBank:
     ) -> np.ndarray:
         """Number (E,) int64 of images in the band of every expression; see :meth:`band`."""
         opened = self._open()
+        if i2i_sim_thres is not None:  # a tenth of a millisecond each
+            bands = (self.band(int(s), tau, tau_mode, top_k, i2i_sim_thres) for s in self.sent_ids)
+            return np.fromiter((len(band.rows) for band in bands), np.int64, len(self))
         starts = np.zeros(len(self), np.int64)
         for begin in range(0, len(self), _BLOCK):
             part = slice(begin, begin + _BLOCK)
             own = opened.self_similarity[part].astype(np.float64)
             starts[part] = band_starts(opened.similarities[part], own, tau, tau_mode)
-        sizes = self.stored - starts
-        if i2i_sim_thres is not None:
-            sizes -= self._alike_below(starts, i2i_sim_thres)
-        return np.minimum(sizes, top_k)
-
-    def _alike_below(self, starts: np.ndarray, most: float) -> np.ndarray:
-        """How many images (E,), from ``starts`` (E,) on, look more like the own one than ``most``.
-
-        Expressions of an image share the cosines of that image to all others.
-        """
-        opened = self._open()
-        vectors, counts = opened.image_vectors.astype(np.float32), np.zeros_like(starts)
-        order = np.argsort(opened.image_row, kind='stable')
-        for part in np.split(order, range(_BLOCK // 8, len(order), _BLOCK // 8)):
-            _, first, which = np.unique(
-                opened.image_row[part], return_index=True, return_inverse=True
-            )
-            own = self._own_vectors(part[first]).astype(np.float32)
-            cosines = own @ vectors.T
-            alike = cosines[which[:, None], opened.neighbors[part]] > most
-            counts[part] = (alike & (np.arange(self.stored) >= starts[part, None])).sum(axis=1)
-        return counts
+        return np.minimum(self.stored - starts, top_k)
 
     def check(self, fingerprint: str, name: str = 'the given data set') -> None:
         """Refuse the bank of another data set.
