@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from mmengine.config import Config
 
 from nemo_mmseg.datasets.leak_guard import LeakError, LeakGuard, image_key, overlap_table
 from nemo_mmseg.datasets.pool import FolderPool, ImagePool
@@ -75,6 +76,16 @@ def test_images_of_other_sets_tests_are_dropped_or_refused(root):
     assert only.ids.tolist() == [i for i in range(50) if i not in (3, 49)]
     for fine in (LeakGuard(FILES[:1], str(root)), LeakGuard(FILES, str(root), splits=['testA'])):
         assert fine.clean(pool) is pool
+
+
+def test_the_base_config_guards_all_of_refcoco(tmp_path):
+    base = Path(TOOL).parents[1] / 'configs' / '_base_' / 'leak_guard.py'
+    settings = Config.fromfile(base).leak_guard
+    for i, file in enumerate(settings.split_files):
+        splits = dict(val=[2 * i], testA=[2 * i + 1]) if 'unc' in file else dict(val=[2 * i])
+        write_refs(tmp_path / file, train=[90], **splits)
+    guard = LeakGuard(**{**settings, 'data_root': str(tmp_path)})
+    assert guard.clean(pool_of(range(10))).ids.tolist() == [5, 7, 8, 9]
 
 
 def test_dropping_all_is_an_error(root):
