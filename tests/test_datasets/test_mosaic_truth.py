@@ -72,3 +72,49 @@ def test_shares_of_a_hand_made_case(mini):
     assert truth['category_mined'] == 1
     assert truth['category_random'] == pytest.approx(0.75)
     assert truth['category_ratio'] == pytest.approx(4 / 3)
+
+
+def test_expressions_of_nothing_have_no_category(gref_mini):
+    """ "blue star" of nothing in image 1, "red things" of both of its objects.
+
+    The only negative, image 2, shows a blue star: it makes the first untrue, and the categories of
+    the second (star, circle) are in it; of the pool's two images each shows one of them.
+    """
+    nothing, both = gref_mini.refs[2], gref_mini.refs[1]
+    nothing['sentences'][0]['sent'] = 'blue star'
+    both['sentences'] = [dict(both['sentences'][0], sent='red things')]
+    gref_mini.refs = [nothing, both, gref_mini.refs[3]]
+    for image in gref_mini.instances['images']:
+        image['file_name'] = f'COCO_train2014_{image["id"]:012d}.jpg'
+    gref_mini.write()
+    scenes = {
+        1: [thing('star', 'red', 101), thing('circle', 'red', 201)],
+        2: [thing('star', 'blue', 102)],
+    }
+    scenes = {str(k): dict(width=64, height=48, objects=v) for k, v in scenes.items()}
+    (gref_mini.root / 'mini' / 'scenes.json').write_text(json.dumps(dict(scenes=scenes)))
+    full = DATASETS.build(gref_mini.config(check_images=False))
+    path = str(gref_mini.root / 'bank.safetensors')
+    with BankWriter(
+        path,
+        sent_ids=np.array([20, 30]),
+        image_row=np.array([0, 0]),
+        image_ids=full.pool.ids,
+        image_names=list(full.pool.names),
+        image_vectors=np.zeros((2, 2)),
+        stored=1,
+        metadata=dict(fingerprint=full.fingerprint, dataset='mini', split='train'),
+    ) as writer:
+        writer.write(np.arange(2), np.array([[1], [1]]), np.full((2, 1), 0.5), np.full(2, 0.8))
+    mosaic = dict(type='NeMoMosaic', size=(48, 64), plain=[], mined_prob=1.0, grid=(1, 2))
+    mosaic.update(bank=dict(path=path), top_k=2)
+    dataset = DATASETS.build(
+        gref_mini.config(
+            [dict(type='SampleExpressions'), mosaic], indices=[0, 1], check_images=False
+        )
+    )
+    dataset._pool = full.pool
+    truth = mosaic_truth(dataset, dataset.pipeline.transforms[1], num=20)
+    assert truth['mined_share'] == 1
+    assert truth['also_true'] == 0.5
+    assert truth['category_mined'] == truth['category_random'] == 1

@@ -67,6 +67,10 @@ class NeMoMosaic(BaseTransform):
     the band. Negatives are drawn from the band, the item's own image takes a random cell of the
     grid, in which its position words stay true, and only its mask is the target.
 
+    With several targets the mask is their union, and empty where the expression describes nothing
+    in its own image: a negative of such an expression is an image that does not show it either,
+    guessed as for any other by its similarity (``docs/grefcoco.md``).
+
     It stands where a pipeline reads and resizes its image, after ``SampleExpressions``; ``plain``
     holds the transforms of a sample without mosaic.
 
