@@ -184,6 +184,21 @@ class LeakGuard:
         return f'{type(self).__name__}({list(self.held_out)}, action={self.action!r})'
 
 
+def own_guard(dataset: Any) -> LeakGuard | None:
+    """What keeps the data set's own validation and test images out of another pool.
+
+    Args:
+        dataset: A referring data set.
+
+    Returns:
+        A guard whose action is an error; None where no other split is known.
+    """
+    file = getattr(dataset, 'split_file', None)
+    if file is None or not set(TEST_SPLITS) & set(split_images(file)):
+        return None
+    return LeakGuard([file])
+
+
 def overlap_table(split_files: Sequence[str], folders: Sequence[str] = ()) -> PrettyTable:
     """How many images pools of negatives share with validation and test splits.
 

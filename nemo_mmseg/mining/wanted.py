@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from mmengine.logging import print_log
 
+from ..datasets.leak_guard import own_guard
 from ..datasets.pool import folder_pool
 from .band import BandRule
 from .bank import BankError, NegativeBank
@@ -54,6 +55,8 @@ class WantedBank:
     def _check_pool(self) -> None:
         """Refuse a pool with images that are tested on, before hours are spent on it."""
         guard, images = getattr(self.mosaic, 'leak_guard', None), self.mosaic.bank.get('images')
+        if guard is None and images is not None:
+            guard = own_guard(self.dataset)  # nobody wants these, asked for or not
         if guard is not None:
             guard.clean(self.dataset.pool if images is None else folder_pool(images))
 

@@ -1,5 +1,6 @@
 import os
 import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -64,9 +65,15 @@ def test_mines_the_bank_of_the_config(config, tmp_path, monkeypatch):
     run(monkeypatch, config, '--local-rank=0')  # there is nothing left to do
 
 
-def test_settings_of_the_command_line_go_to_another_file(config, tmp_path, monkeypatch, capsys):
+def test_settings_of_the_command_line_go_to_another_file(
+    config, shared_folder, tmp_path, monkeypatch, capsys
+):
     run(monkeypatch, config, '--keep', 5, '--out', tmp_path / 'other')
     assert NegativeBank(tmp_path / 'other').stored == 5 and not (tmp_path / 'bank').exists()
+    shutil.copytree(shared_folder, tmp_path / 'negatives', ignore=lambda *_: ['image_000.jpg'])
+    images = ('--images', tmp_path / 'negatives', '--out', tmp_path / 'of_folder')
+    run(monkeypatch, config, *images)
+    assert NegativeBank(tmp_path / 'of_folder').candidates == 39
     with pytest.raises(SystemExit):
         run(monkeypatch, config, '--keep', 5)
     assert 'name another file by --out' in capsys.readouterr().err

@@ -137,3 +137,15 @@ def test_a_leaking_pool_is_refused_before_it_is_mined(mini, folder, tmp_path):
         with pytest.raises(LeakError, match=r'1 of the 6 .*negatives.* the first is image_2.jpg'):
             call()
     assert not path.exists()
+
+
+def test_a_folder_with_the_own_test_images_is_refused_unasked(mini, folder, tmp_path):
+    shutil.copy(mini.root / 'images' / 'image_5.jpg', folder / 'more')  # of the own val split
+    folder_pool.cache_clear()
+    settings = dict(bank=dict(path=str(tmp_path / 'bank'), model='none', images=str(folder)))
+    (wanted,) = wanted_banks(build(mini, mined_prob=0.5, **settings))
+    with pytest.raises(LeakError, match=r'1 of .*refs\(unc\).p val; the first is more/image_5.jpg'):
+        wanted.mine()
+    guard = dict(split_files=['mini/refs(unc).p'], data_root=str(mini.root), action='drop')
+    dataset = build(mini, random_prob=1.0, leak_guard=guard, **settings)
+    assert names_of(dataset, 0) == OWN | {'image_2.jpg'}
