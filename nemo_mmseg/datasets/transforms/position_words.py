@@ -77,8 +77,8 @@ _RULES = [
     (r'\bcent(?:re|ral)\b', 'center'),
     (r'\bbott?[eo][mn]\b', 'bottom'),
     (r'\bmid(?= (?:left|right|top|bottom|row)\b)', 'middle'),
-    (r'\b(?:lft|lhs)\b|(?:(?<=\bon )|(?<=\bfar ))l\b', 'left'),
-    (r'\b(?:rt|rhs)\b|(?:(?<=\bon )|(?<=\bfar ))r\b', 'right'),
+    (r'\b(on |far |top |bottom |upper |lower )l\b|\b(?:lft|lhs)\b', r'\1left'),
+    (r'\b(on |far |top |bottom |upper |lower )r\b|\b(?:rt|rhs)\b', r'\1right'),
     # Denied.
     (rf'\b(?:not|isn ?t|except) (?:(?:on|at|in|to|the|an?|one|far|very) )*{_SIDE}(?:most)?\b', ''),
     # Superlatives, the picture's sides, the choice from a group.
