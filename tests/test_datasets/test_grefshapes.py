@@ -105,7 +105,7 @@ def test_expressions_describe_their_targets_and_no_other(split):
                 prove(text, targets, objects, scene.width, scene.height)
         assert {min(len(t), 2) for t, _ in sample.references} == {0, 1, 2}, 'each kind an image'
     assert {'group', 'side', 'pair', 'nothing', 'appearance'} <= set(kinds)
-    # As in gRefCOCO: about 3/5 of one object, then of several, then of nothing.
+    # As in gRefCOCO: most of one object, then of several, then of nothing.
     shares = [sizes[number] / sizes.total() for number in range(3)]
     assert 0.08 < shares[0] < 0.22 and 0.45 < shares[1] < 0.65 and 0.22 < shares[2] < 0.42
 
@@ -190,3 +190,16 @@ def test_the_data_set_reads_what_the_scenes_prove(made, split):
         for text, targets in zip(item['expressions'], item['targets']):
             found = sorted(numbers.index(item['instances'][t]['ann_id']) for t in targets)
             prove(text, found, scene['objects'], scene['width'], scene['height'])
+
+
+@pytest.mark.slow
+def test_every_expression_of_the_default_data(tmp_path):
+    make_refshapes(tmp_path, 'grefshapes')
+    refs = json.loads((tmp_path / 'grefshapes' / 'grefs(unc).json').read_text())
+    scenes = json.loads((tmp_path / 'grefshapes' / 'scenes.json').read_text())['scenes']
+    for ref in refs:
+        scene = scenes[str(ref['image_id'])]
+        numbers = [o['ann_id'] for o in scene['objects']]
+        targets = [numbers.index(a) for a in ref['ann_id'] if a != -1]
+        for sentence in ref['sentences']:
+            prove(sentence['sent'], targets, scene['objects'], scene['width'], scene['height'])

@@ -61,8 +61,7 @@ def _generalized(
 ) -> list:
     """References to one object, to several and to none; no reference where a kind is missing.
 
-    As in gRefCOCO about three fifths of the expressions are about one object, and more are about
-    several than about none.
+    About half of the expressions are about one object, a third about several, a seventh about none.
     """
     told_apart_by = ('refshapes', 'refshapes+')[int(rng.integers(2))]
     single = [((i,), said) for i, said in _single(scene, split, told_apart_by, rng, count)][:2]
