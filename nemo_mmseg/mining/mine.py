@@ -28,7 +28,7 @@ from .embed import ClipEmbedder, distinct_texts, embed_images, embed_texts
 from .images import MinedImages
 from .process import default_device, rank_and_world, same_every_time
 from .search import search
-from .shards import ShardStore
+from .shards import ShardStore, difference, listing
 
 # File in a work folder that rank 0 of the job that mines holds locked; the kernel frees it.
 LOCK = 'lock'
@@ -325,7 +325,7 @@ class _Run:
                 if other not in (folder, self.work / LOCK):
                     self._say(
                         f'{self.work} holds a run with other settings '
-                        f'({_difference(other, settings)}): it is not continued, this starts anew'
+                        f'({difference(other, settings)}): it is not continued, this starts anew'
                     )
                     shutil.rmtree(other, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
@@ -339,7 +339,7 @@ class _Run:
         """Look again and again, as long as something changes in the work folder."""
         seen, since = None, time.monotonic()
         while not ready():
-            now = _listing(self.work)
+            now = listing(self.work)
             if now != seen:
                 seen, since = now, time.monotonic()
             elif time.monotonic() - since > self.timeout:
@@ -388,24 +388,3 @@ class _Run:
 def _blocks(store: ShardStore) -> Iterator[np.ndarray]:
     for shard in range(len(store)):
         yield store.read(shard)
-
-
-def _listing(folder: Path) -> list[tuple]:
-    """Names, sizes and times of the files in a folder that others change meanwhile."""
-    entries = []
-    for path in folder.glob('*/*'):
-        try:
-            entries.append((path.name, path.stat().st_size, path.stat().st_mtime_ns))
-        except FileNotFoundError:
-            continue
-    return sorted(entries)
-
-
-def _difference(folder: Path, settings: dict[str, Any]) -> str:
-    """Which settings another run's folder was made with."""
-    try:
-        others = json.loads((folder / 'settings.json').read_text())
-    except (OSError, ValueError):
-        return 'unknown ones'
-    keys = [key for key in settings if others.get(key) != settings[key]]
-    return ', '.join(f'{key}={others.get(key)!r}' for key in keys)

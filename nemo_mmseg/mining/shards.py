@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -85,3 +86,24 @@ class ShardStore:
         content = hashlib.sha256(np.ascontiguousarray(vectors)).hexdigest()
         seal = dict(content=content, first=self.items(shard).start, digest=self.digest)
         return json.dumps(seal, sort_keys=True)
+
+
+def listing(folder: Path) -> list[tuple]:
+    """Names, sizes and times of the files in a folder that others change meanwhile."""
+    entries = []
+    for path in folder.glob('*/*'):
+        try:
+            entries.append((path.name, path.stat().st_size, path.stat().st_mtime_ns))
+        except FileNotFoundError:
+            continue
+    return sorted(entries)
+
+
+def difference(folder: Path, settings: dict[str, Any]) -> str:
+    """Which settings another run's folder was made with."""
+    try:
+        others = json.loads((folder / 'settings.json').read_text())
+    except (OSError, ValueError):
+        return 'unknown ones'
+    keys = [key for key in settings if others.get(key) != settings[key]]
+    return ', '.join(f'{key}={others.get(key)!r}' for key in keys)
