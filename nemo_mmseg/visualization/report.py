@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import html
-import io
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,15 +22,10 @@ from ..datasets.sample_index import SampleIndex
 from ..datasets.transforms.load_referent_mask import referent_masks
 from ..datasets.transforms.load_referring_image import read_image
 from ..mining import wanted_banks
+from .bank_page import chosen_expressions, edge_tiles
 from .browse import draw_training_sample
-from .drawing import PREDICTION_COLOR, TRUTH_COLOR, add_caption, draw_mask, fit_image, make_grid
-
-_PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
-body{{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:75rem;padding:0
-1rem;color:#222}} img{{max-width:100%}} table{{border-collapse:collapse}} td,th{{border:1px solid
-#ccc;padding:.3rem .7rem}} td{{text-align:right}} td:first-child,th{{text-align:left}}
-h2{{margin-top:2.5rem}} p{{max-width:55rem}}
-</style></head><body><h1>{title}</h1>{body}</body></html>"""
+from .drawing import PREDICTION_COLOR, TRUTH_COLOR, add_caption, draw_mask, make_grid
+from .page import figure_png, html_table, image_tag, picture_tag, write_page
 
 
 def write_report(cfg: Config, work_dir: str, splits: Sequence[str] = ('val',)) -> Path:
@@ -64,9 +56,7 @@ def write_report(cfg: Config, work_dir: str, splits: Sequence[str] = ('val',)) -
     )
     page = Path(work_dir) / 'index.html'
     title = f'NeMo on {dataset.metainfo["dataset_name"]}'
-    part = page.with_suffix('.tmp')
-    part.write_text(_PAGE.format(title=html.escape(title), body='\n'.join(sections)))
-    os.replace(part, page)
+    write_page(page, title, '\n'.join(sections))
     return page
 
 
@@ -78,25 +68,13 @@ def _read(folder: Path) -> dict[str, Any]:
     return {name: json.loads(file.read_text()) for name, file in files.items()}
 
 
-def _picture(image: np.ndarray, title: str) -> str:
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, 'JPEG', quality=85)
-    return _tag(buffer.getvalue(), 'jpeg', title)
-
-
-def _tag(content: bytes, kind: str, title: str) -> str:
-    data = base64.b64encode(content).decode()
-    return f'<img alt="{html.escape(title)}" src="data:image/{kind};base64,{data}">'
-
-
 def _scores(results: dict[str, dict]) -> str:
     columns = list(next(iter(results.values()))['metrics'])
-    head = ''.join(f'<th>{html.escape(name)}</th>' for name in ('split', *columns))
-    rows = ''
-    for split, result in results.items():
-        values = ''.join(f'<td>{result["metrics"][name]:.4g}</td>' for name in columns)
-        rows += f'<tr><td>{html.escape(split)}</td>{values}</tr>'
-    return f'<h2>Scores</h2><table><tr>{head}</tr>{rows}</table>'
+    rows = [
+        [split, *(f'{result["metrics"][name]:.4g}' for name in columns)]
+        for split, result in results.items()
+    ]
+    return '<h2>Scores</h2>' + html_table(('split', *columns), rows)
 
 
 def _scalars(work_dir: str) -> list[dict]:
@@ -123,10 +101,8 @@ def _curves(work_dir: str) -> str:
     right.set(title='shares of the samples so far', xlabel='iteration', ylim=(-0.02, 1.02))
     right.legend()
     figure.tight_layout()
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format='png', dpi=110)
     plt.close(figure)
-    return '<h2>Training</h2>' + _tag(buffer.getvalue(), 'png', 'curves')
+    return '<h2>Training</h2>' + image_tag(figure_png(figure), 'png', 'curves')
 
 
 def _mosaics(dataset: Any, seed: int, number: int = 12) -> str:
@@ -143,50 +119,25 @@ def _mosaics(dataset: Any, seed: int, number: int = 12) -> str:
         '<h2>Mosaics</h2><p>Training samples as the network sees them. Only the referent in the '
         'cell marked <i>target</i> is foreground; the other cells show images that match the '
         'expression and do not hold its referent. Numbers are CLIP similarities.</p>'
-        + _picture(make_grid(tiles, 4), 'mosaics')
+        + picture_tag(make_grid(tiles, 4), 'mosaics')
     )
 
 
 def _bands(wanted: Any, number: int = 6) -> str:
     """For some expressions: images above the threshold, in the band, and below it."""
-    bank, pool = wanted.check(), wanted.dataset.pool
-    rule = wanted.mosaic.band_rules()[-1]  # where difficulty changes, that of the last pass
-    sent_ids, texts, own_rows = wanted.dataset.expressions()
+    bank, rule = wanted.check(), wanted.mosaic.band_rules()[-1]  # the last pass's, with ramps
+    _, texts, _ = wanted.dataset.expressions()
     parts = [
         f'<h2>The band</h2><p>{html.escape(str(rule))}. For '
         'some expressions: the own image; images above the threshold, which may show the referent '
         'too and are dropped; images of the band, from which negatives are drawn; images below it, '
         'which are too easy.</p>'
     ]
-    for at in np.linspace(0, len(sent_ids) - 1, number).astype(int):
-        rows, similarities, own = bank.row(int(sent_ids[at]))
-        band = bank.band(int(sent_ids[at]), *rule)
-        first, last = band.above, band.above + len(band.rows) + len(band.dropped)
-        used = first + np.flatnonzero(np.isin(rows[first:last], band.rows))
-        groups = {
-            'too close': range(max(0, first - 3), first),
-            'used': used[
-                np.unique(np.linspace(0, max(0, len(used) - 1), 4).astype(int))[: len(used)]
-            ],
-            'too far': range(last, min(last + 2, len(rows))),
-        }
-        tiles = [_pool_tile(pool.path(own_rows[at]), f'own image\n{own:.3f}')]
-        for name, members in groups.items():
-            for member in members:
-                if member < len(rows):
-                    path = pool.path_of(bank.image_names[rows[member]])
-                    score = float(similarities[member])
-                    tiles.append(_pool_tile(path, f'{name}, rank {member + 1}\n{score:.3f}'))
-        sizes = f'{first + len(band.dropped)} too close, {len(band.rows)} used, {len(rows) - last} '
-        sizes += 'stored below'
+    for at in chosen_expressions(len(texts), number):
+        sizes, tiles = edge_tiles(wanted, bank, int(at), rule)
         parts.append(f'<h3>{html.escape(texts[at])}</h3><p>{sizes}</p>')
-        parts.append(_picture(make_grid(tiles, len(tiles)), texts[at]))
+        parts.append(picture_tag(make_grid(tiles, len(tiles)), texts[at]))
     return ''.join(parts)
-
-
-def _pool_tile(path: str, caption: str) -> np.ndarray:
-    image = np.ascontiguousarray(read_image(path)[..., ::-1])
-    return add_caption(fit_image(image, 150), caption, font_size=11, num_lines=2)
 
 
 def _predictions(dataset: Any, results: dict, folder: Path, number: int = 8) -> str:
@@ -204,7 +155,7 @@ def _predictions(dataset: Any, results: dict, folder: Path, number: int = 8) -> 
     ]
     for name, group in groups.items():
         tiles = [_prediction_tile(r, items[r['image_id']], folder) for r in group]
-        parts.append(f'<h3>{name}</h3>' + _picture(make_grid(tiles, 4), name))
+        parts.append(f'<h3>{name}</h3>' + picture_tag(make_grid(tiles, 4), name))
     return ''.join(parts)
 
 

@@ -16,7 +16,7 @@ from torch import nn
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted(path for path in (ROOT / 'configs').rglob('*.py'))
-RUNNABLE = [path for path in CONFIGS if '_base_' not in path.parts]
+RUNNABLE = [path for path in CONFIGS if not {'_base_', 'experiments'} & set(path.parts)]
 
 
 def short(path: Path) -> str:

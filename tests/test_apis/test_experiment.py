@@ -1,0 +1,205 @@
+"""Grids of runs: plan, resuming, and the page's numbers against numpy."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mmengine.config import Config
+
+from nemo_mmseg.apis.experiment import Experiment, Run, plan_text, run_cell, run_experiment
+from nemo_mmseg.datasets.refshapes import make_refshapes
+from nemo_mmseg.visualization.experiment_page import gains, read_scores, write_experiment_page
+
+ROOT = Path(__file__).resolve().parents[2]
+FILES = sorted((ROOT / 'configs' / 'experiments').glob('*.py'))
+CRIS = 'cris_refshapes-clip{}_1xb16-4e_refshapes-plus-256x256'
+
+
+def make_experiment(**changes) -> Experiment:
+    settings = dict(
+        name='toy',
+        rows={'none': dict(config=CRIS.format('')), 'mixed up': dict(config=CRIS.format('_cutmix'))},
+        baseline='none', iterations=2, param_scheduler=[], seeds=(0, 1), splits=('val', 'testA'),
+        seconds_per_iteration=30, seconds_per_test=60, cores=2,
+    )  # fmt: skip
+    return Experiment(**{**settings, **changes})
+
+
+def fake_iou(row: str, seed: int, sent_id: int) -> float:
+    return (sent_id * 7 % 10 + 2 * (row == 'mixed_up') + seed) / 20
+
+
+class FakeTools:
+    """Writes what train.py and test.py write; keeps what it was asked for."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, str]] = []
+
+    def __call__(self, command) -> None:
+        tool, config = Path(command[3]).name, Path(command[4])
+        folder = config.parent
+        self.calls.append((tool, f'{folder.parent.name}/{folder.name}'))
+        if tool == 'train.py':
+            (folder / 'iter_2.pth').write_text('weights')
+            return
+        assert Path(command[5]) == folder / 'iter_2.pth'
+        row, seed = folder.parent.name, int(folder.name[5:])
+        for number, split in enumerate(('val', 'testA')):
+            records = []
+            for sent_id in range(10 * number, 10 * number + 10):
+                inside = round(1000 * fake_iou(row, seed, sent_id))
+                records.append(
+                    dict(intersection=inside, union=1000, target_area=0.1,
+                         num_distractors=sent_id % 3, sent_id=sent_id, ref_id=sent_id,
+                         image_id=sent_id // 2, image=f'{sent_id // 2}.jpg', expression='a dog')
+                )  # fmt: skip
+            (folder / split).mkdir()
+            content = dict(predictions=records, empty_union=1.0, tie='>=')
+            (folder / split / 'predictions.json').write_text(json.dumps(content))
+            (folder / split / 'metrics.json').write_text('{}')
+
+
+def test_a_stopped_grid_goes_on_where_it_was(tmp_path):
+    experiment, tools, pages = make_experiment(), FakeTools(), []
+    assert '4 of 4 runs of 2 iterations remain: about 0.1 hours on 2 cores' in plan_text(
+        experiment, tmp_path
+    )
+
+    def stopped(command):
+        if len(tools.calls) == 3:  # the second run was trained and is about to be evaluated
+            raise KeyboardInterrupt
+        tools(command)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_experiment(experiment, tmp_path, stopped, lambda: pages.append(1))
+    plan = plan_text(experiment, tmp_path)
+    assert '3 of 4 runs' in plan and 'mixed up, seed 0: iter_2' in plan and len(pages) == 1
+    run_experiment(experiment, tmp_path, tools)
+    assert tools.calls == [
+        (tool, f'{row}/seed_{seed}')
+        for seed in (0, 1)
+        for row in ('none', 'mixed_up')
+        for tool in ('train.py', 'test.py')
+    ]
+    run_experiment(experiment, tmp_path, tools)
+    assert len(tools.calls) == 8 and '0 of 4 runs' in plan_text(experiment, tmp_path)
+
+
+def test_runs_are_equally_long_and_differ_in_seed_alone(tmp_path):
+    first, second, third, _ = make_experiment().cells(tmp_path)
+    for run in (first, second, third):
+        cfg = run.config()
+        assert cfg.train_cfg.max_iters == 2 and cfg.train_cfg.type == 'IterBasedTrainLoop'
+        assert cfg.randomness.seed == run.seed
+        assert Config.fromstring(cfg.pretty_text, '.py').to_dict() == cfg.to_dict()
+    settings, other = first.config().to_dict(), third.config().to_dict()
+    assert settings.pop('randomness') != other.pop('randomness') and settings == other
+    train, test = first.commands()
+    assert train[-1] == '--resume' and test[-3:] == ['--splits', 'val', 'testA']
+
+
+def test_other_settings_in_the_same_folder_are_refused(tmp_path):
+    experiment = make_experiment()
+    run_experiment(experiment, tmp_path, FakeTools())
+    changed = make_experiment(options={'optim_wrapper.optimizer.lr': 0.5})
+    with pytest.raises(ValueError, match='other settings'):
+        run_experiment(changed, tmp_path, FakeTools())
+
+
+def test_a_run_without_results_is_an_error(tmp_path):
+    with pytest.raises(RuntimeError, match='wrote no'):
+        run_cell(make_experiment().cells(tmp_path)[0], lambda command: None)
+
+
+@pytest.mark.parametrize(
+    'changes, message',
+    [
+        (dict(baseline='nothing'), 'none of the rows'),
+        (dict(seeds=()), 'needs iterations'),
+        (dict(seeds=(1, 1)), 'given twice'),
+        (dict(rows={'none': dict(option={})}), 'needs config'),
+        (dict(rows={'none': dict(config='a'), 'none?': dict(config='b')}), 'same folder'),
+    ],
+)
+def test_bad_experiments(changes, message):
+    with pytest.raises(ValueError, match=message):
+        make_experiment(**changes)
+
+
+def test_numbers_of_the_page(tmp_path):
+    experiment = make_experiment()
+    run_experiment(experiment, tmp_path, FakeTools())
+    scores = read_scores(experiment, tmp_path)
+    iou = {
+        row: np.array([[fake_iou(row, s, i) for i in range(20)] for s in (0, 1)])
+        for row in ('none', 'mixed_up')
+    }
+    (gain,) = gains(scores['none'], scores['mixed up'])
+    assert gain.expressions == 20
+    np.testing.assert_allclose(gain.seeds, [10, 10])
+    np.testing.assert_allclose([gain.mean, gain.low, gain.high], 10)
+    slices = gains(scores['none'], scores['mixed up'], 'oIoU', 'distractors')
+    assert [(s.label, s.expressions) for s in slices] == [('0', 7), ('1', 7), ('2', 6)]
+
+    html, markdown = write_experiment_page(experiment, tmp_path, 'python tools/experiment.py x')
+    text = markdown.read_text()
+    for row in iou.values():
+        means = 100 * row.mean(1)
+        assert f'{means.mean():.2f} ± {means.std(ddof=1):.2f}' in text
+    assert '+10.00 [+10.00, +10.00] ± 0.00' in text and 'python tools/experiment.py x' in text
+    assert (tmp_path / 'toy_distractors.png').is_file()
+    assert html.read_text().count('src="data:image/png') == 2 and 'http' not in html.read_text()
+    assert not list(tmp_path.rglob('*.tmp'))
+
+
+def test_a_page_of_an_unfinished_grid(tmp_path):
+    experiment = make_experiment()
+    assert '0 of 4' in write_experiment_page(experiment, tmp_path, '')[1].read_text()
+    run_cell(experiment.cells(tmp_path)[1], FakeTools())  # no baseline yet
+    assert '1 of 4' in write_experiment_page(experiment, tmp_path, '')[1].read_text()
+
+
+def test_shipped_experiments_fit_the_budget_and_share_their_runs(tmp_path):
+    digests: dict[Path, str] = {}
+    hours = 0.0
+    for file in FILES:
+        experiment = Experiment.from_file(file)
+        assert len(experiment.seeds) >= 3 and experiment.cut
+        each = experiment.iterations * experiment.seconds_per_iteration
+        each += experiment.seconds_per_test
+        for run in experiment.cells(tmp_path):
+            if run.folder not in digests:
+                hours += experiment.cores * each / 3600
+            assert digests.setdefault(run.folder, run.digest()) == run.digest()
+    assert {file.stem for file in FILES} == {'comparison', 'band', 'distractors'}
+    assert len(digests) == 27 == len(set(digests.values())) and hours < 8
+
+
+@pytest.mark.slow
+def test_two_real_runs(tmp_path):
+    sizes = dict(train=8, val=2, testA=2, testB=2)
+    make_refshapes(str(tmp_path / 'data'), 'refshapes+', sizes, seed=5)
+    file = tmp_path / 'small.py'
+    options = {f'{s}_dataloader.dataset.data_root': f'{tmp_path}/data/' for s in ('val', 'test')}
+    options['train_dataloader.dataset.data_root'] = f'{tmp_path}/data/'
+    options |= {'train_dataloader.batch_size': 2, 'train_dataloader.num_workers': 0}
+    options['train_dataloader.persistent_workers'] = False
+    rows = {
+        name: dict(config=CRIS.format(part)) for name, part in (('none', ''), ('CutMix', '_cutmix'))
+    }
+    file.write_text(
+        f"rows = {rows}\nbaseline = 'none'\niterations = 2\nparam_scheduler = []\nseeds = (0,)\n"
+        f"splits = ('val',)\noptions = {options}\n"
+    )
+    command = [sys.executable, '-W', 'ignore', str(ROOT / 'tools' / 'experiment.py'), str(file)]
+    command += ['--work-dir', str(tmp_path / 'out')]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert '2 of 2 runs are finished' in (tmp_path / 'out' / 'small.md').read_text()
+    run: Run = Experiment.from_file(file).cells(tmp_path / 'out')[0]
+    assert run.finished and run.checkpoint.is_file()
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert '0 of 2 runs' in done.stdout and 'Iter(train)' not in done.stdout

@@ -1,0 +1,80 @@
+"""Numbers and pictures of a bank, for a bank of a data set and one of a folder."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nemo_mmseg.datasets.refshapes import make_refshapes
+from nemo_mmseg.mining import BandRule, NegativeBank
+from nemo_mmseg.visualization.bank_page import default_taus, make_rules, summarize_rules
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = 'cris_refshapes-clip_nemo_1xb16-4e_refshapes-plus-256x256.py'
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp('bank_page')
+    sizes = dict(train=12, val=2, testA=2, testB=2)
+    make_refshapes(str(root), 'refshapes+', sizes, seed=5)
+    rng = np.random.default_rng(0)
+    (root / 'others').mkdir()
+    for i in range(6):
+        pixels = rng.integers(0, 256, (40, 50, 3), np.uint8)
+        Image.fromarray(pixels).save(root / 'others' / f'other_{i}.png')
+    return root
+
+
+def run(tool, data, *arguments, images=None):
+    bank = 'train_dataloader.dataset.pipeline.1.bank.'
+    path = data / ('folder.safetensors' if images else 'own.safetensors')
+    command = [sys.executable, '-W', 'ignore', str(ROOT / 'tools' / tool)]
+    command += [str(ROOT / 'configs' / 'refshapes' / CONFIG), *arguments]
+    command += [
+        '--cfg-options',
+        f'train_dataloader.dataset.data_root={data}/',
+        f'{bank}path={path}',
+    ]
+    command += [f'{bank}images={images}'] if images else []
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return done.stdout, path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('folder', [False, True])
+def test_inspect_bank(data, tmp_path, folder):
+    images = str(data / 'others') if folder else None
+    run('mine_negatives.py', data, images=images)
+    arguments = ['--out', str(tmp_path), '--relative', '0.9', '--rank', '0', '2', '50']
+    arguments += ['--top-k', '2', '--i2i', '0.5', '--expressions', '2']
+    printed, path = run('inspect_bank.py', data, *arguments, images=images)
+    bank = NegativeBank(path)
+    assert bank.stored == (6 if folder else 11)
+    assert 'tau=2 (rank), top_k=2, i2i_sim_thres=0.5' in printed and 'tau=50' not in printed
+    page = (tmp_path / 'bank.html').read_text()
+    # The config's own rule, and 3 settings with and without the second threshold, twice; one plot.
+    assert page.count('src="data:image/jpeg') == 2 * 7 and page.count('image/png') == 1
+    assert 'http' not in page and not list(tmp_path.glob('.*'))
+
+    rules = make_rules(default_taus(bank), (1, 4), (None, 0.5), bank.stored)
+    for summary in summarize_rules(bank, rules, needed=3):
+        bands = [bank.band(int(s), *summary.rule) for s in bank.sent_ids]
+        sizes = np.array([len(band.rows) for band in bands])
+        assert summary.used.tolist() == sizes.tolist()
+        assert summary.empty == (sizes == 0).mean() and summary.too_small == (sizes < 3).mean()
+        assert summary.exhausted == np.mean([band.exhausted for band in bands])
+
+
+def test_rules():
+    rules = make_rules(dict(rank=[0, 5], absolute=[0.2]), (3,), (None, 0.9), keep=5)
+    assert rules == [
+        BandRule(0, 'rank', 3), BandRule(0, 'rank', 3, 0.9),
+        BandRule(0.2, 'absolute', 3), BandRule(0.2, 'absolute', 3, 0.9),
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match='counts images'):
+        make_rules(dict(rank=[0.5]))
