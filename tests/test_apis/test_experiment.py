@@ -17,11 +17,16 @@ ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted((ROOT / 'configs' / 'experiments').glob('*.py'))
 CRIS = 'cris_refshapes-clip{}_1xb16-4e_refshapes-plus-256x256'
 
+ROWS = {
+    'none': dict(config=CRIS.format('')),
+    'mixed up': dict(config=CRIS.format('_cutmix')),
+}
+
 
 def make_experiment(**changes) -> Experiment:
     settings = dict(
         name='toy',
-        rows={'none': dict(config=CRIS.format('')), 'mixed up': dict(config=CRIS.format('_cutmix'))},
+        rows=ROWS,
         baseline='none', iterations=2, param_scheduler=[], seeds=(0, 1), splits=('val', 'testA'),
         seconds_per_iteration=30, seconds_per_test=60, cores=2,
     )  # fmt: skip
@@ -187,11 +192,8 @@ def test_two_real_runs(tmp_path):
     options['train_dataloader.dataset.data_root'] = f'{tmp_path}/data/'
     options |= {'train_dataloader.batch_size': 2, 'train_dataloader.num_workers': 0}
     options['train_dataloader.persistent_workers'] = False
-    rows = {
-        name: dict(config=CRIS.format(part)) for name, part in (('none', ''), ('CutMix', '_cutmix'))
-    }
     file.write_text(
-        f"rows = {rows}\nbaseline = 'none'\niterations = 2\nparam_scheduler = []\nseeds = (0,)\n"
+        f"rows = {ROWS}\nbaseline = 'none'\niterations = 2\nparam_scheduler = []\nseeds = (0,)\n"
         f"splits = ('val',)\noptions = {options}\n"
     )
     command = [sys.executable, '-W', 'ignore', str(ROOT / 'tools' / 'experiment.py'), str(file)]
