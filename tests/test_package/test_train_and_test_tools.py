@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 TOOLS = Path(__file__).resolve().parents[2] / 'tools'
 
@@ -67,6 +68,21 @@ def test_train_resume_test(toy, tmp_path):
 
 
 @pytest.mark.slow
+def test_weights_of_another_network_are_refused(toy, tmp_path):
+    torch.save(dict(state_dict=dict(foreign=torch.ones(1))), tmp_path / 'foreign.pth')
+    printed = run_tool('test.py', toy, 'foreign.pth', cwd=tmp_path, ok=False)
+    assert 'foreign.pth does not fit the network' in printed and 'batches:' not in printed
+
+
+def test_configs_of_the_package_are_found_by_name(monkeypatch):
+    name = 'cris_r50_8xb8-50e_refcoco-416x416'
+    monkeypatch.setattr(sys, 'argv', ['train.py', name])
+    tool = load_tool('train.py')
+    cfg = tool['load_config'](tool['parse_args']())
+    assert cfg.model.decode_head.type == 'CRISHead' and cfg.work_dir == f'work_dirs/{name}'
+
+
+@pytest.mark.slow
 def test_two_processes_without_a_gpu(toy, tmp_path):
     launch = ('-m', 'torch.distributed.run', '--nproc_per_node=2', '--standalone')
     env = dict(CUDA_VISIBLE_DEVICES='')
@@ -82,7 +98,7 @@ def test_two_processes_without_a_gpu(toy, tmp_path):
 @pytest.mark.parametrize(
     'tool, arguments, message',
     [
-        ('train.py', ['missing.py'], 'there is no config file missing.py'),
+        ('train.py', ['missing.py'], 'missing.py is neither a config file nor'),
         ('train.py', ['CONFIG', '--resume', 'none.pth'], 'no checkpoint none.pth to resume from'),
         ('test.py', ['CONFIG', 'none.pth'], 'there is no checkpoint none.pth'),
     ],

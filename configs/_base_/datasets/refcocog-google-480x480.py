@@ -10,3 +10,6 @@ bank_name = f'{_base_.bank_name}_raw'
 train_dataloader = dict(dataset=dict(text_key=text_key, pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(text_key=text_key, pipeline=test_pipeline))
 test_dataloader = val_dataloader
+# As published: an IoU of exactly the threshold counts, and an empty union counts 0.
+val_evaluator = dict(tie='>=', empty_union=0.0)
+test_evaluator = val_evaluator
