@@ -20,6 +20,7 @@ import nemo_mmseg  # noqa: F401
 from nemo_mmseg.apis import convert_checkpoint, convert_file
 from nemo_mmseg.apis.convert_checkpoint import Converted, base_models, parameter_shapes
 from nemo_mmseg.apis.load_model import fill_model
+from nemo_mmseg.compat import only_globals
 from nemo_mmseg.models.converters import CONVERTERS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -229,8 +230,7 @@ def test_a_file_is_written_that_both_loaders_read(published, tmp_path):
     converted = convert_file('lavt', tmp_path / 'in.pth', target, MODEL)
     assert [path.name for path in target.parent.iterdir()] == ['out.pth']
     assert {'args', 'optimizer', 'lr_scheduler'} < set(converted.left_out)
-    with torch.serialization.safe_globals([]):
-        torch.serialization.clear_safe_globals()
+    with only_globals([]):
         read = torch.load(target, weights_only=True)
     assert type(read['state_dict']) is OrderedDict
     assert read['meta']['converted_from'] == 'in.pth' and read['meta']['converted_as'] == 'lavt'
@@ -269,7 +269,7 @@ def test_what_is_returned_is_a_state_dict(published, tmp_path):
     converted = convert_checkpoint('lavt', published, MODEL)
     assert isinstance(converted, dict) and isinstance(converted, Converted)
     torch.save(converted, tmp_path / 'a.pth')
-    with torch.serialization.safe_globals([]):
+    with only_globals([]):
         read = torch.load(tmp_path / 'a.pth', weights_only=True)
     assert type(read) is OrderedDict and list(read) == list(converted)
     assert all(torch.equal(read[name], tensor) for name, tensor in converted.items())
@@ -372,13 +372,11 @@ def test_many_tensors_are_named_and_the_rest_counted(published, tmp_path):
     [
         (dict(type='NoSuchSegmentor'), 'KeyError.*NoSuchSegmentor'),
         (dict(backbone=dict(type='LAVTSwinTransformer', wings=2)), 'TypeError.*wings'),
-        (dict(type=None), 'cannot be built'),
+        (dict(type=None), 'type'),
     ],
 )
 def test_a_network_that_cannot_be_built(published, change, message):
-    with pytest.raises(
-        ValueError, match=f'(?s)network of the config cannot be built: .*{message}|{message}'
-    ):
+    with pytest.raises(ValueError, match=f'(?s)^the network .* cannot be built: .*{message}'):
         convert_checkpoint('lavt', published, {**MODEL, **change})
 
 
