@@ -40,6 +40,7 @@ def test_both_spellings_of_local_rank(tool, spelling, monkeypatch):
 @pytest.mark.parametrize('tool', sorted(TOOLS.glob('*.py')), ids=lambda path: path.name)
 def test_every_tool_explains_itself(tool, monkeypatch, capsys):
     monkeypatch.setattr(sys, 'argv', [str(tool), '--help'])
+    monkeypatch.syspath_prepend(TOOLS)  # as Python does for a script
     with pytest.raises(SystemExit) as end:
         runpy.run_path(str(tool), run_name='__main__')
     assert end.value.code in (0, None)
@@ -65,6 +66,14 @@ def test_train_resume_test(toy, tmp_path):
 
     printed = run_tool('test.py', toy, work_dir / 'epoch_2.pth', cwd=tmp_path)
     assert 'batches: 2' in printed
+
+
+def test_weights_alone_cannot_be_resumed(tmp_path):
+    from mmengine.config import Config
+
+    torch.save(dict(state_dict=dict(weight=torch.ones(1)), meta={}), tmp_path / 'converted.pth')
+    with pytest.raises(ValueError, match='converted.pth holds no state of a training.*load_from='):
+        load_tool('train.py')['set_resume'](Config(), str(tmp_path / 'converted.pth'))
 
 
 @pytest.mark.slow
