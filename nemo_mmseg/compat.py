@@ -86,20 +86,16 @@ def allow_checkpoint_globals() -> None:
 
     From PyTorch 2.6 on, `torch.load` refuses all but tensors and plain containers by default, and
     MMEngine 0.10.7 cannot resume from its own files any more. Its classes are added to PyTorch's
-    list, for the whole process. Where PyTorch has no such list, nothing has to be done.
+    list, for the whole process.
     """
     import torch
 
-    add_safe_globals = getattr(torch.serialization, 'add_safe_globals', None)
-    if add_safe_globals is not None:
-        add_safe_globals(mmengine_globals())
+    torch.serialization.add_safe_globals(mmengine_globals())
 
 
 @contextlib.contextmanager
 def only_globals(allow: Iterable) -> Iterator[None]:
     """Allow these classes in `torch.load(weights_only=True)`, and none that were allowed before.
-
-    PyTorch before 2.5 cannot: its own list stays as it is.
 
     Args:
         allow: Classes and functions, as `torch.serialization.add_safe_globals` takes them.
@@ -107,9 +103,6 @@ def only_globals(allow: Iterable) -> Iterator[None]:
     import torch
 
     listed = torch.serialization
-    if not hasattr(listed, 'safe_globals'):
-        yield
-        return
     before = listed.get_safe_globals()
     try:
         listed.clear_safe_globals()

@@ -52,7 +52,8 @@ def set_resume(cfg: Config, resume: str) -> None:
         raise FileNotFoundError(f'there is no checkpoint {checkpoint} to resume from')
     if resume != 'auto':
         content = read_checkpoint(checkpoint, allow=mmengine_globals())
-        if 'epoch' not in content.get('meta', {}):
+        meta = content.get('meta') if isinstance(content, dict) else None
+        if not isinstance(meta, dict) or 'epoch' not in meta:
             raise ValueError(
                 f'{checkpoint} holds no state of a training to resume, but weights: to start '
                 f'from them, use --cfg-options load_from={checkpoint}'

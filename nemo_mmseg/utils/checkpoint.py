@@ -21,6 +21,7 @@ from nemo_mmseg.compat import only_globals
 
 # The end of a published file's name that is the beginning of its SHA-256; a date is none.
 NAMED_HASH = re.compile(r'-(?=\d*[a-f])([0-9a-f]{8,64})\.pth$')
+DAMAGED = 'it is damaged or cut short'
 REFUSED = re.compile(r'[Uu]nsupported (?:global: GLOBAL|GLOBAL|class) (\w[\w.]*)')
 
 
@@ -31,7 +32,7 @@ def read_checkpoint(path: str | os.PathLike, allow: Iterable = ()) -> Any:
 
     Args:
         path: Local file, or http(s) address; what is downloaded stays in PyTorch's hub folder,
-            unless it cannot be read.
+            unless it is damaged.
         allow: Further classes and functions that the file may hold, as
             ``torch.serialization.add_safe_globals`` takes them. What the process allows elsewhere
             does not count.
@@ -48,7 +49,6 @@ def read_checkpoint(path: str | os.PathLike, allow: Iterable = ()) -> Any:
     file = download(str(path)) if remote else Path(path)
     if not file.is_file():
         raise FileNotFoundError(f'there is no checkpoint {path}')
-    allow = list(allow)
     try:
         with only_globals(allow):
             return torch.load(file, map_location='cpu', weights_only=True)
@@ -58,13 +58,13 @@ def read_checkpoint(path: str | os.PathLike, allow: Iterable = ()) -> Any:
         # also the system's error of a place that is not in the file
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise
-        if remote:
+        reason = _reason(error)
+        if remote and reason.startswith(DAMAGED):
             file.unlink(missing_ok=True)
-        reason = _reason(error, allow)
         raise ValueError(f'{path} cannot be read as a checkpoint: {reason}') from error
 
 
-def _reason(error: Exception, allow: list) -> str:
+def _reason(error: Exception) -> str:
     """What was wrong, in one line, without PyTorch's advice to read the file unsafely."""
     # PyTorch wraps the advice around what its reader raised
     inner = error.__context__
@@ -72,19 +72,16 @@ def _reason(error: Exception, allow: list) -> str:
     refused = REFUSED.search(text)
     if not refused:
         lines = text.strip().splitlines()
-        return f'it is damaged or cut short ({lines[0] if lines else type(error).__name__})'
-    reason = f'it holds {refused[1]}, which is no tensor or plain container'
-    if allow and not hasattr(torch.serialization, 'safe_globals'):
-        names = ', '.join(getattr(kind, '__qualname__', str(kind)) for kind in allow)
-        reason += f'; to read {names}, PyTorch 2.5 or later is needed'
-    return reason
+        return f'{DAMAGED} ({lines[0] if lines else type(error).__name__})'
+    return f'it holds {refused[1]}, which is no tensor or plain container'
 
 
 def download(url: str) -> Path:
     """Fetch a file once per machine into PyTorch's hub folder; other processes wait.
 
     A name that ends in ``-<beginning of the SHA-256>.pth`` is kept and the file is checked against
-    it; others are told apart by their whole address.
+    it; others are told apart by their whole address, unless a file of the plain name lies there
+    already.
 
     Args:
         url: http(s) address.
@@ -100,7 +97,11 @@ def download(url: str) -> Path:
     if not named:
         stem, suffix = os.path.splitext(name)
         name = f'{stem}_{hashlib.sha256(url.encode()).hexdigest()[:12]}{suffix}'
-    target = Path(torch.hub.get_dir()) / 'checkpoints' / name
+    folder = Path(torch.hub.get_dir()) / 'checkpoints'
+    target, prepared = folder / name, folder / Path(urlparse(url).path).name
+    if not target.exists() and prepared.is_file():
+        # laid there by somebody for machines without a network, or by PyTorch's own loader
+        return prepared
     if get_local_rank() == 0 and not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         try:

@@ -68,10 +68,11 @@ def test_train_resume_test(toy, tmp_path):
     assert 'batches: 2' in printed
 
 
-def test_weights_alone_cannot_be_resumed(tmp_path):
+@pytest.mark.parametrize('content', [dict(weight=1), dict(meta={}), dict(meta=None), [1]])
+def test_weights_alone_cannot_be_resumed(content, tmp_path):
     from mmengine.config import Config
 
-    torch.save(dict(state_dict=dict(weight=torch.ones(1)), meta={}), tmp_path / 'converted.pth')
+    torch.save(content, tmp_path / 'converted.pth')
     with pytest.raises(ValueError, match='converted.pth holds no state of a training.*load_from='):
         load_tool('train.py')['set_resume'](Config(), str(tmp_path / 'converted.pth'))
 

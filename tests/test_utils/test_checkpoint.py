@@ -127,11 +127,8 @@ def test_reasons_of_older_readers(save, monkeypatch):
             raise pickle.UnpicklingError(f'\033[1m{advice}\033[0m {error}') from None
 
     monkeypatch.setattr(torch, 'load', fail)
-    monkeypatch.delattr(torch.serialization, 'safe_globals')
     with pytest.raises(ValueError, match='holds argparse.Namespace, which is no .* container$'):
         read_checkpoint(file)
-    with pytest.raises(ValueError, match='; to read Namespace, PyTorch 2.5 or later is needed$'):
-        read_checkpoint(file, [argparse.Namespace])
 
 
 def listed():
@@ -257,6 +254,23 @@ def test_a_hash_in_the_name_is_checked(serve, tmp_path):
     read_checkpoint(f'{host}/x/net-20220317.pth')
     names = cached(tmp_path)
     assert len(names) == 2 and any(name.startswith('net-20220317_') for name in names)
+
+
+def test_a_file_of_the_plain_name_needs_no_network(serve, tmp_path):
+    files, asked, host = serve
+    folder = tmp_path / 'hub' / 'checkpoints'
+    folder.mkdir(parents=True)
+    (folder / 'swin.pth').write_bytes(as_bytes(dict(a=1)))
+    assert read_checkpoint(f'{host}/v1/swin.pth') == dict(a=1) and asked == []
+
+
+def test_a_whole_file_that_is_refused_stays(serve, tmp_path):
+    files, asked, host = serve
+    files['/a.pth'] = as_bytes(dict(args=argparse.Namespace(a=1)))
+    with pytest.raises(ValueError, match='argparse.Namespace'):
+        read_checkpoint(f'{host}/a.pth')
+    assert read_checkpoint(f'{host}/a.pth', [argparse.Namespace])['args'].a == 1
+    assert asked == ['/a.pth']
 
 
 def test_what_was_downloaded_and_cannot_be_read_does_not_stay(serve, tmp_path):
