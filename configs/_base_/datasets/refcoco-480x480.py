@@ -1,9 +1,20 @@
-_base_ = ['./refcoco.py', '../stretch-480.py']
-image_size = _base_.stretched_size
-load_transforms = _base_.stretched_load
+# RefCOCO as LAVT reads it: expressions as typed, image and mask stretched to 480x480 as PIL does it (the image
+# antialiased, the mask by nearest pixel). PIL resizes one mask: a training sample of several expressions needs
+# backend='cv2'.
+_base_ = './refcoco.py'
+image_size = (480, 480)
+
+resize = dict(type='Resize', scale=image_size[::-1], keep_ratio=False, backend='pillow')
+load_transforms = [dict(type='LoadReferringImage'), dict(type='LoadReferentMask'), resize]
 train_pipeline = [*_base_.sample_transforms, *load_transforms, *_base_.pack_transforms]
-test_pipeline = _base_.stretched_test
-# Expressions as typed; they need a bank of their own.
+# The mask stays at the size of the image: LAVT's test protocol stretches it.
+test_pipeline = [
+    dict(type='LoadReferringImage'),
+    resize,
+    dict(type='LoadReferentMask'),
+    *_base_.pack_transforms,
+]
+# Other texts than the other networks', hence a bank of their own.
 text_key = 'raw'
 bank_name = f'{_base_.bank_name}_raw'
 
