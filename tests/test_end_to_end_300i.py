@@ -17,9 +17,11 @@ from mmseg.registry import MODELS
 from safetensors.torch import load_file
 from torch._dynamo.utils import counters
 
+from nemo_mmseg.compat import mmengine_globals
 from nemo_mmseg.datasets.refshapes import make_refshapes
 from nemo_mmseg.models.backbones import lavt_swin_transformer
 from nemo_mmseg.utils.bert import bert_folder
+from nemo_mmseg.utils.checkpoint import read_checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted((ROOT / 'configs' / 'refshapes').glob('*_1xb4-300i_*.py'))
@@ -89,7 +91,7 @@ def train(config: Path, monkeypatch, *options) -> list[dict]:
 
 def weights(config: Path, iteration: int) -> dict[str, torch.Tensor]:
     file = config.parent / 'run' / f'iter_{iteration}.pth'
-    return torch.load(file, weights_only=False)['state_dict']
+    return read_checkpoint(file, allow=mmengine_globals())['state_dict']
 
 
 def assert_learns(config: Path, one: dict, two: dict, learns=True) -> None:

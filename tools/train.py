@@ -51,7 +51,8 @@ def set_resume(cfg: Config, resume: str) -> None:
     if not os.path.isfile(checkpoint):
         raise FileNotFoundError(f'there is no checkpoint {checkpoint} to resume from')
     if resume != 'auto':
-        content = read_checkpoint(checkpoint, allow=mmengine_globals())
+        # the runner reads the tensors, this looks at what is beside them
+        content = read_checkpoint(checkpoint, allow=mmengine_globals(), mmap=True)
         meta = content.get('meta') if isinstance(content, dict) else None
         if not isinstance(meta, dict) or 'epoch' not in meta:
             raise ValueError(

@@ -7,6 +7,7 @@ import hashlib
 import os
 import pickle
 import re
+import zipfile
 from collections.abc import Iterable
 from http.client import HTTPException
 from pathlib import Path
@@ -25,7 +26,7 @@ DAMAGED = 'it is damaged or cut short'
 REFUSED = re.compile(r'[Uu]nsupported (?:global: GLOBAL|GLOBAL|class) (\w[\w.]*)')
 
 
-def read_checkpoint(path: str | os.PathLike, allow: Iterable = ()) -> Any:
+def read_checkpoint(path: str | os.PathLike, allow: Iterable = (), mmap: bool = False) -> Any:
     """Read a file that ``torch.save`` wrote, onto the CPU.
 
     Only tensors and plain containers are unpickled, and what is allowed here.
@@ -36,6 +37,8 @@ def read_checkpoint(path: str | os.PathLike, allow: Iterable = ()) -> Any:
         allow: Further classes and functions that the file may hold, as
             ``torch.serialization.add_safe_globals`` takes them. What the process allows elsewhere
             does not count.
+        mmap: Leave the tensors in the file until they are looked at, where its format (PyTorch's
+            since 1.6) can do so.
 
     Returns:
         What was saved.
@@ -51,7 +54,8 @@ def read_checkpoint(path: str | os.PathLike, allow: Iterable = ()) -> Any:
         raise FileNotFoundError(f'there is no checkpoint {path}')
     try:
         with only_globals(allow):
-            return torch.load(file, map_location='cpu', weights_only=True)
+            lazily = mmap and zipfile.is_zipfile(file)
+            return torch.load(file, map_location='cpu', weights_only=True, mmap=lazily)
     except MemoryError:
         raise
     except Exception as error:  # a damaged file makes PyTorch's readers raise whatever they meet,

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..text_features import TextFeatures
+from ..utils.swin_weights import load_swin_weights
 from .pixel_word_attention import PixelWordAttention
 
 
@@ -110,8 +111,6 @@ class LAVTSwinTransformer(SwinTransformer):
             if isinstance(module, ShiftWindowMSA):
                 module.w_msa.init_weights()
         if self.pretrained is not None:
-            from ..utils.swin_weights import load_swin_weights
-
             load_swin_weights(self, self.pretrained)
 
     def train(self, mode: bool = True) -> LAVTSwinTransformer:
