@@ -5,9 +5,10 @@ The OpenMMLab originals (`mmsegmentation`, `mmcv`, `mmengine`) and the OneDL con
 differs is tested for by feature here, never by version number.
 """
 
+import contextlib
 import importlib.util
 import pickle
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 _REQUIRED = ('mmengine', 'mmcv', 'mmseg')
 
@@ -50,33 +51,66 @@ def _statistic_of_history(owner: type, name: str) -> Callable:
     return getattr(owner, name)
 
 
+def _numpy_function(name: str) -> list[tuple[Callable, str]]:
+    """A function that rebuilds what NumPy pickled, under the module names of numpy 1 and 2."""
+    import numpy as np
+
+    function = getattr((getattr(np, '_core', None) or np.core).multiarray, name)
+    return [(function, f'numpy.{module}.multiarray.{name}') for module in ('core', '_core')]
+
+
+def numpy_scalar_globals() -> list:
+    """What `torch.load(weights_only=True)` needs for NumPy's numbers (no arrays)."""
+    import numpy as np
+
+    dtypes = {type(np.dtype(code)) for code in ('?', 'i4', 'i8', 'u4', 'u8', 'f4', 'f8')}
+    return [np.dtype, *dtypes, *_numpy_function('scalar')]
+
+
+def mmengine_globals() -> list:
+    """What `torch.load(weights_only=True)` needs for MMEngine's own checkpoints.
+
+    Their message hub holds `HistoryBuffer` objects with numpy arrays and scalars. None of these
+    classes runs code.
+    """
+    import numpy as np
+    from mmengine.logging import HistoryBuffer
+
+    statistic = (_statistic_of_history, 'builtins.getattr')
+    arrays = [np.ndarray, *_numpy_function('_reconstruct')]
+    return [HistoryBuffer, *arrays, *numpy_scalar_globals(), statistic]
+
+
 def allow_checkpoint_globals() -> None:
     """Let `torch.load(weights_only=True)` read what MMEngine itself puts into a checkpoint.
 
     From PyTorch 2.6 on, `torch.load` refuses all but tensors and plain containers by default, and
-    MMEngine 0.10.7 cannot resume from its own files any more: its message hub holds
-    `HistoryBuffer` objects with numpy arrays and scalars. Those classes, which run no code, are
-    added to PyTorch's list, numpy's under the module names of numpy 1 and 2. Where PyTorch has
-    no such list, nothing has to be done.
+    MMEngine 0.10.7 cannot resume from its own files any more. Its classes are added to PyTorch's
+    list, for the whole process.
     """
-    import numpy as np
     import torch
-    from mmengine.logging import HistoryBuffer
 
-    add_safe_globals = getattr(torch.serialization, 'add_safe_globals', None)
-    if add_safe_globals is None:
-        return
+    torch.serialization.add_safe_globals(mmengine_globals())
 
-    core = getattr(np, '_core', None) or np.core
-    functions = (core.multiarray._reconstruct, core.multiarray.scalar)
-    renamed = [
-        (function, f'numpy.{module}.multiarray.{function.__name__}')
-        for function in functions
-        for module in ('core', '_core')
-    ]
-    dtypes = {type(np.dtype(code)) for code in ('?', 'i4', 'i8', 'u4', 'u8', 'f4', 'f8')}
-    statistic = (_statistic_of_history, 'builtins.getattr')
-    add_safe_globals([HistoryBuffer, np.ndarray, np.dtype, *dtypes, *renamed, statistic])
+
+@contextlib.contextmanager
+def only_globals(allow: Iterable) -> Iterator[None]:
+    """Allow these classes in `torch.load(weights_only=True)`, and none that were allowed before.
+
+    Args:
+        allow: Classes and functions, as `torch.serialization.add_safe_globals` takes them.
+    """
+    import torch
+
+    listed = torch.serialization
+    before = listed.get_safe_globals()
+    try:
+        listed.clear_safe_globals()
+        listed.add_safe_globals(list(allow))
+        yield
+    finally:
+        listed.clear_safe_globals()
+        listed.add_safe_globals(before)
 
 
 def apply() -> None:

@@ -15,7 +15,9 @@ from mmengine.config import Config
 from pycocotools.coco import COCO
 
 from nemo_mmseg.apis import ReferringInferencer
+from nemo_mmseg.compat import mmengine_globals
 from nemo_mmseg.datasets.refshapes import make_refshapes
+from nemo_mmseg.utils.checkpoint import read_checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZE = (64, 64)
@@ -92,7 +94,7 @@ def run_tool(name: str, *arguments, cwd: Path) -> str:
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
-    return torch.load(path, weights_only=False)['state_dict']
+    return read_checkpoint(path, allow=mmengine_globals())['state_dict']
 
 
 def true_masks(data: Path) -> dict[int, np.ndarray]:

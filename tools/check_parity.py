@@ -16,11 +16,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from parity import METHODS, write_small  # noqa: E402
-from parity.common import Comparison  # noqa: E402
+from parity import METHODS, write_small
+from parity.common import Comparison
 
 
 def run(check: Callable[[Path], Iterator[Comparison]], folder: Path, verbose: bool) -> int:
@@ -59,8 +56,11 @@ def main() -> int:
     for folder in folders:
         if folder.name.split('_')[0] not in METHODS:
             parser.error(f'{folder}: no check for this method; known: {sorted(METHODS)}')
-        if not folder.is_dir():
-            parser.error(f'{folder}: no such folder')
+        known = METHODS[folder.name.split('_')[0]].CASES
+        if folder.name not in known:
+            parser.error(f'{folder}: no check for this size; known: {sorted(known)}')
+        if not (folder / 'case.npz').is_file():
+            parser.error(f'{folder}: no such folder, or there is no case.npz in it')
     failed = made = 0
     for folder in folders:
         method = METHODS[folder.name.split('_')[0]]

@@ -26,6 +26,20 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def read_model(name: str) -> dict:
+    """The network of a config, by its path or name."""
+    path = find_config(name)
+    try:
+        model = Config.fromfile(path).get('model')
+    except OSError:
+        raise
+    except Exception as error:  # whatever a config, which is a program, may raise
+        raise ValueError(f'{name} cannot be read: {type(error).__name__}: {error}') from error
+    if not isinstance(model, dict):
+        raise ValueError(f'{name} has no model')
+    return model
+
+
 def print_report(converted: Converted, args: argparse.Namespace) -> None:
     """Say what was left out, what was written and what it fits."""
     by_reason: dict[str, list[str]] = {}
@@ -36,7 +50,7 @@ def print_report(converted: Converted, args: argparse.Namespace) -> None:
         print('\n'.join(f'    {name}' for name in names))
     fits = args.config or f'configs/_base_/models/{converted.model}.py'
     print(
-        f'{len(converted.state_dict)} tensors written to {args.target}, '
+        f'{len(converted)} tensors written to {args.target}, '
         f'{len(converted.left_out)} left out; it fits {fits}'
     )
 
@@ -45,11 +59,7 @@ def main() -> int:
     """Convert; an error is one line and exit code 1."""
     args = parse_args()
     try:
-        model = None
-        if args.config:
-            model = Config.fromfile(find_config(args.config)).get('model')
-            if model is None:
-                raise ValueError(f'{args.config} has no model')
+        model = read_model(args.config) if args.config else None
         print_report(convert_file(args.method, args.source, args.target, model), args)
     except (ImportError, OSError, ValueError) as error:
         print(f'convert_checkpoint: {" ".join(str(error).split())}', file=sys.stderr)

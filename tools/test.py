@@ -13,9 +13,11 @@ from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.dist import is_main_process
+from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 import nemo_mmseg  # noqa: F401  (registers our classes, whether or not the config asks for it)
+from nemo_mmseg.apis.load_model import fill_model
 from nemo_mmseg.evaluation import write_results_to
 from nemo_mmseg.evaluation.predictions import write_json
 from nemo_mmseg.utils.tool import add_config_arguments, add_run_arguments, load_config
@@ -39,21 +41,21 @@ def main() -> None:
     if not os.path.isfile(args.checkpoint):
         raise FileNotFoundError(f'there is no checkpoint {args.checkpoint}')
     cfg = load_config(args)
-    cfg.load_from = args.checkpoint
-    cfg.resume = False
+    cfg.load_from, cfg.resume = None, False
     if args.show_dir is not None:
         hook = dict(type='ReferringVisualizationHook', interval=1, max_samples=None)
         hooks = cfg.get('default_hooks', {})
         cfg.default_hooks = {**hooks, 'visualization': dict(hook, out_dir=args.show_dir)}
     for split in args.splits or [None]:
-        evaluate(copy.deepcopy(cfg), split, args.out)
+        evaluate(copy.deepcopy(cfg), args.checkpoint, split, args.out)
 
 
-def evaluate(cfg: Config, split: str | None, out_dir: str | None) -> None:
+def evaluate(cfg: Config, checkpoint: str, split: str | None, out_dir: str | None) -> None:
     """Evaluate one split.
 
     Args:
         cfg: Config of the run; changed.
+        checkpoint: File with the weights; they must fit the network exactly.
         split: Name of the split, or None for the config's own.
         out_dir: Folder for the results, or None. Those of a named split go into a folder inside it.
     """
@@ -71,7 +73,10 @@ def evaluate(cfg: Config, split: str | None, out_dir: str | None) -> None:
         out_dir = out_dir and os.path.join(out_dir, split)
     if out_dir is not None:
         write_results_to(cfg, out_dir)
-    metrics = Runner.from_cfg(cfg).test()
+    runner = Runner.from_cfg(cfg)
+    # MMEngine's own loading would be content with a file of another network.
+    fill_model(runner.model.module if is_model_wrapper(runner.model) else runner.model, checkpoint)
+    metrics = runner.test()
     if out_dir is not None and is_main_process():
         write_json(Path(out_dir) / 'metrics.json', metrics)
 

@@ -10,6 +10,8 @@ from mmengine.config import Config
 from mmengine.runner import Runner, find_latest_checkpoint
 
 import nemo_mmseg  # noqa: F401  (registers our classes, whether or not the config asks for it)
+from nemo_mmseg.compat import mmengine_globals
+from nemo_mmseg.utils.checkpoint import read_checkpoint
 from nemo_mmseg.utils.tool import add_config_arguments, add_run_arguments, load_config
 
 
@@ -40,6 +42,7 @@ def set_resume(cfg: Config, resume: str) -> None:
 
     Raises:
         FileNotFoundError: If a named checkpoint does not exist.
+        ValueError: If a named one holds weights alone, as a converted one does.
     """
     # not MMEngine's own search: it would forget the config's `load_from` when it finds nothing
     checkpoint = find_latest_checkpoint(cfg.work_dir) if resume == 'auto' else resume
@@ -47,6 +50,15 @@ def set_resume(cfg: Config, resume: str) -> None:
         return
     if not os.path.isfile(checkpoint):
         raise FileNotFoundError(f'there is no checkpoint {checkpoint} to resume from')
+    if resume != 'auto':
+        # the runner reads the tensors, this looks at what is beside them
+        content = read_checkpoint(checkpoint, allow=mmengine_globals(), mmap=True)
+        meta = content.get('meta') if isinstance(content, dict) else None
+        if not isinstance(meta, dict) or 'epoch' not in meta:
+            raise ValueError(
+                f'{checkpoint} holds no state of a training to resume, but weights: to start '
+                f'from them, use --cfg-options load_from={checkpoint}'
+            )
     cfg.resume = True
     cfg.load_from = checkpoint
 

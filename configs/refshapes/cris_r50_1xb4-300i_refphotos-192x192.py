@@ -3,3 +3,4 @@ _base_ = [
     '../_base_/datasets/refphotos.py',
     '../_base_/schedules/scratch_300i.py',
 ]
+optim_wrapper = dict(optimizer=dict(lr=1e-4))

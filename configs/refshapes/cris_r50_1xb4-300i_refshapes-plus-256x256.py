@@ -4,3 +4,4 @@ _base_ = [
     '../_base_/schedules/scratch_300i.py',
 ]
 train_dataloader = dict(batch_size=4, sampler=dict(type='InfiniteReferringSampler'))
+optim_wrapper = dict(optimizer=dict(lr=1e-4))

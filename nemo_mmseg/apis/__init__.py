@@ -1,7 +1,7 @@
 """Inference, the conversion of published checkpoints and the checking of data, from Python."""
 
 from .check_data import check_data
-from .convert_checkpoint import convert_checkpoint
+from .convert_checkpoint import convert_checkpoint, convert_file
 from .find_config import find_config
 from .load_model import load_model
 from .referring_inferencer import ReferringInferencer
@@ -10,6 +10,7 @@ __all__ = [
     'ReferringInferencer',
     'check_data',
     'convert_checkpoint',
+    'convert_file',
     'find_config',
     'load_model',
 ]

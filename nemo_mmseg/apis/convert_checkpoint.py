@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import os
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -23,19 +23,27 @@ from ..models.converters.rename import describe, differences
 from .find_config import PACKAGE
 
 
-class Converted(NamedTuple):
-    """What became of a published checkpoint.
+class Converted(dict):
+    """Our state dict, complete, in the published precision: name -> tensor.
+
+    `torch.save`, `pickle` and `copy` make a plain `OrderedDict` of it, which any reader may read.
 
     Args:
-        state_dict: Ours, complete, in the published precision.
+        state_dict: Our name -> tensor.
         left_out: Published name -> why we have no such tensor or entry.
         model: Name of the base model (`configs/_base_/models`) that it fits; None if the model was
             given.
     """
 
-    state_dict: dict[str, Tensor]
-    left_out: dict[str, str]
-    model: str | None
+    def __init__(
+        self, state_dict: Mapping[str, Tensor], left_out: dict[str, str], model: str | None
+    ) -> None:
+        super().__init__(state_dict)
+        self.left_out = left_out
+        self.model = model
+
+    def __reduce__(self) -> tuple:
+        return OrderedDict, (), None, None, iter(self.items())
 
 
 def convert_checkpoint(
@@ -54,15 +62,20 @@ def convert_checkpoint(
             published sizes that fits.
 
     Returns:
-        Our state dict, what was left out, and which base model fits.
+        Our state dict; its attributes say what was left out and which base model fits.
 
     Raises:
-        ValueError: If the checkpoint is another method's, or does not fit; names the published
-            tensors.
+        ValueError: If the checkpoint is another method's, was converted before, or does not fit;
+            names the published tensors.
     """
     if name not in CONVERTERS:
         raise ValueError(f'no converter {name!r}; there are {", ".join(CONVERTERS)}')
     converter = CONVERTERS[name]
+    meta = published.get('meta') if isinstance(published, Mapping) else None
+    if isinstance(meta, Mapping) and 'converted_as' in meta:
+        raise ValueError(
+            f'already converted, as {meta["converted_as"]!r}: it can be loaded as it is'
+        )
     try:
         tensors, besides = converter.split(published)
         renamed = converter.rename(tensors)
@@ -76,6 +89,7 @@ def convert_checkpoint(
     for label, config in base_models(converter) if model is None else [('the model', model)]:
         found = differences(renamed, parameter_shapes(config), tensors, converter.table)
         if not any(found):
+            converter.check(published, config)
             left_out = {**besides, **renamed.left_out}
             return Converted(renamed.state_dict, left_out, label if model is None else None)
         if nearest is None or sum(map(len, found)) < sum(map(len, nearest[1])):
@@ -98,8 +112,8 @@ def convert_file(
 
     Args:
         name: See `convert_checkpoint`.
-        source: File, or http(s) address. Of other classes than tensors and containers, only the
-            command line of the training (`argparse.Namespace`) may be in it.
+        source: File, or http(s) address. Of other classes than tensors and containers, only those
+            that the method's published files hold may be in it (`Converter.allow`).
         target: File to write; its folder is made. It is never there half-written.
         model: See `convert_checkpoint`.
 
@@ -111,11 +125,13 @@ def convert_file(
         ValueError: If it is damaged, holds other things, does not fit, or is also the target.
         OSError: If the target cannot be written.
     """
+    if name not in CONVERTERS:
+        raise ValueError(f'no converter {name!r}; there are {", ".join(CONVERTERS)}')
     target = Path(target)
     if target.is_dir() or (target.exists() and Path(source).exists() and target.samefile(source)):
         raise ValueError(f'{target} cannot be the file to write: it is a folder or the one to read')
     try:
-        content = read_checkpoint(source, allow=[argparse.Namespace])
+        content = read_checkpoint(source, allow=CONVERTERS[name].allow)
         converted = convert_checkpoint(name, content, model)
     except ValueError as error:
         if str(source) in str(error):
@@ -131,7 +147,7 @@ def convert_file(
     target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = target.with_name(f'{target.name}.{os.getpid()}.tmp')
     try:
-        torch.save(dict(state_dict=converted.state_dict, meta=meta), unfinished)
+        torch.save(dict(state_dict=OrderedDict(converted), meta=meta), unfinished)
         os.replace(unfinished, target)
     except RuntimeError as error:  # PyTorch's, e.g. of a full disk
         raise OSError(f'{target} cannot be written: {error}') from error
@@ -157,10 +173,19 @@ def parameter_shapes(model: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
 
     Args:
         model: Config of the network.
+
+    Raises:
+        ValueError: It cannot be built.
     """
     init_default_scope('mmseg')
-    with _NoMemory():
-        network = MODELS.build(Config(dict(model=model)).model)
+    try:
+        with _NoMemory():
+            network = MODELS.build(Config(dict(model=model)).model)
+    except (ImportError, OSError):  # of what is not installed, or not there
+        raise
+    except Exception as error:
+        reason = f'{type(error).__name__}: {error}'
+        raise ValueError(f'the network of the config cannot be built: {reason}') from error
     return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
 
 

@@ -9,7 +9,10 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 from torch import nn
 
+from nemo_mmseg.compat import mmengine_globals
 from nemo_mmseg.utils.checkpoint import read_checkpoint
+
+from ..models.converters.rename import Renamed, describe, differences
 
 
 def load_model(
@@ -51,13 +54,16 @@ def fill_model(model: nn.Module, weights: str | os.PathLike) -> None:
         model: Changed in place.
         weights: See `load_model`.
     """
-    content = read_checkpoint(weights)
+    content = read_checkpoint(weights, allow=mmengine_globals())
     state = content.get('state_dict', content) if isinstance(content, dict) else None
     if not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise ValueError(f'{weights} holds no state dict')
     # distributed runs save the names of their wrapper
-    state = {name.removeprefix('module.'): value for name, value in state.items()}
+    state = {str(name).removeprefix('module.'): value for name, value in state.items()}
     try:
         model.load_state_dict(state, strict=True)
     except RuntimeError as error:
-        raise ValueError(f'{weights} does not fit the network of the config: {error}') from error
+        shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+        same_names = Renamed(state, {name: name for name in state}, {})
+        reason = describe(differences(same_names, shapes, state, {})) or str(error)
+        raise ValueError(f'{weights} does not fit the network of the config: {reason}') from error

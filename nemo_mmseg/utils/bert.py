@@ -216,7 +216,8 @@ def load_bert_weights(bert: transformers.BertModel, model: str) -> None:
     for fault, names in faults.items():
         if names:
             raise RuntimeError(
-                f'the weights of BERT {model!r} in {folder} {fault} {", ".join(sorted(names))}'
+                f'the weights of BERT {model!r} in {folder} {fault} {", ".join(sorted(names))} '
+                '(config=None builds the network that the folder describes)'
             )
     bert.load_state_dict(loaded.state_dict())
     left_out = ', '.join(sorted(info['unexpected_keys']))

@@ -7,6 +7,8 @@ import torch
 from mmengine.config import Config, DictAction
 from mmengine.device import get_device
 
+from nemo_mmseg.apis.find_config import find_config
+
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     """Add `config` and `--cfg-options`, which every tool that reads a config has.
@@ -14,7 +16,7 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     Args:
         parser: The tool's parser; changed in place.
     """
-    parser.add_argument('config', help='config file')
+    parser.add_argument('config', help="config file, or the name of one of the package's")
     parser.add_argument(
         '--cfg-options',
         nargs='+',
@@ -56,11 +58,10 @@ def load_config(args: argparse.Namespace) -> Config:
         `work_dirs/<name of the config file>`.
 
     Raises:
-        FileNotFoundError: If there is no such config file.
+        FileNotFoundError: If there is no such config.
     """
-    if not os.path.isfile(args.config):
-        raise FileNotFoundError(f'there is no config file {args.config}')
-    cfg = Config.fromfile(args.config)
+    path = find_config(args.config)
+    cfg = Config.fromfile(path)
     if args.cfg_options is not None:
         cfg.merge_from_dict(args.cfg_options)
 
@@ -72,7 +73,7 @@ def load_config(args: argparse.Namespace) -> Config:
     if getattr(args, 'work_dir', None) is not None:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
-        name = os.path.splitext(os.path.basename(args.config))[0]
+        name = os.path.splitext(os.path.basename(path))[0]
         cfg.work_dir = os.path.join('work_dirs', name)
     if hasattr(args, 'launcher'):
         cfg.launcher = args.launcher

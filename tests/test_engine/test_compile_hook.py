@@ -164,18 +164,39 @@ def test_a_compiled_lavt_learns_the_same(graphs, with_cp):
         torch.testing.assert_close(grads[name], grad, msg=lambda text, name=name: name + text)
 
 
-@pytest.mark.parametrize('mode', ['val', 'test'])
-def test_evaluation_is_plain(graphs, mode):
-    model, runner = Toy(), SimpleNamespace()
-    runner.model = model
-    made = hook(backend=graphs.backend)
-    made.before_run(runner)
-    getattr(made, f'before_{mode}')(runner)
-    expected = model(torch.tensor([1, 2]))
+def test_evaluation_is_plain_and_training_compiled_also_after_a_validation_that_raised(graphs):
+    model, ids = Toy(), torch.tensor([1, 2])
+    hook(backend=graphs.backend).before_run(SimpleNamespace(model=model))
+    model.eval()
+    expected = model(ids)
+    failing = model.decode_head.register_forward_pre_hook(lambda *args: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        model(ids)
+    failing.remove()
     assert graphs.seen == []
-    getattr(made, f'after_{mode}')(runner)
-    assert model(torch.tensor([1, 2])) == expected
+    assert model.train()(ids) == expected
     assert len(graphs.seen) == 2
+
+
+def test_what_is_compiled_elsewhere_stays_so_in_evaluation(graphs):
+    model, other = Toy(), nn.Linear(4, 4)
+    hook(backend=graphs.backend).before_run(SimpleNamespace(model=model))
+    model.eval()
+    torch.compile(other, backend=graphs.backend)(model.backbone.weight)
+    assert len(graphs.seen) == 1
+    # and the user's own choice of running plain outlasts an evaluation
+    torch.compiler.set_stance('force_eager')
+    model(torch.tensor([1, 2]))
+    model.train()(torch.tensor([1, 2]))
+    assert len(graphs.seen) == 1
+
+
+def test_a_part_that_stays_in_evaluation_mode_while_the_network_trains_is_compiled(graphs):
+    model = Toy()  # as LAVT's BERT
+    hook(modules=['text_encoder'], backend=graphs.backend).before_run(SimpleNamespace(model=model))
+    model.text_encoder.eval()
+    model(torch.tensor([1, 2]))
+    assert len(graphs.seen) == 1
 
 
 @pytest.mark.slow

@@ -262,6 +262,8 @@ def test_bad_settings_are_clear_errors(saved):
         BERTTextEncoder(str(saved), frozen=('encoder.layer.3',))
     with pytest.raises(ValueError, match='no part'):
         BERTTextEncoder(str(saved), frozen=('',))
+    with pytest.raises(ValueError, match="frozen='embeddings' must be a list"):
+        BERTTextEncoder(str(saved), frozen='embeddings')
     with pytest.raises(ValueError, match='no field hiden_size'):
         BERTTextEncoder(str(saved), config=dict(hiden_size=16))
     built = BERTTextEncoder(str(saved))

@@ -31,3 +31,5 @@ def test_area_is_centred_and_nearest_is_not():
 def test_an_unknown_way_is_refused():
     with pytest.raises(ValueError, match='target_resize'):
         CRISHead(target_resize='cubic')
+    with pytest.raises(ValueError, match='meter_threshold=1'):
+        CRISHead(meter_threshold=1)

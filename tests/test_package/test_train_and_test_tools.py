@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 TOOLS = Path(__file__).resolve().parents[2] / 'tools'
 
@@ -39,6 +40,7 @@ def test_both_spellings_of_local_rank(tool, spelling, monkeypatch):
 @pytest.mark.parametrize('tool', sorted(TOOLS.glob('*.py')), ids=lambda path: path.name)
 def test_every_tool_explains_itself(tool, monkeypatch, capsys):
     monkeypatch.setattr(sys, 'argv', [str(tool), '--help'])
+    monkeypatch.syspath_prepend(TOOLS)  # as Python does for a script
     with pytest.raises(SystemExit) as end:
         runpy.run_path(str(tool), run_name='__main__')
     assert end.value.code in (0, None)
@@ -66,6 +68,30 @@ def test_train_resume_test(toy, tmp_path):
     assert 'batches: 2' in printed
 
 
+@pytest.mark.parametrize('content', [dict(weight=1), dict(meta={}), dict(meta=None), [1]])
+def test_weights_alone_cannot_be_resumed(content, tmp_path):
+    from mmengine.config import Config
+
+    torch.save(content, tmp_path / 'converted.pth')
+    with pytest.raises(ValueError, match='converted.pth holds no state of a training.*load_from='):
+        load_tool('train.py')['set_resume'](Config(), str(tmp_path / 'converted.pth'))
+
+
+@pytest.mark.slow
+def test_weights_of_another_network_are_refused(toy, tmp_path):
+    torch.save(dict(state_dict=dict(foreign=torch.ones(1))), tmp_path / 'foreign.pth')
+    printed = run_tool('test.py', toy, 'foreign.pth', cwd=tmp_path, ok=False)
+    assert 'foreign.pth does not fit the network' in printed and 'batches:' not in printed
+
+
+def test_configs_of_the_package_are_found_by_name(monkeypatch):
+    name = 'cris_r50_8xb8-50e_refcoco-416x416'
+    monkeypatch.setattr(sys, 'argv', ['train.py', name])
+    tool = load_tool('train.py')
+    cfg = tool['load_config'](tool['parse_args']())
+    assert cfg.model.decode_head.type == 'CRISHead' and cfg.work_dir == f'work_dirs/{name}'
+
+
 @pytest.mark.slow
 def test_two_processes_without_a_gpu(toy, tmp_path):
     launch = ('-m', 'torch.distributed.run', '--nproc_per_node=2', '--standalone')
@@ -82,7 +108,7 @@ def test_two_processes_without_a_gpu(toy, tmp_path):
 @pytest.mark.parametrize(
     'tool, arguments, message',
     [
-        ('train.py', ['missing.py'], 'there is no config file missing.py'),
+        ('train.py', ['missing.py'], 'missing.py is neither a config file nor'),
         ('train.py', ['CONFIG', '--resume', 'none.pth'], 'no checkpoint none.pth to resume from'),
         ('test.py', ['CONFIG', 'none.pth'], 'there is no checkpoint none.pth'),
     ],

@@ -64,18 +64,31 @@ def test_it_says_what_it_left_out_and_writes_the_rest(main, folder, capsys):
 def test_every_error_is_one_line(main, folder, capsys):
     (folder / 'cut.pth').write_bytes((folder / 'in.pth').read_bytes()[:3000])
     (folder / 'file').write_text('')
+    (folder / 'syntax.py').write_text('model = dict(\n')
+    (folder / 'raises.py').write_text('model = 1 / 0\n')
+    (folder / 'number.py').write_text('model = 1\n')
+    (folder / 'unknown.py').write_text("model = dict(type='NoSuchSegmentor')\n")
+    assert (
+        main('lavt', folder / 'in.pth', folder / 'ours.pth', *('--config', folder / 'tiny.py')) == 0
+    )
+    capsys.readouterr()
     before = sorted(os.listdir(folder))
     tiny = ('--config', folder / 'tiny.py')
     for args, expected in (
         (('lavt', 'in.pth', 'out.pth'), 'in.pth: the LAVT checkpoint does not fit any base model'),
         (('lavt_one', 'in.pth', 'out.pth', *tiny), "it is one for 'lavt'"),
-        (('cris', 'in.pth', 'out.pth', *tiny), "it is one for 'lavt'"),
+        (('cris', 'in.pth', 'out.pth', *tiny), 'it holds argparse.Namespace'),
         (('lavt', 'cut.pth', 'out.pth', *tiny), 'cut.pth cannot be read as a checkpoint'),
         (('lavt', 'none.pth', 'out.pth', *tiny), 'there is no checkpoint'),
         (('lavt', 'in.pth', 'in.pth', *tiny), 'cannot be the file to write'),
         (('lavt', 'in.pth', 'file/out.pth', *tiny), 'file'),
         (('lavt', 'in.pth', 'out.pth', '--config', folder / 'empty.py'), 'empty.py has no model'),
         (('lavt', 'in.pth', 'out.pth', '--config', 'nothing'), 'nothing is neither'),
+        (('lavt', 'in.pth', 'out.pth', '--config', folder / 'syntax.py'), 'syntax.py cannot be'),
+        (('lavt', 'in.pth', 'out.pth', '--config', folder / 'raises.py'), 'raises.py cannot be'),
+        (('lavt', 'in.pth', 'out.pth', '--config', folder / 'number.py'), 'number.py has no model'),
+        (('lavt', 'in.pth', 'out.pth', '--config', folder / 'unknown.py'), 'NoSuchSegmentor'),
+        (('lavt', 'ours.pth', 'out.pth', *tiny), "ours.pth: already converted, as 'lavt'"),
     ):
         method, source, target, *rest = args
         assert main(method, folder / source, folder / target, *rest) == 1, expected

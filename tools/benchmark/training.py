@@ -5,12 +5,13 @@
 Trains on random images and expressions for a few steps, each option in a process of its own (the
 peak of memory is a process's), and prints images a second, the peak of memory, and the ratio of
 both to the plain run. Options: bf16, compile, checkpointing (backbones with `with_cp`), accumulate
-(four steps a weight update), channels_last, all (the first three).
+(four steps a weight update), channels_last, all (those of the first three that the backbone has).
 """
 
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import resource
 import subprocess
@@ -18,6 +19,7 @@ import sys
 import time
 from pathlib import Path
 from statistics import median
+from types import SimpleNamespace
 
 import torch
 from mmengine.config import Config, DictAction
@@ -30,6 +32,7 @@ from mmseg.structures import SegDataSample
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from nemo_mmseg.apis import find_config  # noqa: E402
+from nemo_mmseg.engine.hooks import CompileHook  # noqa: E402
 
 OPTIONS = ('plain', 'bf16', 'compile', 'checkpointing', 'accumulate', 'channels_last', 'all')
 
@@ -48,13 +51,28 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def measure(args: argparse.Namespace) -> dict[str, float]:
-    """Train with one option; images a second, peak of memory in MiB, first and last loss."""
+def load(args: argparse.Namespace) -> Config:
+    """The config with what the command line changes."""
     init_default_scope('mmseg')
     cfg = Config.fromfile(find_config(args.config))
     cfg.merge_from_dict(args.cfg_options or {})
-    chosen = {'bf16', 'compile', 'checkpointing'} if args.measure == 'all' else {args.measure}
-    if 'checkpointing' in chosen and 'Swin' in cfg.model.backbone.type:
+    return cfg
+
+
+def switched_on(option: str, cfg: Config) -> list[str]:
+    """What an option is for a network: nothing, if its backbone does not have it."""
+    chosen = ['bf16', 'compile', 'checkpointing'] if option == 'all' else [option]
+    backbone = MODELS.get(cfg.model.backbone.type)
+    if 'checkpointing' in chosen and 'with_cp' not in inspect.signature(backbone).parameters:
+        chosen.remove('checkpointing')
+    return chosen
+
+
+def measure(args: argparse.Namespace) -> dict[str, float]:
+    """Train with one option; images a second, peak of memory in MiB, first and last loss."""
+    cfg = load(args)
+    chosen = switched_on(args.measure, cfg)
+    if 'checkpointing' in chosen:
         cfg.model.backbone.with_cp = True
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
     torch.manual_seed(0)
@@ -62,9 +80,7 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
     if 'channels_last' in chosen:
         model.to(memory_format=torch.channels_last)
     if 'compile' in chosen:
-        for name in ('backbone', 'neck', 'decode_head'):
-            if hasattr(model, name):
-                getattr(model, name).compile()
+        CompileHook().before_run(SimpleNamespace(model=model))
     # the optimizer and its groups are the config's, the precision is the benchmark's
     wrapper = dict(cfg.optim_wrapper, type='OptimWrapper')
     for key in ('loss_scale', 'dtype', 'use_fp16'):
@@ -121,8 +137,12 @@ def main() -> None:
     print(
         f'{"":<14}{"images/s":>9}{"ratio":>7}{"MiB":>8}{"ratio":>7}{"loss, first":>13}{"last":>8}'
     )
-    plain = None
+    cfg, plain = load(args), None
     for option in ['plain', *(o for o in args.options if o != 'plain')]:
+        chosen = switched_on(option, cfg)
+        if not chosen:
+            print(f'{option:<14}not for this backbone')
+            continue
         command = [sys.executable, *sys.argv, '--measure', option]
         done = subprocess.run(command, capture_output=True, text=True)
         lines = [line for line in done.stdout.splitlines() if line.startswith('RESULT ')]
@@ -131,11 +151,14 @@ def main() -> None:
             print(f'{option:<14}failed: {error[:150]}')
             continue
         found = json.loads(lines[-1].removeprefix('RESULT '))
-        plain = plain or found
-        speed, memory = found['rate'] / plain['rate'], found['peak'] / plain['peak']
+        if option == 'plain':
+            plain = found
+        # without a plain run there is nothing to compare with
+        speed, memory = (f'{found[k] / plain[k]:.2f}' if plain else '-' for k in ('rate', 'peak'))
         print(
-            f'{option:<14}{found["rate"]:>9.2f}{speed:>7.2f}{found["peak"]:>8.0f}{memory:>7.2f}'
-            f'{found["first"]:>13.3f}{found["last"]:>8.3f}',
+            f'{option:<14}{found["rate"]:>9.2f}{speed:>7}{found["peak"]:>8.0f}{memory:>7}'
+            f'{found["first"]:>13.3f}{found["last"]:>8.3f}'
+            + (f'  = {" + ".join(chosen)}' if option == 'all' else ''),
             flush=True,
         )
 

@@ -1,7 +1,8 @@
 """Comparisons with what the published implementations returned; a file for each method.
 
-A method's module has ``CHECKS``: name -> function that takes a case folder and yields comparisons,
-and ``SMALL``: what the tests of this project keep of a case (see :mod:`.small`).
+A method's module has ``CASES``: names of the folders that it knows; ``CHECKS``: name -> function
+that takes a case folder and yields comparisons; and ``SMALL``: what the tests of this project keep
+of a case (see :mod:`.small`).
 """
 
 from . import cris, lavt

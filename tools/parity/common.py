@@ -224,10 +224,10 @@ def load_converted(method: str, published: Mapping[str, Any]) -> nn.Module:
     """
     init_default_scope('mmseg')
     converted = convert_checkpoint(method, published)
-    print(f'    {method}: {len(converted.state_dict)} tensors of {converted.model}')
+    print(f'    {method}: {len(converted)} tensors of {converted.model}')
     tell_left_out(converted.left_out)
     model = MODELS.build(base_model(method, converted.model)).eval()
-    model.load_state_dict(converted.state_dict)
+    model.load_state_dict(converted)
     return model
 
 

@@ -157,6 +157,7 @@ def check_network(
         yield from case.all_read(NOT_COMPARED)
 
 
+CASES = ('cris_r50', 'cris_r101')
 SMALL = Small(
     names={'case.npz': 'names.json'},
     summarized=('logits', 'f64/logits'),

@@ -1,12 +1,10 @@
-_base_ = ['./refcocog-umd.py', '../stretch-480.py']
-image_size = _base_.stretched_size
-load_transforms = _base_.stretched_load
-train_pipeline = [*_base_.sample_transforms, *load_transforms, *_base_.pack_transforms]
-test_pipeline = _base_.stretched_test
-# Expressions as typed; they need a bank of their own.
-text_key = 'raw'
-bank_name = f'{_base_.bank_name}_raw'
+_base_ = './refcoco-480x480.py'
 
-train_dataloader = dict(dataset=dict(text_key=text_key, pipeline=train_pipeline))
-val_dataloader = dict(dataset=dict(text_key=text_key, pipeline=test_pipeline))
+# RefCOCOg (umd): long expressions; splits train, val, test.
+ann_file = 'refcocog/instances.json'
+split_file = 'refcocog/refs(umd).p'
+bank_name = 'refcocog_umd_raw'
+
+train_dataloader = dict(dataset=dict(ann_file=ann_file, split_file=split_file))
+val_dataloader = dict(dataset=dict(ann_file=ann_file, split_file=split_file))
 test_dataloader = val_dataloader

@@ -1,7 +1,9 @@
 # CRIS (R50) without a download: CLIP's network and vocabulary, but none of its weights.
 _base_ = './cris_r50.py'
 model = dict(
-    text_encoder=dict(pretrained=None),
+    # With weights of 1 in its norms, a random CLIP's sentences are three times as long as CLIP's, and logits, in
+    # which a sentence is multiplied by 2304 values of the map, would start at +-30.
+    text_encoder=dict(pretrained=None, init_cfg=dict(type='Constant', layer='LayerNorm', val=0.3)),
     backbone=dict(pretrained=None),
     # Small inputs: a third of a cell of misplacement would cost much.
     decode_head=dict(target_resize='area'),

@@ -7,8 +7,8 @@ optim_wrapper = dict(
     type='BFloat16OptimWrapper',
     optimizer=dict(type='AdamW', lr=3e-4, weight_decay=0.01, fused=True),
     clip_grad=dict(max_norm=1.0),
-    # A BERT is pretrained; what is not called so starts from noise.
-    paramwise_cfg=dict(custom_keys={'text_encoder.bert': dict(lr_mult=0.1)}),
+    # Text encoders are pretrained, or move all logits at once.
+    paramwise_cfg=dict(custom_keys={'text_encoder': dict(lr_mult=0.1)}),
 )
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.05, by_epoch=False, begin=0, end=30),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import torch
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
@@ -23,8 +22,8 @@ class CompileHook(Hook):
     names in the state dict, checkpoints and copies stay what they were. What is compiled is a call
     of the module, which is how the segmentor calls backbone and neck, and the heads themselves.
 
-    Validation and test run the plain network: the number of expressions changes from image to
-    image there, and each number would be compiled anew.
+    While the network is in evaluation mode it runs as it is written: the number of expressions
+    changes from image to image there, and each number would be compiled anew.
 
     Args:
         modules: Names of parts, dotted ones for parts of parts (``'text_encoder.bert'``). None
@@ -35,8 +34,8 @@ class CompileHook(Hook):
             batches, which are all alike. For sizes that vary tracing a Swin takes very long.
 
     Raises:
-        RuntimeError: PyTorch is older than 2.6.
-        ValueError: In ``before_run``: the network has no part of such a name.
+        ValueError: ``modules`` is one string. In ``before_run``: the network has no part of such a
+            name.
     """
 
     def __init__(
@@ -48,8 +47,6 @@ class CompileHook(Hook):
     ) -> None:
         if isinstance(modules, str):
             raise ValueError(f'CompileHook: modules={modules!r} must be a list of names')
-        if not hasattr(torch.compiler, 'set_stance'):
-            raise RuntimeError(f'CompileHook needs PyTorch 2.6, not {torch.__version__}')
         self.modules = modules
         self.options = dict(backend=backend, mode=mode, dynamic=dynamic)
 
@@ -68,19 +65,19 @@ class CompileHook(Hook):
             )
         for name in names:
             parts[name].compile(**self.options)
+            _compile_only_training(parts[name], model)
 
-    def before_val(self, runner: Runner) -> None:
-        """Run what follows as it is written."""
-        torch.compiler.set_stance('force_eager')
 
-    def after_val(self, runner: Runner) -> None:
-        """Run the compiled parts again."""
-        torch.compiler.set_stance('default')
+def _compile_only_training(part: nn.Module, model: nn.Module) -> None:
+    """Call what ``part.compile`` made only while the whole network is in training mode.
 
-    def before_test(self, runner: Runner) -> None:
-        """As :meth:`before_val`."""
-        self.before_val(runner)
+    The part's own mode would not do: BERT may stay in evaluation mode while LAVT trains. PyTorch's
+    switch for evaluation, ``torch.compiler.set_stance``, is one for all networks of the process,
+    and stays where it is when a validation raises.
+    """
+    compiled, plain = part._compiled_call_impl, part._call_impl
 
-    def after_test(self, runner: Runner) -> None:
-        """As :meth:`after_val`."""
-        self.after_val(runner)
+    def call(*args, **kwargs):
+        return (compiled if model.training else plain)(*args, **kwargs)
+
+    part._compiled_call_impl = call  # as PyTorch's own, left out of copies and pickles

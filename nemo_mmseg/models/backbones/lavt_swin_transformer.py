@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..text_features import TextFeatures
+from ..utils.swin_weights import load_swin_weights
 from .pixel_word_attention import PixelWordAttention
 
 
@@ -50,8 +51,8 @@ class LAVTSwinTransformer(SwinTransformer):
             ``num_heads``, ``window_size`` ...).
 
     Raises:
-        ValueError: Not one number of fusion heads per stage, channels that do not divide, or any
-            other ``init_cfg``.
+        ValueError: Not one number of fusion heads per stage, channels that do not divide, absolute
+            positions, not all stages as outputs, or any other ``init_cfg``.
     """
 
     takes_text = True
@@ -70,13 +71,19 @@ class LAVTSwinTransformer(SwinTransformer):
     ) -> None:
         if init_cfg is not None:
             # MMSegmentation's way to name pretrained weights
-            if init_cfg.get('type') != 'Pretrained' or pretrained is not None:
+            named = isinstance(init_cfg, dict) and init_cfg.get('type') == 'Pretrained'
+            if not named or pretrained is not None:
                 raise ValueError(f'LAVTSwinTransformer: init_cfg={init_cfg} is not supported')
             pretrained = init_cfg['checkpoint']
         # The blocks' own checkpointing re-enters autograd, which DDP does not bear.
         super().__init__(*args, drop_path_rate=drop_path_rate, **kwargs)
         if len(fusion_heads) != len(self.stages):
             raise ValueError(f'{len(self.stages)} stages, but fusion_heads={fusion_heads}')
+        if self.use_abs_pos_embed or list(self.out_indices) != list(range(len(self.stages))):
+            raise ValueError(
+                'LAVTSwinTransformer has no absolute positions and outputs of all stages; '
+                f'use_abs_pos_embed={self.use_abs_pos_embed}, out_indices={self.out_indices}'
+            )
         self.pretrained = pretrained
         self.with_cp = with_cp
         self.fusions = nn.ModuleList(
@@ -104,8 +111,6 @@ class LAVTSwinTransformer(SwinTransformer):
             if isinstance(module, ShiftWindowMSA):
                 module.w_msa.init_weights()
         if self.pretrained is not None:
-            from ..utils.swin_weights import load_swin_weights
-
             load_swin_weights(self, self.pretrained)
 
     def train(self, mode: bool = True) -> LAVTSwinTransformer:

@@ -58,11 +58,19 @@ class PixelWordAttention(nn.Module):
 
         Returns:
             Pixels (E, N, C).
+
+        Raises:
+            ValueError: Words of another size, or a map of one pixel.
         """
 
         def heads(y: Tensor) -> Tensor:
             return y.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
+        if words.shape[-1] != self.key.in_features:
+            raise ValueError(
+                f"words have {words.shape[-1]} channels: set the backbone's word_channels to it, "
+                f'not {self.key.in_features}'
+            )
         query, key, value = instance_norm(self.query(x)), self.key(words), self.value(words)
         gathered = F.scaled_dot_product_attention(
             heads(query),

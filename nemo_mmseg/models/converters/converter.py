@@ -31,6 +31,10 @@ class Converter:
         changes: Published pattern -> function that makes our layout of a tensor.
         parts: Entry of a published checkpoint that holds a state dict -> what its names are
             preceded by in the tables and in messages.
+        allow: Classes and functions that a published file may hold beside tensors and plain
+            containers; see :func:`nemo_mmseg.utils.checkpoint.read_checkpoint`.
+        check: Given a published checkpoint and the config of a network whose tensors have the same
+            shapes, raises a ValueError if it can tell that they differ in what no shape tells.
         offline: Changes to the base models that keep them from asking a hub about sizes.
     """
 
@@ -40,6 +44,8 @@ class Converter:
     left_out: Mapping[str, str] = field(default_factory=dict)
     changes: Mapping[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)
     parts: Mapping[str, str] = field(default_factory=lambda: {'state_dict': ''})
+    allow: Sequence[Any] = ()
+    check: Callable[[Mapping[str, Any], Mapping[str, Any]], None] = lambda published, model: None
     offline: Mapping[str, Any] = field(default_factory=dict)
 
     def __call__(self, published: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -65,7 +71,7 @@ class Converter:
             raise ValueError(f'not a {self.method} checkpoint: it holds no state dict')
         plain = len(self.parts) == 1 and not any(part in published for part in self.parts)
         if plain and any(isinstance(value, Tensor) for value in published.values()):
-            return dict(published), {}
+            return {str(name): value for name, value in published.items()}, {}
         missing = [part for part in self.parts if not isinstance(published.get(part), Mapping)]
         if missing:
             shown = ', '.join(list(map(str, published))[:5]) + ' ...' * (len(published) > 5)
@@ -75,6 +81,7 @@ class Converter:
         tensors: dict[str, Tensor] = {}
         for part, prefix in self.parts.items():
             for name, tensor in published[part].items():
+                name = str(name)
                 wrapped = 'module.' if name.startswith('module.') else ''
                 tensors[wrapped + prefix + name.removeprefix('module.')] = tensor
         others = [entry for entry in published if entry not in self.parts]
@@ -84,13 +91,17 @@ class Converter:
                 f'not a {self.method} checkpoint: nothing is known of the tensors in '
                 + ', '.join(map(repr, unknown))
             )
-        return tensors, dict.fromkeys(others, TRAINING_STATE)
+        return tensors, dict.fromkeys(map(str, others), TRAINING_STATE)
 
 
 def _holds_tensor(value: Any) -> bool:
-    """Whether there is a tensor anywhere in containers."""
-    if isinstance(value, Mapping):
-        return any(map(_holds_tensor, value.values()))
-    if isinstance(value, (list, tuple, set)):
-        return any(map(_holds_tensor, value))
-    return isinstance(value, Tensor)
+    """Whether there is a tensor anywhere in containers, however deep or cyclic they are."""
+    waiting, seen = [value], set()
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, Tensor):
+            return True
+        if isinstance(value, (Mapping, list, tuple, set)) and id(value) not in seen:
+            seen.add(id(value))
+            waiting += value.values() if isinstance(value, Mapping) else value
+    return False

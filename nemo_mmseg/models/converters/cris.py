@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from nemo_mmseg.compat import numpy_scalar_globals
+
 from .converter import Converter
 
 LEFT_OUT = {'backbone.logit_scale': "CLIP's temperature; the network does not use it"}
@@ -42,5 +44,10 @@ TABLE = {
 
 
 convert_cris = Converter(
-    method='CRIS', models=('cris_r50', 'cris_r101'), table=TABLE, left_out=LEFT_OUT
+    method='CRIS',
+    models=('cris_r50', 'cris_r101'),
+    table=TABLE,
+    left_out=LEFT_OUT,
+    # the scores of the training
+    allow=numpy_scalar_globals(),
 )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from torch import Tensor
 
@@ -45,6 +46,28 @@ def bert_left_out(prefix: str) -> dict[str, str]:
     }
 
 
+def check_heads(published: Mapping[str, Any], model: Mapping[str, Any]) -> None:
+    """Compare the heads of the fusions with those on the command line of the training.
+
+    Args:
+        published: A published checkpoint; without command line, nothing is known.
+        model: Config of our network.
+
+    Raises:
+        ValueError: They differ.
+    """
+    args = published.get('args')
+    if not hasattr(args, 'mha'):
+        return
+    trained = str(args.mha or '1-1-1-1')
+    ours = '-'.join(map(str, model['backbone'].get('fusion_heads', (1, 1, 1, 1))))
+    if trained != ours:
+        raise ValueError(
+            f'the LAVT checkpoint was trained with --mha {trained}, the network has {ours}: give '
+            f'the config of a model with fusion_heads=({trained.replace("-", ", ")})'
+        )
+
+
 # The names of the decoder count from 4, where the coarsest map joins, down to 2.
 TABLE = {
     **{f'backbone.{a}': f'backbone.{b}' for a, b in swin.TABLE.items()},
@@ -79,6 +102,9 @@ SETTINGS = dict(
         for size in ('tiny-w7', 'small-w7', 'base-w7', 'base-w12', 'large-w7', 'large-w12')
     ],
     changes=CHANGES,
+    # the command line of the training
+    allow=[argparse.Namespace],
+    check=check_heads,
     # BERT-base, whatever the name or folder of the pretrained weights
     offline=dict(text_encoder=dict(config={}, pretrained=False)),
 )

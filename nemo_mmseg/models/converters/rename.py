@@ -157,8 +157,9 @@ def describe(found: list[list[str]]) -> str:
 
 
 def count_and_name(names: list[str], what: str, more: str = '') -> str:
-    """E.g. ``2 unknown tensors: a, b``; the first five are named; empty if there are none."""
+    """E.g. ``2 unknown tensors: a, b``; the first 50 are named; empty if there are none."""
     if not names:
         return ''
     label = ' '.join(filter(None, [f'{len(names)} {what}{"s" * (len(names) > 1)}', more]))
-    return f'{label}: {", ".join(names[:5])}{" ..." * (len(names) > 5)}'
+    rest = f' and {len(names) - 50} more' if len(names) > 50 else ''
+    return f'{label}: {", ".join(names[:50])}{rest}'

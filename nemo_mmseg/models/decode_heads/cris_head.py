@@ -66,6 +66,8 @@ class CRISHead(BaseModule):
         self.loss_decode = MODELS.build(loss_decode)
         if target_resize not in ('nearest', 'area'):
             raise ValueError(f'CRISHead: target_resize={target_resize!r} is not nearest or area')
+        if not 0 < meter_threshold < 1:
+            raise ValueError(f'CRISHead: meter_threshold={meter_threshold} is not in (0, 1)')
         self.target_resize = target_resize
         self.meter_threshold = meter_threshold
 
@@ -89,7 +91,7 @@ class CRISHead(BaseModule):
     def loss(
         self, feats: Tensor, text: TextFeatures, data_samples: list[SegDataSample]
     ) -> dict[str, Tensor]:
-        """Loss against the ground truth, which is brought to the size of the logits (nearest).
+        """Loss against the ground truth, which is brought to the size of the logits.
 
         Returns:
             The loss, and ``train_iou``: mean IoU in per cent over the expressions of the batch, at
@@ -97,7 +99,7 @@ class CRISHead(BaseModule):
         """
         logits = self(feats, text).float()
         target = targets_like(logits, data_samples, self.target_resize)
-        # logit(p) > logit(t) spares the sigmoid; -log(1 / t - 1) is the logit of t.
+        # logit(p) >= logit(t) spares the sigmoid; -log(1 / t - 1) is the logit of t.
         found = logits[:, 0] >= -math.log(1 / self.meter_threshold - 1)
         return {
             self.loss_decode.loss_name: self.loss_decode(logits, target, ignore_index=255),

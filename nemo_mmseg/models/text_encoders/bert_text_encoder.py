@@ -82,6 +82,8 @@ class BERTTextEncoder(BaseModule):
         self.train(self.training)
 
     def _freeze(self, names: Sequence[str]) -> None:
+        if isinstance(names, str):
+            raise ValueError(f'frozen={names!r} must be a list of names')
         parts = dict(self.bert.named_modules())
         for name in names:
             if not name or name not in parts:

@@ -86,7 +86,7 @@ def rename_swin(content: object) -> tuple[dict[str, Tensor], dict[str, str], Ren
         if isinstance(content.get(entry), Mapping):
             content = content[entry]
     tensors = {
-        name.removeprefix('module.').removeprefix('backbone.'): tensor
+        str(name).removeprefix('module.').removeprefix('backbone.'): tensor
         for name, tensor in content.items()
     }
     if any(name.startswith('stages.') for name in tensors):

@@ -91,11 +91,22 @@ def run_tool(root, *arguments):
 
 
 @pytest.mark.slow
+def test_the_tool_refuses_cases_that_it_does_not_know(cases, tmp_path):
+    (tmp_path / 'cris_r50').mkdir()
+    for name, message in (
+        ('unknown_method', "no check for this method; known: ['cris', 'lavt']"),
+        ('lavt_swin_x', "no check for this size; known: ['lavt_swin_b', 'lavt_swin_t']"),
+        ('lavt_swin_b', 'no such folder'),
+        ('cris_r50', 'there is no case.npz in it'),
+    ):
+        done = run_tool(cases.parents[2], tmp_path / name)
+        assert done.returncode == 2 and message in done.stdout, done.stdout
+        assert 'Traceback' not in done.stdout
+
+
+@pytest.mark.slow
 def test_the_tool_tells_by_its_exit_code(cases, tmp_path):
     root = cases.parents[2]
-    done = run_tool(root, tmp_path / 'unknown_method')
-    assert done.returncode == 2 and "known: ['cris', 'lavt']" in done.stdout
-
     folder = tmp_path / 'lavt_swin_t'
     shutil.copytree(cases / 'lavt_swin_t', folder)
     stored = dict(np.load(folder / 'case.npz'))

