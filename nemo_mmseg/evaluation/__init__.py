@@ -3,7 +3,8 @@
 from .difficulty import DIFFICULTIES, Slices, slice_by
 from .dump_referring_results import DumpReferringResults, write_results_to
 from .expression_scores import ExpressionScores
-from .generalized_referring_iou import GeneralizedCounts, GeneralizedReferringIoU
+from .generalized_counts import GeneralizedCounts, NoTargetRule
+from .generalized_referring_iou import GeneralizedReferringIoU
 from .iou import intersection_and_union, iou_values, summarize
 from .paired_bootstrap import PairedDifference, paired_bootstrap
 from .referring_iou import ReferringIoU
@@ -16,6 +17,7 @@ __all__ = [
     'ExpressionScores',
     'GeneralizedCounts',
     'GeneralizedReferringIoU',
+    'NoTargetRule',
     'PairedDifference',
     'ReferringIoU',
     'RunComparison',

@@ -1,73 +1,16 @@
 """The metric of generalised referring segmentation: expressions of several targets or none."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 from mmseg.registry import METRICS
 from prettytable import PrettyTable
 
-from .iou import image_name, precision_key
-from .referring_iou import count_sample
-
-NO_TARGET = ('auto', 'area', 'score')
-
-
-@dataclass
-class GeneralizedCounts:
-    """What is counted of E expressions.
-
-    Args:
-        intersection: (E,) int64, pixels.
-        union: (E,) int64, pixels.
-        said_empty: (E,) bool, the network says that nothing is described.
-        is_empty: (E,) bool, nothing is.
-    """
-
-    intersection: np.ndarray
-    union: np.ndarray
-    said_empty: np.ndarray
-    is_empty: np.ndarray
-
-    def summary(self, thresholds: Sequence[float] = (0.7, 0.8, 0.9)) -> dict[str, float]:
-        """The published measures.
-
-        Args:
-            thresholds: IoU values X of Pr@X.
-
-        Returns:
-            `gIoU`, `cIoU` and `Pr@X` in per cent, `N-acc` and `T-acc` as shares; nan where there is
-            nothing to divide by.
-        """
-        # What is called empty shares no pixel with the truth, but its union stays; nothing called
-        # nothing leaves both sums alone.
-        right = self.is_empty & self.said_empty
-        intersection = np.where(self.is_empty | self.said_empty, 0, self.intersection)
-        union = np.where(right, 0, self.union)
-        iou = right.astype(np.float64)
-        np.divide(intersection, union, out=iou, where=union > 0)
-        has = ~self.is_empty
-        kept = float((has & ~self.said_empty).sum())
-        # Published: without an expression of nothing, neither accuracy is measured.
-        known = bool(self.is_empty.any())
-        summary = {
-            'gIoU': 100 * _share(iou.sum(), len(iou)),
-            'cIoU': 100 * _share(intersection.sum(), union.sum()),
-            'N-acc': _share(right.sum(), self.is_empty.sum()) if known else 0.0,
-            'T-acc': _share(kept, has.sum()) if known else 0.0,
-        }
-        for threshold in thresholds:
-            hits = (iou[has] >= threshold).sum()
-            summary[precision_key(threshold)] = 100 * _share(hits, has.sum())
-        return summary
-
-
-def _share(part: float, whole: float) -> float:
-    return float(part) / float(whole) if whole else float('nan')
+from .generalized_counts import GeneralizedCounts, NoTargetRule
+from .iou import precision_key
 
 
 @METRICS.register_module()
@@ -133,16 +76,15 @@ class GeneralizedReferringIoU(BaseMetric):
     ) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix, collect_dir=collect_dir)
         name = type(self).__name__
-        if no_target not in NO_TARGET:
-            raise ValueError(f'{name}: no_target must be one of {NO_TARGET}, got {no_target!r}')
-        if min_pixels < 1:
-            raise ValueError(f'{name}: min_pixels must be at least 1, got {min_pixels}')
+        try:
+            self.rule = NoTargetRule(no_target, min_pixels, score_threshold)
+        except ValueError as error:
+            raise ValueError(f'{name}: {error}') from error
         if not all(0 <= threshold <= 1 for threshold in thresholds):
             raise ValueError(f'{name}: thresholds must be in 0..1, got {list(thresholds)}')
+        if len(set(map(precision_key, thresholds))) < len(thresholds):
+            raise ValueError(f'{name}: a threshold is given twice in {list(thresholds)}')
         self.thresholds = tuple(float(threshold) for threshold in thresholds)
-        self.no_target = no_target
-        self.min_pixels = min_pixels
-        self.score_threshold = score_threshold
         self.ignore_index = ignore_index
         self.counts: dict[str, GeneralizedCounts] | None = None
 
@@ -154,40 +96,11 @@ class GeneralizedReferringIoU(BaseMetric):
             data_samples: Data samples as dicts, with `pred_sem_seg`, `gt_sem_seg` and metainfo.
         """
         for sample in data_samples:
-            counts = count_sample(sample, self.ignore_index, type(self).__name__)
-            intersection, union, area, _ = counts.cpu().numpy().T
-            said = self._said_empty(sample, predicted=union - area + intersection)
-            entry = np.stack([intersection, union, said, self._is_empty(sample, area)])
-            self.results.append((str(sample.get('dataset_name') or ''), entry))
-
-    def _said_empty(self, sample: dict, predicted: np.ndarray) -> np.ndarray:
-        """(N,) bool, where the network says that nothing is described."""
-        scores = sample.get('no_target')
-        if self.no_target == 'area' or (self.no_target == 'auto' and scores is None):
-            return predicted < self.min_pixels
-        if scores is None:
-            raise KeyError(
-                f'{image_name(sample)}: the data sample has no `no_target`; does the head return '
-                "scores? no_target='area' does without"
+            counts = GeneralizedCounts.of_sample(
+                sample, self.rule, self.ignore_index, type(self).__name__
             )
-        said = torch.as_tensor(scores).cpu().numpy() > self.score_threshold
-        return self._fitting(said, len(predicted), 'no_target', sample)
-
-    def _is_empty(self, sample: dict, area: np.ndarray) -> np.ndarray:
-        """(N,) bool, where nothing is described."""
-        if sample.get('num_targets') is None:
-            return area == 0
-        return self._fitting(
-            np.asarray(sample['num_targets']) == 0, len(area), 'num_targets', sample
-        )
-
-    @staticmethod
-    def _fitting(values: np.ndarray, number: int, key: str, sample: dict) -> np.ndarray:
-        if values.shape != (number,):
-            raise ValueError(
-                f'{image_name(sample)}: `{key}` of shape {values.shape} for {number} expressions'
-            )
-        return values
+            entry = counts.intersection, counts.union, counts.said_empty, counts.is_empty
+            self.results.append((str(sample.get('dataset_name') or ''), np.stack(entry)))
 
     def compute_metrics(self, results: list[tuple[str, np.ndarray]]) -> dict[str, float]:
         """Adds up all entries and logs a table.
