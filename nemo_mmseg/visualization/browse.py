@@ -49,7 +49,7 @@ def draw_training_sample(packed: dict) -> np.ndarray:
 
     Args:
         packed: `inputs` (3, H, W) uint8 BGR and `data_samples` with `gt_sem_seg` (N, H, W) and
-            metainfo `expressions` and perhaps `mosaic` and `num_targets`.
+            metainfo `expressions` and perhaps `mosaic`, `mixed` and `num_targets`.
 
     Returns:
         (H', W', 3) uint8 RGB: one panel an expression, side by side. In a mosaic each negative's
@@ -68,6 +68,8 @@ def draw_training_sample(packed: dict) -> np.ndarray:
         if mosaic is not None:
             _label_cells(drawn, mosaic, bool(sample.get('flip')))
             text += '\n' + describe_mosaic(mosaic)
+        if 'mixed' in sample:
+            text += f'\n{sample.mixed["kind"]}: {Path(sample.mixed["img_path"]).name}'
         panels.append(add_caption(drawn, text, num_lines=3))
     return make_grid(panels, len(panels))
 

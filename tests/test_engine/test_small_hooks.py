@@ -26,8 +26,13 @@ def test_mosaic_statistics_count_kinds_and_troubles():
     ]
     for batch in batches:
         hook.after_train_iter(runner, 0, dict(data_samples=batch))
-    assert hook.shares() == dict(mined=0.5, random=0.125, short=0.25, exhausted=0.25)
+    expected = dict(mined=0.5, random=0.125, mixed=0.0, short=0.25, exhausted=0.25)
+    assert hook.shares() == expected
     assert runner.message_hub.get_scalar('train/mosaic/mined').current() == 0.5
+    mixed = SegDataSample(metainfo=dict(mixed=dict(kind='CutMix', img_path='a.jpg')))
+    hook.after_train_iter(runner, 0, dict(data_samples=[mixed] * 2))
+    assert hook.shares() == {**expected, 'mined': 0.4, 'random': 0.1, 'mixed': 0.2}
+    assert runner.message_hub.get_scalar('train/mosaic/mixed').current() == 0.2
 
 
 def test_iteration_seed_repeats_an_iteration_and_nothing_else():

@@ -63,12 +63,12 @@ class CopyPaste(MixSamples):
         ours, theirs = _categories(results), _categories(other)
         return bool(ours and theirs) and not (self.other_category and ours & theirs)
 
-    def mix(self, results: dict, other: dict, rng: np.random.Generator) -> None:
+    def mix(self, results: dict, other: dict, rng: np.random.Generator) -> bool:
         """Paste the object, and take it out of the mask."""
         mask = results['gt_seg_map']
         rows, columns = (np.flatnonzero((other['gt_seg_map'] == 1).any(axis)) for axis in (1, 0))
         if not rows.size:  # an object so small that the resize lost it
-            return
+            return False
         box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
         image, shape = other['img'][box], (other['gt_seg_map'][box] == 1).astype(np.uint8)
         if rng.random() < 0.5:
@@ -88,7 +88,8 @@ class CopyPaste(MixSamples):
                 pasted = cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR)
                 results['img'][window][alpha] = pasted[alpha]
                 results['gt_seg_map'] = visible
-                return
+                return True
+        return False
 
 
 def _categories(sample: dict) -> set[int]:

@@ -61,7 +61,7 @@ class CutMix(MixSamples):
             window.append(slice(round(max(0, centre - half)), round(min(length, centre + half))))
         return tuple(window)
 
-    def mix(self, results: dict, other: dict, rng: np.random.Generator) -> None:
+    def mix(self, results: dict, other: dict, rng: np.random.Generator) -> bool:
         """Fill a rectangle, and take it out of the mask."""
         mask = results['gt_seg_map']
         for _ in range(TRIES):
@@ -72,4 +72,5 @@ class CutMix(MixSamples):
             if visible is not None:
                 results['img'][window] = other['img'][window]
                 results['gt_seg_map'] = visible
-                return
+                return bool(hidden.any())
+        return False

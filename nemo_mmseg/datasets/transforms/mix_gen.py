@@ -38,7 +38,7 @@ class MixGen(MixSamples):
             raise ValueError(f'MixGen: weight={weight} is not in (0, 1)')
         self.weight = weight
 
-    def mix(self, results: dict, other: dict, rng: np.random.Generator) -> None:
+    def mix(self, results: dict, other: dict, rng: np.random.Generator) -> bool:
         """Blend the images, join the sentences and the masks."""
         first, second = (sample['img'].astype(np.float32) for sample in (results, other))
         blend = self.weight * first + (1 - self.weight) * second
@@ -48,3 +48,4 @@ class MixGen(MixSamples):
         target = (masks[0] == 1) | (masks[1] == 1)
         results['gt_seg_map'] = np.where(target, np.uint8(1), np.maximum(*masks))
         results['expressions'] = [f'{results["expressions"][0]} {other["expressions"][0]}']
+        return True

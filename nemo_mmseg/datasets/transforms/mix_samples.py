@@ -19,7 +19,9 @@ class MixSamples(BaseTransform, ABC):
 
     It stands where a pipeline reads and resizes its image, after ``SampleExpressions``, as
     ``NeMoMosaic`` does; both samples go through ``plain``. Other samples come from the same data
-    set, and from another image. Where nothing can be mixed, the sample stays plain.
+    set, and from another image: nothing is seen that is not trained on anyway. To keep images that
+    another data set tests on out of all this, give the data set a ``leak_guard``. Where nothing can
+    be mixed, the sample stays plain.
 
     Required Keys:
 
@@ -30,6 +32,7 @@ class MixSamples(BaseTransform, ABC):
     Added Keys:
 
     - img ((H, W, 3) uint8), gt_seg_map ((H, W) uint8, 1 on the referent), and what ``plain`` adds
+    - mixed, where it is: dict of kind (the name of the transform) and img_path (of the other image)
 
     Args:
         plain: Transforms that read an image and its mask and bring them to the input's size.
@@ -46,13 +49,16 @@ class MixSamples(BaseTransform, ABC):
         self.prob = prob
 
     @abstractmethod
-    def mix(self, results: dict, other: dict, rng: np.random.Generator) -> None:
+    def mix(self, results: dict, other: dict, rng: np.random.Generator) -> bool:
         """Change image, mask and expression of a sample in place, or leave them.
 
         Args:
             results: The sample, after ``plain``.
             other: Another one, after ``plain``, of the same size.
             rng: The sample's generator.
+
+        Returns:
+            Whether anything was changed.
         """
 
     def fits(self, results: dict, other: dict) -> bool:
@@ -86,7 +92,8 @@ class MixSamples(BaseTransform, ABC):
                 f'{name}: `plain` must bring all images to one size, but {results["img_path"]} has '
                 f'{results["img"].shape} and {other["img_path"]} {other["img"].shape}'
             )
-        self.mix(results, other, rng)
+        if self.mix(results, other, rng):
+            results['mixed'] = dict(kind=name, img_path=other['img_path'])
         return results
 
     def _other(self, results: dict, rng: np.random.Generator) -> dict | None:

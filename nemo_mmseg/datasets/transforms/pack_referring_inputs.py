@@ -27,6 +27,7 @@ META_KEYS = (
     'num_distractors',
     'dataset_name',
     'mosaic',
+    'mixed',
 )
 
 

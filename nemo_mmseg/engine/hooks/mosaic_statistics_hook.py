@@ -1,4 +1,4 @@
-"""Reports what the mosaic did to the training samples."""
+"""Reports what mosaics, and their rivals, did to the training samples."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from mmseg.registry import HOOKS
 
 @HOOKS.register_module()
 class MosaicStatisticsHook(Hook):
-    """Count mosaics in the batches that a network is trained on.
+    """Count mosaics, and mixed samples, in the batches that a network is trained on.
 
     Workers have no way to report but the samples themselves, so the counts are read from the
-    metainfo ``mosaic`` of each data sample. The log gets the shares since the start of the run (of
-    this process): ``mosaic/mined`` and ``mosaic/random`` of the samples, ``mosaic/short`` (bands
-    with fewer images than cells, filled with random ones) and ``mosaic/exhausted`` (bands that
-    reached below the bank's stored images) of the mined ones. The last line is printed at the end
-    of the training.
+    metainfo ``mosaic`` and ``mixed`` of each data sample. The log gets the shares since the start
+    of the run (of this process): ``mosaic/mined``, ``mosaic/random`` and ``mosaic/mixed`` (by
+    CutMix, MixGen or CopyPaste) of the samples, ``mosaic/short`` (bands with fewer images than
+    cells, filled with random ones) and ``mosaic/exhausted`` (bands that reached below the bank's
+    stored images) of the mined ones. The last line is printed at the end of the training.
 
     Attributes:
-        counts: Number of ``samples``, ``mined``, ``random``, ``short`` and ``exhausted`` so far.
+        counts: Number of ``samples``, ``mined``, ``random``, ``mixed``, ``short``, ``exhausted``.
     """
 
     priority = 'ABOVE_NORMAL'  # before the logger reads the values
@@ -40,6 +40,7 @@ class MosaicStatisticsHook(Hook):
         """Count one batch."""
         for sample in (data_batch or {}).get('data_samples', []):
             self.counts['samples'] += 1
+            self.counts['mixed'] += 'mixed' in sample.metainfo
             mosaic = sample.metainfo.get('mosaic')
             if mosaic is not None:
                 self.counts[mosaic['kind']] += 1
@@ -51,7 +52,8 @@ class MosaicStatisticsHook(Hook):
     def after_train(self, runner: Runner) -> None:
         """Print the totals."""
         print_log(
-            f'Mosaics in {self.counts["samples"]} training samples: {self.shares()}', 'current'
+            f'Mosaics and mixes in {self.counts["samples"]} training samples: {self.shares()}',
+            'current',
         )
 
     def shares(self) -> dict[str, float]:
@@ -60,5 +62,5 @@ class MosaicStatisticsHook(Hook):
         of_mined = {
             key: self.counts[key] / mined if mined else 0.0 for key in ('short', 'exhausted')
         }
-        of_all = {key: self.counts[key] / max(samples, 1) for key in ('mined', 'random')}
+        of_all = {key: self.counts[key] / max(samples, 1) for key in ('mined', 'random', 'mixed')}
         return {key: round(value, 4) for key, value in {**of_all, **of_mined}.items()}

@@ -8,6 +8,7 @@ import pytest
 from mmseg.registry import DATASETS, TRANSFORMS
 
 from nemo_mmseg.datasets import SampleIndex
+from nemo_mmseg.visualization.browse import draw_training_sample
 
 LOAD = [
     dict(type='LoadReferringImage'),
@@ -42,6 +43,15 @@ def own_mask(mini, sample):
     return mini.masks[{1: 101, 2: 102, 3: 103, 4: 104, 5: 201}[sample.ref_ids[0]]]
 
 
+def check_record(mini, sample, kind, pixels):
+    """Whether the sample says what was mixed in: nothing, or pixels of the image that it names."""
+    if len(pixels) == 0:
+        assert 'mixed' not in sample
+    else:
+        path = mini.root / 'images' / f'image_{round(pixels[0])}.jpg'
+        assert sample.mixed == dict(kind=kind, img_path=str(path))
+
+
 def test_cut_mix_covers_a_rectangle_and_takes_it_out_of_the_mask(mini):
     dataset = build(mini, 'CutMix', min_visible=0.5)
     shares, sources, touched = [], set(), 0
@@ -61,6 +71,7 @@ def test_cut_mix_covers_a_rectangle_and_takes_it_out_of_the_mask(mini):
             sources.add(patch[0])
         shares.append(covered.mean())
         touched += mask.sum() < truth.sum()
+        check_record(mini, sample, 'CutMix', source[covered])
     assert sources == {1, 3, 4} and touched > 5
     assert max(shares) > 0.5 and min(shares) < 0.1
 
@@ -99,6 +110,7 @@ def test_mix_gen_blends_images_and_joins_masks_and_sentences(mini, weight):
         blend = weight * 2 + (1 - weight) * other['image_id']
         assert np.abs(source - blend).max() <= 1 / 40
         assert sample.sent_ids == [20] and sample.ref_ids == [2]
+        check_record(mini, sample, 'MixGen', [other['image_id']])
     assert seconds == {1, 3, 4, 5}
 
 
@@ -120,6 +132,7 @@ def test_copy_paste_pastes_one_object_and_takes_it_out_of_the_mask(mini):
         assert abs(width - height * 20 / 15) < 2  # and proportions; all boxes are 20x15
         sizes.append(width / 20)
         touched += mask.sum() < truth.sum()
+        check_record(mini, sample, 'CopyPaste', source[pasted])
     assert touched > 5 and 0.5 <= min(sizes) < 0.7 and 1.8 < max(sizes) <= 2.0
 
 
@@ -134,8 +147,9 @@ def test_copy_paste_keeps_to_the_shape_and_mirrors_it(mini):
     dataset = DATASETS.build({**mini.write().config(), 'pipeline': dataset.pipeline.transforms})
     shapes = set()
     for visit in range(20):
-        source, _, _ = drawn(dataset, 1, visit)
+        source, _, sample = drawn(dataset, 1, visit)
         pasted = np.abs(source - 2) > 0.4
+        check_record(mini, sample, 'CopyPaste', source[pasted])
         if not pasted.any():  # the one item that fits was not drawn in time
             continue
         rows, columns = np.flatnonzero(pasted.any(1)), np.flatnonzero(pasted.any(0))
@@ -161,6 +175,7 @@ def test_copy_paste_leaves_out_the_referents_category(mini):
 @pytest.mark.parametrize('name', NAMES)
 def test_the_same_sample_every_time_and_in_every_process(mini, name):
     dataset = build(mini, name)
+    assert draw_training_sample(dataset[SampleIndex(1)]).shape[1] == 64
     again = pickle.loads(pickle.dumps(dataset))
     first = [dataset[SampleIndex(i, v, 7)] for v in range(3) for i in range(4)]
     for _ in range(3):
@@ -189,6 +204,7 @@ def test_without_luck_the_sample_is_the_plain_one(mini, name):
         same += (one['inputs'] == other['inputs']).all()
         if (one['inputs'] == other['inputs']).all():
             assert one['data_samples'].expressions == other['data_samples'].expressions
+        assert ('mixed' in one['data_samples']) or (one['inputs'] == other['inputs']).all()
     assert 25 <= same <= 50
 
 
