@@ -9,11 +9,12 @@ referent ("left man") or what it is told from ("dog next to the man on the left"
 * depth ("front", "background") and clock faces, which name no row or column.
 
 "left of the picture" does bind, and so does the choice from a group ("left of the two", "leftmost
-of three", "right side of the group", but not "to the left of the two men"). A place that is counted
-from a side ("second from left") binds to that side, where the count begins. "middle" alone is the
-middle of rows and columns; beside a row ("top middle") that of the columns; directly beside "left"
-or "right" ("middle left") or before "row" or "shelf" that of the rows. Words that exclude one
-another leave their axis free, and where the sense is unsure nothing binds.
+of three", "right side of the group", "left end of the top row", but not "to the left of the two
+men"). A place that is counted from a side ("second from left") binds to that side, where the count
+begins. "middle" alone is the middle of rows and columns; beside a row ("top middle") or before "of
+the row" that of the columns; directly beside "left" or "right" ("middle left") or before "row" or
+"shelf" that of the rows. Words that exclude one another leave their axis free, and where the sense
+is unsure nothing binds.
 """
 
 from __future__ import annotations
@@ -29,8 +30,10 @@ _PICTURE = (
     r'(?:pic|pictures?|photo(?:graph)?s?|images?|screen|frame(?! with)|shot|scene|view|page)'
     r'(?! (?:on|hanging|half|frames?)\b)'
 )
-_GROUP = (
-    r'(?:two|three|four|five|six|[2-6]|both|pair|trio|group|row|line|lineup|bunch|stack|them)\b'
+_GROUP = r'(?:two|three|four|five|six|[2-6]|both|pair|trio|group|bunch|stack|them)\b'
+_ROW = (
+    rf'(?:(?:{_SIDE}|front|back|rear|first|last|second|third|[1-9](?:st|nd|rd|th)) )?'
+    r'(?:row|line|line ?up)\b'
 )
 _ORDINAL = r'(?:(?:fir|1)st|(?:seco|2)nd|(?:thi|3)rd|\w+th|number)\b'
 _BODY = (
@@ -75,20 +78,32 @@ _RULES = [
     (r'[^\w\s]+', ' , '),
     (r'\s+', ' '),
     (r'\bcent(?:re|ral)\b', 'center'),
-    (r'\bbott?[eo][mn]\b', 'bottom'),
-    (r'\bmid(?= (?:left|right|top|bottom|row)\b)', 'middle'),
+    (r'\b(?:bott?[eo][mn]|bttm|btm)\b', 'bottom'),
+    (r'\b(far|top|bottom|upper|lower|mid|middle)(left|right|row)\b', r'\1 \2'),
+    (r'\b(left|right)(side|corner|end)\b', r'\1 \2'),
+    (r'\bbot(?= (?:left|right|l|r|row|shelf|corner)\b)|\blow(?= (?:left|right)\b)', 'bottom'),
+    (r'\bhigh(?= (?:left|right)\b)', 'top'),
+    (rf'\bmid(?= (?:left|right|top|bottom|row|{_PICTURE})\b)', 'middle'),
     (r'\b(on |far |top |bottom |upper |lower )l\b|\b(?:lft|lhs)\b', r'\1left'),
     (r'\b(on |far |top |bottom |upper |lower )r\b|\b(?:rt|rhs)\b', r'\1right'),
     # Denied.
     (rf'\b(?:not|isn ?t|except) (?:(?:on|at|in|to|the|an?|one|far|very) )*{_SIDE}(?:most)?\b', ''),
+    (r'\boff center\b', ''),
     # Superlatives, the picture's sides, the choice from a group.
     (r'\b(?:upmost|upper ?most|top ?most|highest|high up|up high|higher up)\b', 'TOP'),
     (r'\b(?:bottom ?most|lower ?most|lowest|low down)\b', 'BOTTOM'),
     (rf'\b(left|right) ?most\b(?! {_PART} of)', _settle),
     (rf'\b({_SIDE}) (?:{_PART} )?of {_THE}(?:{_PICTURE}|center$|middle$)\b', _settle),
-    (rf'\b{_PICTURE} s ({_SIDE})\b', _settle),
+    (rf'\b(?:{_PICTURE}|viewer|camera|photographer) s ({_SIDE})\b', _settle),
+    (rf'\b(?:middle|center) (?:{_PART} )?of(?= {_THE}{_ROW})', 'MIDCOLUMN'),
+    (rf'(?<!\bto the )\b({_SIDE}) (?:{_PART} )?of(?= {_THE}{_ROW})', _settle),
     (rf'\b({_SIDE}) {_PART} of {_THE}{_GROUP}', _settle),
-    (rf'(?:^|\bfar |(?<!\bto )(?<!\bon )(?<!\bin )\bthe )({_SIDE}) of {_THE}{_GROUP}', _settle),
+    (
+        rf'(?:^|\bfar |(?<!\bto )(?<!\bon )(?<!\bin )\bthe )((?:{_SIDE} )?{_SIDE}) of '
+        rf'{_THE}{_GROUP}',
+        _settle,
+    ),
+    (rf'\bon the ({_SIDE}) of {_THE}(?!them){_GROUP}(?=$| ,)', _settle),
     (r'\bhigher\b(?! than)', 'TOP'),
     (r'(?<!from )\babove(?=$| ,)', 'TOP'),
     (r'\bbelow(?=$| ,)', 'BOTTOM'),
@@ -97,8 +112,8 @@ _RULES = [
     (rf'\b({_SIDE}) to (?:the )?{_SIDE}\b(?=.*\b{_ORDINAL})', r'\1'),
     (rf'\b{_SIDE} to (?:the )?{_SIDE}\b', ''),
     (
-        rf'\b{_MOVING} (?:(?:off|back|over|down|slightly|to|towards?|the|his|her|our|its) )*'
-        r'(?:left|right)\b',
+        rf'\b{_MOVING} (?:(?:off|out|up|back|over|down|slightly|and|to|towards?|the|his|her|our|'
+        r'its) )*(?:left|right)\b',
         '',
     ),
     (r'\b(?:left|right) (?:facing|turn)\b', ''),

@@ -11,13 +11,18 @@ from mmseg.registry import TRANSFORMS
 
 from ..sample_index import generator_of
 
-_SIDES = re.compile(r'\b(left|right)(?=(most|ward|wards|side|hand|ish)?\b)', re.IGNORECASE)
+# Also run together, as telegrams have it: "topleft", "rightside"; but not "upright" or "leftover".
+_SIDES = re.compile(
+    r'(?:\b|(?<=\btop|\bfar|\bmid)|(?<=\bupper|\blower)|(?<=\bbottom|\bmiddle))(left|right)'
+    r'(?=(most|ward|wards|side|hand|ish|corner|end)?\b)',
+    re.IGNORECASE,
+)
 # A side that no swap makes true: a clock's face, "right behind" (which means "just"),
 # abbreviations, writing.
 _NOT_SWAPPED = re.compile(
     r"o'?\s?clock"
     r'|\bright (behind|next|under|above|below|beside|in front|there|before|after|by)\b'
-    r'|\b[lr]\b|\blft\b|\brt\b',
+    r'|\b[lr]\b|\blft\b|\brt\b|\b[lr]hs\b',
     re.IGNORECASE,
 )
 
