@@ -60,7 +60,7 @@ def main() -> None:
         rules = make_rules(given or default_taus(bank), top_ks, [None, *args.i2i], bank.stored)
         needed = wanted.mosaic.layout.most_cells - 1
         summaries = summarize_rules(bank, dict.fromkeys([*own, *rules]), needed)
-        table = PrettyTable(['setting', *(f'{i} {name}' for i, name in enumerate(HEAD[1:], 1))])
+        table = PrettyTable(HEAD)
         table.add_rows([summary.cells() for summary in summaries])
         table.align['setting'] = 'l'
         print(f'{bank.path}\n{table}\n{NOTES.format(needed=needed, stored=bank.stored)}')

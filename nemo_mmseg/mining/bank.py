@@ -21,13 +21,13 @@ from __future__ import annotations
 import json
 import mmap
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .band import Band, band_start, band_starts, first_unlike
+from .band import Band, BandRule, band_start, band_starts, first_unlike
 
 MINE_COMMAND = 'python tools/mine_negatives.py CONFIG'
 FORMAT_VERSION = 1
@@ -44,6 +44,8 @@ TENSORS = (
 )  # fmt: skip
 # Expressions looked at together when all bands are sized.
 _BLOCK = 8192
+# The same where images are compared: a block's cosines with 20,000 images take 80 MB at most.
+_ALIKE_BLOCK = 512
 
 
 class BankError(RuntimeError):
@@ -287,16 +289,50 @@ class NegativeBank:
         i2i_sim_thres: float | None = None,
     ) -> np.ndarray:
         """Number (E,) int64 of images in the band of every expression; see :meth:`band`."""
+        rule = BandRule(tau, tau_mode, top_k, i2i_sim_thres)
+        return np.minimum(self.left([rule])[0], top_k)
+
+    def left(self, rules: Sequence[BandRule]) -> np.ndarray:
+        """Stored images that no threshold drops, for several rules in one look at the bank.
+
+        Args:
+            rules: Their ``top_k`` does not count.
+
+        Returns:
+            (R, E) int64.
+        """
+        left = np.stack([self.stored - self._starts(rule) for rule in rules])
+        alike = [(row, rule) for row, rule in zip(left, rules) if rule.i2i_sim_thres is not None]
+        if not alike:
+            return left
+        places = np.arange(self.stored)
+        for part, cosines in self._own_cosines():
+            for row, rule in alike:
+                below = places >= self.stored - row[part][:, None]
+                row[part] -= np.count_nonzero(below & (cosines > rule.i2i_sim_thres), axis=1)
+        return left
+
+    def _starts(self, rule: BandRule) -> np.ndarray:
+        """How many images (E,) of every ranking tau drops."""
         opened = self._open()
-        if i2i_sim_thres is not None:  # a tenth of a millisecond each
-            bands = (self.band(int(s), tau, tau_mode, top_k, i2i_sim_thres) for s in self.sent_ids)
-            return np.fromiter((len(band.rows) for band in bands), np.int64, len(self))
         starts = np.zeros(len(self), np.int64)
         for begin in range(0, len(self), _BLOCK):
             part = slice(begin, begin + _BLOCK)
             own = opened.self_similarity[part].astype(np.float64)
-            starts[part] = band_starts(opened.similarities[part], own, tau, tau_mode)
-        return np.minimum(self.stored - starts, top_k)
+            starts[part] = band_starts(opened.similarities[part], own, rule.tau, rule.tau_mode)
+        return starts
+
+    def _own_cosines(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Cosines (n, M) of the own image and the stored ones, for some expressions (n,) a time."""
+        opened = self._open()
+        # As in first_unlike: exact in float64, whatever the order of the sums.
+        vectors = opened.image_vectors.astype(np.float64)
+        order = np.argsort(opened.image_row, kind='stable')
+        for begin in range(0, len(order), _ALIKE_BLOCK):
+            part = order[begin : begin + _ALIKE_BLOCK]
+            own, which = np.unique(opened.image_row[part], return_inverse=True)
+            cosines = vectors[own] @ vectors[: self.candidates].T
+            yield part, cosines[which[:, None], opened.neighbors[part]]
 
     def check(self, fingerprint: str, name: str = 'the given data set') -> None:
         """Refuse the bank of another data set.

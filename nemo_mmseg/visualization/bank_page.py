@@ -21,9 +21,9 @@ from .page import figure_png, html_table, image_tag, picture_tag, write_page
 HEAD = (
     'setting',
     'left: min',
-    'median',
+    'left: median',
     'used: min',
-    'median',
+    'used: median',
     'empty, %',
     'too small, %',
     'reach the end, %',
@@ -34,6 +34,17 @@ NOTES = (
     'of a mosaic. reach the end: share of the bands that the {stored} stored images do not fill '
     'though the pool has more (mine with a larger keep).'
 )
+
+
+_SIDE = 150  # of the small pictures, in pixels
+_COLUMNS = 9  # 3 too close, 4 used, 2 too far
+_BLANK = np.full((1, _SIDE, 3), 255, np.uint8)
+_COLORS = {
+    'too close': (140, 40, 40),
+    'used': (30, 100, 50),
+    'too far': (90, 90, 90),
+    'too alike': (150, 80, 20),
+}
 
 
 @dataclass(frozen=True)
@@ -82,7 +93,7 @@ def default_taus(bank: NegativeBank) -> dict[str, list[float]]:
     quartiles = np.quantile(own, [0.25, 0.5, 0.75]).round(3).tolist()
     return dict(
         relative=[0.9, 0.95, 1.0],
-        margin=[0.0, 0.02, 0.05],
+        margin=[0.02, 0.05, 0.1],
         absolute=list(dict.fromkeys(quartiles)),
         rank=[0, 10, 50],
     )
@@ -129,79 +140,113 @@ def summarize_rules(
         rules: The settings.
         needed: Negatives of a mosaic. Defaults to 3, those of a 2x2 grid.
     """
-    more, left = bank.stored < bank.candidates - 1, {}
+    rules, more = list(rules), bank.stored < bank.candidates - 1
+    # Another top_k needs no second look at the bank.
+    keys = list(dict.fromkeys(rule._replace(top_k=1) for rule in rules))
+    left = dict(zip(keys, bank.left(keys)))
     summaries = []
     for rule in rules:
-        key = rule._replace(top_k=bank.stored)
-        if key not in left:  # sizes for another top_k need no second look at the bank
-            left[key] = bank.band_sizes(*key)
-        used = np.minimum(left[key], rule.top_k)
-        summaries.append(RuleSummary(rule, left[key], used, needed, more))
+        most = left[rule._replace(top_k=1)]
+        summaries.append(RuleSummary(rule, most, np.minimum(most, rule.top_k), needed, more))
     return summaries
 
 
-def plot_summaries(summaries: Sequence[RuleSummary]) -> Figure:
-    """How many stored images each threshold leaves (boxes), and the shares that are too few."""
+def plot_summaries(summaries: Sequence[RuleSummary], stored: int) -> Figure:
+    """How many of the stored images each threshold drops (boxes), and the shares that are too few.
+
+    Args:
+        summaries: Settings that differ in ``top_k`` alone have one line.
+        stored: Images that the bank stores an expression.
+    """
     shown = list({s.rule._replace(top_k=0): s for s in summaries}.values())
     figure = Figure(figsize=(11, 0.32 * len(shown) + 1.6), layout='constrained')
     left, right = figure.subplots(1, 2, sharey=True)
     places = np.arange(len(shown))[::-1]
     labels = [str(s.rule).replace(f', top_k={s.rule.top_k}', '') for s in shown]
-    left.boxplot([s.left for s in shown], positions=places, vert=False, whis=(0, 100))
+    dropped = [stored - s.left for s in shown]
+    left.boxplot(dropped, positions=places, vert=False, whis=(5, 95), showfliers=False)
     left.set_yticks(places, labels, fontsize=8)
-    left.set(title='stored images left, by expression', xscale='symlog', xlim=(-0.2, None))
+    left.set_xlabel('boxes: quartiles; lines: 5 to 95 % of the expressions', fontsize=8)
+    left.set(xscale='symlog', xlim=(-0.2, None))
+    left.set_title(f'dropped of the {stored} stored images', fontsize=9)
     right.barh(places, [100 * s.too_small for s in shown], color='#bbbbbb', label='too small')
-    right.barh(places, [100 * s.empty for s in shown], color='#c44e52', label='empty')
-    right.set(title='bands, per cent of the expressions', xlim=(0, 100))
+    right.barh(places, [100 * s.empty for s in shown], color='#c44e52', height=0.4, label='empty')
+    right.set_xlim(0, max(1.0, 105 * max(s.too_small for s in shown)))
+    right.set_title('bands, per cent of the expressions', fontsize=9)
     right.legend()
     return figure
 
 
-def edge_tiles(wanted: Any, bank: NegativeBank, at: int, rule: BandRule) -> tuple[str, list]:
+def shown_expressions(dataset: Any, number: int) -> list[tuple[int, str, str]]:
+    """Expressions spread over a data set, at most ``number``: sentence id, text, path of image."""
+    sent_ids, texts, rows = dataset.expressions()
+    chosen = np.unique(np.linspace(0, len(texts) - 1, min(number, len(texts))).astype(int))
+    return [(int(sent_ids[i]), texts[i], dataset.pool.path(rows[i])) for i in chosen]
+
+
+def own_tile(bank: NegativeBank, sent_id: int, path: str) -> np.ndarray:
+    """The own image of an expression as a small picture (H, W, 3) uint8."""
+    return _tile(path, f'own image\n{bank.row(sent_id)[2]:.3f}')
+
+
+def edge_tiles(
+    wanted: Any, bank: NegativeBank, sent_id: int, rule: BandRule
+) -> tuple[str, list[np.ndarray]]:
     """The images at the edges of an expression's band.
 
     Args:
         wanted: A :class:`nemo_mmseg.mining.WantedBank`.
         bank: Its bank.
-        at: Number of the expression in ``dataset.expressions()``.
+        sent_id: Sentence id of the expression.
         rule: The setting.
 
     Returns:
-        A sentence of the sizes, and small pictures (H, W, 3) uint8: the own image, the last images
-        that are too close, the first and last that are used, and the first that are too far.
+        A sentence of the sizes, and small pictures (H, W, 3) uint8, each with its rank and its
+        similarity to the expression: the last 3 images above tau, the first and last 2 that are
+        used, and the first 2 that are too far. Groups have a fixed number of pictures, blank ones
+        where there are fewer images, so that settings can be compared line by line. With
+        ``i2i_sim_thres`` follow the images at its edge, each with its cosine to the own image: the
+        2 used that are most alike, and the 2 dropped that are least alike.
     """
-    sent_ids, _, own_rows = wanted.dataset.expressions()
-    own_pool = wanted.dataset.pool
     images = getattr(wanted.mosaic, 'images', None)
+    own_pool = wanted.dataset.pool
     negatives = own_pool if images is None else wanted.mosaic.negatives(own_pool)
-    rows, similarities, own = bank.row(int(sent_ids[at]))
-    band = bank.band(int(sent_ids[at]), *rule)
-    used = np.flatnonzero(np.isin(rows, band.rows))
+    rows, similarities, _ = bank.row(sent_id)
+    band = bank.band(sent_id, *rule)
     end = band.above + len(band.rows) + len(band.dropped)
-    dropped = np.flatnonzero(np.isin(rows[:end], [*rows[: band.above], *band.dropped]))
-    groups = {
-        'too close': dropped[-3:],
-        'used': used if len(used) <= 4 else [*used[:2], *used[-2:]],
-        'too far': range(end, min(end + 2, len(rows))),
-    }
-    tiles = [_tile(own_pool.path(own_rows[at]), f'own image\n{own:.3f}')]
-    for name, members in groups.items():
-        for member in members:
-            path = negatives.path_of(bank.image_names[rows[member]])
-            caption = f'{name}, rank {member + 1}\n{float(similarities[member]):.3f}'
-            tiles.append(_tile(path, caption))
-    sizes = f'{len(dropped)} too close, {len(band.rows)} used, {len(rows) - end} stored below'
-    return sizes, tiles
+    used = np.flatnonzero(np.isin(rows[:end], band.rows))
+
+    def tiles(name: str, members: Sequence[int], number: int, cosines: Any = None) -> list:
+        found = []
+        for at in members:
+            value = similarities[at] if cosines is None else cosines[at]
+            path = negatives.path_of(bank.image_names[rows[at]])
+            caption = f'{name}, rank {at + 1}\n{"" if cosines is None else "cosine "}{value:.3f}'
+            found.append(_tile(path, caption, _COLORS[name]))
+        return found + [_BLANK] * (number - len(found))
+
+    pictures = [
+        *tiles('too close', range(max(0, band.above - 3), band.above), 3),
+        *tiles('used', used if len(used) <= 4 else [*used[:2], *used[-2:]], 4),
+        *tiles('too far', range(end, min(end + 2, len(rows))), 2),
+    ]
+    sizes = f'{band.above} too close, {len(used)} used, {len(rows) - end} stored below'
+    if rule.i2i_sim_thres is not None:
+        sizes += f'; {len(band.dropped)} between them too alike'
+        own = bank.image_vectors[bank.image_row[bank.sent_ids.searchsorted(sent_id)]]
+        cosines = bank.image_vectors[rows[:end]].astype(np.float64) @ own.astype(np.float64)
+        dropped = np.flatnonzero(np.isin(rows[:end], band.dropped))
+        pictures += tiles('used', used[np.argsort(-cosines[used])][:2], 2, cosines)
+        pictures += tiles('too alike', dropped[np.argsort(cosines[dropped])][:2], 2, cosines)
+    return sizes, pictures
 
 
-def _tile(path: str, caption: str) -> np.ndarray:
-    image = np.ascontiguousarray(read_image(path)[..., ::-1])
-    return add_caption(fit_image(image, 150), caption, font_size=11, num_lines=2)
-
-
-def chosen_expressions(total: int, number: int) -> np.ndarray:
-    """Numbers of expressions spread over a data set, rising, at most ``number``."""
-    return np.unique(np.linspace(0, total - 1, min(number, total)).astype(int))
+def _tile(path: str, caption: str, color: Sequence[int] = (30, 30, 30)) -> np.ndarray:
+    """A picture as wide as all others, a high one with white beside it."""
+    image = fit_image(np.ascontiguousarray(read_image(path)[..., ::-1]), _SIDE)
+    wide = np.full((len(image), _SIDE, 3), 255, np.uint8)
+    wide[:, : image.shape[1]] = image
+    return add_caption(wide, caption, background=color, font_size=11, num_lines=2)
 
 
 def write_bank_page(
@@ -220,7 +265,6 @@ def write_bank_page(
         summaries: Of :func:`summarize_rules`, in the order in which they are shown.
         number: Expressions whose bands are shown. Defaults to 4.
     """
-    _, texts, _ = wanted.dataset.expressions()
     needed = summaries[0].needed
     notes = NOTES.format(needed=needed, stored=bank.stored)
     parts = [
@@ -228,15 +272,16 @@ def write_bank_page(
         f'can be negatives, {bank.stored} stored an expression.</p><h2>What is left</h2>',
         html_table(HEAD, [s.cells() for s in summaries]),
         f'<p>{notes}</p>',
-        image_tag(figure_png(plot_summaries(summaries)), 'png', 'what is left'),
+        image_tag(figure_png(plot_summaries(summaries, bank.stored)), 'png', 'what is left'),
         '<h2>At the edges</h2><p>A good threshold drops the images that show what the expression '
         'describes, and no others: the last ones too close should show it, the first used ones '
-        '.</p>',
+        'should not. Above each image its similarity to the expression.</p>',
     ]
-    for at in chosen_expressions(len(texts), number):
-        parts.append(f'<h3>{html.escape(texts[at])}</h3>')
+    for sent_id, text, image in shown_expressions(wanted.dataset, number):
+        own = picture_tag(own_tile(bank, sent_id, image), text)
+        parts.append(f'<h3>{html.escape(text)}</h3>{own}')
         for summary in summaries:
-            sizes, tiles = edge_tiles(wanted, bank, int(at), summary.rule)
+            sizes, tiles = edge_tiles(wanted, bank, sent_id, summary.rule)
             parts.append(f'<p><b>{html.escape(str(summary.rule))}</b>: {sizes}</p>')
-            parts.append(picture_tag(make_grid(tiles, len(tiles)), texts[at]))
+            parts.append(picture_tag(make_grid(tiles, _COLUMNS), text))
     write_page(path, f'Bank {bank.metadata.get("dataset")}', '\n'.join(parts))

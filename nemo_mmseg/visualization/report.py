@@ -22,7 +22,7 @@ from ..datasets.sample_index import SampleIndex
 from ..datasets.transforms.load_referent_mask import referent_masks
 from ..datasets.transforms.load_referring_image import read_image
 from ..mining import wanted_banks
-from .bank_page import chosen_expressions, edge_tiles
+from .bank_page import edge_tiles, own_tile, shown_expressions
 from .browse import draw_training_sample
 from .drawing import PREDICTION_COLOR, TRUTH_COLOR, add_caption, draw_mask, make_grid
 from .page import figure_png, html_table, image_tag, picture_tag, write_page
@@ -126,17 +126,17 @@ def _mosaics(dataset: Any, seed: int, number: int = 12) -> str:
 def _bands(wanted: Any, number: int = 6) -> str:
     """For some expressions: images above the threshold, in the band, and below it."""
     bank, rule = wanted.check(), wanted.mosaic.band_rules()[-1]  # the last pass's, with ramps
-    _, texts, _ = wanted.dataset.expressions()
     parts = [
         f'<h2>The band</h2><p>{html.escape(str(rule))}. For '
         'some expressions: the own image; images above the threshold, which may show the referent '
         'too and are dropped; images of the band, from which negatives are drawn; images below it, '
         'which are too easy.</p>'
     ]
-    for at in chosen_expressions(len(texts), number):
-        sizes, tiles = edge_tiles(wanted, bank, int(at), rule)
-        parts.append(f'<h3>{html.escape(texts[at])}</h3><p>{sizes}</p>')
-        parts.append(picture_tag(make_grid(tiles, len(tiles)), texts[at]))
+    for sent_id, text, image in shown_expressions(wanted.dataset, number):
+        sizes, tiles = edge_tiles(wanted, bank, sent_id, rule)
+        tiles = [own_tile(bank, sent_id, image), *tiles]
+        parts.append(f'<h3>{html.escape(text)}</h3><p>{sizes}</p>')
+        parts.append(picture_tag(make_grid(tiles, len(tiles)), text))
     return ''.join(parts)
 
 

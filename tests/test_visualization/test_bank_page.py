@@ -3,13 +3,15 @@
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from nemo_mmseg.datasets.refshapes import make_refshapes
-from nemo_mmseg.mining import BandRule, NegativeBank
+from nemo_mmseg.mining import Band, BandRule, NegativeBank
+from nemo_mmseg.visualization import bank_page
 from nemo_mmseg.visualization.bank_page import default_taus, make_rules, summarize_rules
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,7 +49,7 @@ def run(tool, data, *arguments, images=None):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('folder', [False, True])
-def test_inspect_bank(data, tmp_path, folder):
+def test_inspect_bank(data, tmp_path, folder, monkeypatch):
     images = str(data / 'others') if folder else None
     run('mine_negatives.py', data, images=images)
     arguments = ['--out', str(tmp_path), '--relative', '0.9', '--rank', '0', '2', '50']
@@ -57,10 +59,12 @@ def test_inspect_bank(data, tmp_path, folder):
     assert bank.stored == (5 if folder else 11)  # all but one: that place is the own image's
     assert 'tau=2 (rank), top_k=2, i2i_sim_thres=0.5' in printed and 'tau=50' not in printed
     page = (tmp_path / 'bank.html').read_text()
-    # The config's own rule, and 3 settings with and without the second threshold, twice; one plot.
-    assert page.count('src="data:image/jpeg') == 2 * 7 and page.count('image/png') == 1
+    # The own image, the config's own rule, and 3 settings with and without the second threshold,
+    # twice; one plot.
+    assert page.count('src="data:image/jpeg') == 2 * 8 and page.count('image/png') == 1
     assert 'http' not in page and not list(tmp_path.glob('.*'))
 
+    monkeypatch.setattr('nemo_mmseg.mining.bank._ALIKE_BLOCK', 5)  # ends within an image's
     rules = make_rules(default_taus(bank), (1, 4), (None, 0.5), bank.stored)
     for summary in summarize_rules(bank, rules, needed=3):
         bands = [bank.band(int(s), *summary.rule) for s in bank.sent_ids]
@@ -68,6 +72,50 @@ def test_inspect_bank(data, tmp_path, folder):
         assert summary.used.tolist() == sizes.tolist()
         assert summary.empty == (sizes == 0).mean() and summary.too_small == (sizes < 3).mean()
         assert summary.exhausted == np.mean([band.exhausted for band in bands])
+
+
+def test_edges(tmp_path, monkeypatch):
+    """The pictures at the edges, against a ranking written out by hand."""
+    size, rng = 40, np.random.default_rng(1)
+    vectors = rng.normal(size=(size, 8))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    bank = SimpleNamespace(
+        image_names=[f'{i}.jpg' for i in range(size)], image_vectors=vectors.astype(np.float16),
+        image_row=np.array([7, 3]), sent_ids=np.array([4, 9]),
+    )  # fmt: skip
+    ranking, similarities = rng.permutation(size), np.linspace(0.9, 0.1, size)
+    bank.row = lambda sent_id: (ranking, similarities, 0.5)
+    above, most, top_k = 10, 0.2, 8
+    alike = bank.image_vectors.astype(np.float64) @ bank.image_vectors[3].astype(np.float64)
+    free = [place for place in range(above, size) if alike[ranking[place]] <= most]
+    end = free[top_k - 1] + 1
+    used, dropped = free[:top_k], [p for p in range(above, end) if p not in free]
+    assert len(dropped) > 2
+    bank.band = lambda sent_id, *rule: Band(
+        ranking[used], similarities[used], False, 0.5, above, ranking[dropped]
+    )
+    monkeypatch.setattr(bank_page, '_tile', lambda path, caption, color: (path, caption))
+    pool = SimpleNamespace(path_of=lambda name: name)
+    wanted = SimpleNamespace(dataset=SimpleNamespace(pool=pool), mosaic=SimpleNamespace())
+    rule = BandRule(above, 'rank', top_k, most)
+    sizes, pictures = bank_page.edge_tiles(wanted, bank, 9, rule)
+    assert sizes == (
+        f'10 too close, 8 used, {size - end} stored below; {len(dropped)} between them too alike'
+    )
+
+    def cosine(place):
+        return alike[ranking[place]]
+
+    expected = [('too close', p, similarities[p]) for p in (7, 8, 9)]
+    expected += [('used', p, similarities[p]) for p in (*used[:2], *used[-2:])]
+    expected += [('too far', p, similarities[p]) for p in (end, end + 1)]
+    expected += [('used', p, cosine(p)) for p in sorted(used, key=cosine)[:-3:-1]]
+    expected += [('too alike', p, cosine(p)) for p in sorted(dropped, key=cosine)[:2]]
+    for number, ((path, caption), (name, place, value)) in enumerate(zip(pictures, expected)):
+        word = 'cosine ' if number >= 9 else ''
+        assert path == f'{ranking[place]}.jpg'
+        assert caption == f'{name}, rank {place + 1}\n{word}{value:.3f}'
+    assert len(pictures) == len(expected) == 13
 
 
 def test_rules():
