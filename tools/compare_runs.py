@@ -30,8 +30,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--measures',
         nargs='+',
-        default=['oIoU', 'mIoU'],
-        help='measures of the slices that are printed and drawn; the CSV has all of them',
+        help='measures of the slices that are printed and drawn (default: oIoU mIoU, or cIoU gIoU '
+        'where expressions may describe nothing); the CSV has all of them',
     )
     parser.add_argument('--resamples', type=int, default=10_000, help='default: 10000')
     parser.add_argument('--level', type=float, default=0.95, help='of the intervals, default: 0.95')

@@ -1,6 +1,7 @@
 """Writes what was predicted for each expression: a mask file and a line of JSON."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,9 @@ from mmengine.logging import print_log
 from mmseg.registry import METRICS
 
 from .expression_scores import PREDICTIONS
-from .iou import image_name, iou_values, masks_of
+from .generalized_counts import GeneralizedCounts, NoTargetRule
+from .iou import count_sample, image_name, iou_values, masks_of
 from .predictions import describe_mask, mask_score, resize_mask, write_image, write_json
-from .referring_iou import count_sample
 
 
 @METRICS.register_module()
@@ -21,19 +22,27 @@ class DumpReferringResults(BaseMetric):
     """Writes a PNG mask per expression and one `predictions.json` into a folder.
 
     The masks have the size of the original image and are named `masks/<sent_id>.png`.
-    `predictions.json` holds `dataset`, `num_expressions`, `empty_union`, `tie` and `predictions`, a
-    list of `sent_id, ref_id, image_id, image, expression, num_distractors, intersection, union,
-    iou, target_area, mask, area, bbox, score, rle`, sorted by `sent_id`. `intersection` and `union`
-    (pixels), `iou` (0..1) and `target_area` (share of the image, 0..1) are what `ReferringIoU`
-    counts, hence at the size at which the protocol compares; they are None without truth.
+    `predictions.json` holds `dataset`, `num_expressions`, `empty_union`, `tie`, `no_target` and
+    `predictions`, a list of `sent_id, ref_id, image_id, image, expression, num_distractors,
+    intersection, union, iou, target_area, mask, area, bbox, score, rle`, sorted by `sent_id`.
+    `intersection` and `union` (pixels), `iou` (0..1) and `target_area` (share of the image, 0..1)
+    are what `ReferringIoU` counts, hence at the size at which the protocol compares; they are None
+    without truth.
     `predictions.json` of an earlier run is taken away
     first and the new one comes last: where it lies, all its masks do.
+
+    With `no_target`, records say also `is_empty` (nothing is described) and `said_empty` (the
+    network says so), and `intersection`, `union` and `iou` are what `GeneralizedReferringIoU`
+    counts: its gIoU is the mean of the `iou`. The mask is what was drawn, whatever was said.
 
     Args:
         out_dir: Folder to write to, made if missing; all ranks must see it.
         empty_union: IoU where truth and prediction are both empty. Defaults to 1.0.
         tie: `'>='` or `'>'`, noted in the file for who counts Pr@X from it. Defaults to `'>='`.
         ignore_index: See `ReferringIoU`. Defaults to 255.
+        no_target: For expressions that may describe nothing: dict of `no_target`, `min_pixels` and
+            `score_threshold`, see `GeneralizedReferringIoU`; {} for its defaults. None where each
+            has a target. Defaults to None.
         collect_device: `'cpu'` or `'gpu'`. Defaults to `'cpu'`.
         collect_dir: See `ReferringIoU`.
     """
@@ -46,6 +55,7 @@ class DumpReferringResults(BaseMetric):
         empty_union: float = 1.0,
         tie: str = '>=',
         ignore_index: int | None = 255,
+        no_target: dict | None = None,
         collect_device: str = 'cpu',
         collect_dir: str | None = None,
     ) -> None:
@@ -56,7 +66,8 @@ class DumpReferringResults(BaseMetric):
         self.empty_union = float(empty_union)
         self.tie = tie
         self.ignore_index = ignore_index
-        self._images: dict[int, str] = {}  # sent_id -> image, to notice names that collide
+        self.rule = None if no_target is None else NoTargetRule(**no_target)
+        self._seen: dict[int, tuple] = {}  # by sent_id, to notice names that collide
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Writes the masks of one batch.
@@ -89,7 +100,7 @@ class DumpReferringResults(BaseMetric):
         records = []
         for index, (mask, counts) in enumerate(zip(masks, counted, strict=True)):
             sent_id = int(sample['sent_ids'][index])
-            self._check_name(sent_id, sample)
+            self._check_name(sent_id, image_name(sample), sample['expressions'][index])
             file = f'masks/{sent_id}.png'
             full = resize_mask(mask, sample['ori_shape'][:2])
             write_image(self.out_dir / file, full)
@@ -114,24 +125,39 @@ class DumpReferringResults(BaseMetric):
         if sample.get('gt_sem_seg') is None:
             return [dict.fromkeys(('intersection', 'union', 'iou', 'target_area'))] * num
         counts = count_sample(sample, self.ignore_index, type(self).__name__).cpu().numpy()
-        ious = iou_values(counts[:, 0], counts[:, 1], self.empty_union)
+        intersection, union, area, pixels = counts.T
+        said = [{}] * num
+        if self.rule is None:
+            iou = iou_values(intersection, union, self.empty_union)
+        else:
+            counted = GeneralizedCounts.of_sample(sample, counts, self.rule)
+            intersection, union, iou = counted.intersection, counted.union, counted.iou
+            said = [
+                dict(is_empty=bool(is_empty), said_empty=bool(said_empty))
+                for is_empty, said_empty in zip(counted.is_empty, counted.said_empty)
+            ]
         return [
             dict(
-                intersection=int(intersection),
-                union=int(union),
-                iou=float(iou),
-                target_area=float(area / pixels),
+                intersection=int(intersection[row]),
+                union=int(union[row]),
+                iou=float(iou[row]),
+                target_area=float(area[row] / pixels[row]),
+                **said[row],
             )
-            for (intersection, union, area, pixels), iou in zip(counts, ious, strict=True)
+            for row in range(num)
         ]
 
-    def _check_name(self, sent_id: int, sample: dict) -> None:
-        """Refuses two expressions of one id: the second mask would overwrite the first."""
-        name = image_name(sample)
-        if self._images.setdefault(sent_id, name) != name:
+    def _check_name(self, sent_id: int, image: str, expression: str) -> None:
+        """Refuses two expressions of one id: the second mask would overwrite the first.
+
+        The same one twice is none: samplers repeat items to give all ranks as many.
+        """
+        this = (image, expression)
+        other = self._seen.setdefault(sent_id, this)
+        if other != this:
             raise ValueError(
-                f'sent_id {sent_id} belongs to {self._images[sent_id]} and to {name}: several data '
-                'sets whose ids collide? Write the results of one at a time'
+                f'sent_id {sent_id} belongs to {other} and to {this}: several data sets whose ids '
+                'collide? Write the results of one at a time'
             )
 
     def compute_metrics(self, results: list[list[dict]]) -> dict:
@@ -151,10 +177,11 @@ class DumpReferringResults(BaseMetric):
                 num_expressions=len(records),
                 empty_union=self.empty_union,
                 tie=self.tie,
+                no_target=None if self.rule is None else asdict(self.rule),
                 predictions=records,
             ),
         )
-        self._images.clear()
+        self._seen.clear()
         print_log(f'{len(records)} masks and {PREDICTIONS} are in {self.out_dir}', logger='current')
         return {}
 
@@ -172,13 +199,20 @@ def write_results_to(cfg: Config, out_dir: str) -> None:
     """
     evaluators = cfg.get('test_evaluator') or []
     evaluators = [evaluators] if isinstance(evaluators, dict) else list(evaluators)
-    # what the metric calls an empty answer, the written values call it too
-    options = {
-        key: evaluator[key]
-        for evaluator in evaluators
-        if evaluator.get('type') == 'ReferringIoU'
-        for key in ('empty_union', 'tie', 'ignore_index')
-        if key in evaluator
-    }
+    # what the metric counts, and what it calls an empty answer, is written too
+    options: dict[str, Any] = {}
+    for evaluator in evaluators:
+        if evaluator.get('type') not in ('ReferringIoU', 'GeneralizedReferringIoU'):
+            continue
+        keys = ('empty_union', 'tie', 'ignore_index')
+        options.update({key: evaluator[key] for key in keys if key in evaluator})
+        if evaluator['type'] == 'GeneralizedReferringIoU':
+            keys = ('no_target', 'min_pixels', 'score_threshold')
+            options['no_target'] = {key: evaluator[key] for key in keys if key in evaluator}
+    for index, evaluator in enumerate(evaluators):
+        if evaluator.get('type') == 'ReferringIoU' and evaluator.get('by'):
+            file = str(Path(out_dir) / 'difficulty.csv')
+            evaluators[index] = {'csv_file': file, **evaluator}
+            break  # a second one would overwrite the file
     evaluators.append(dict(type='DumpReferringResults', out_dir=str(out_dir), **options))
     cfg.test_evaluator = evaluators

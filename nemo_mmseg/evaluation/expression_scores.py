@@ -5,18 +5,16 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
-from .iou import image_name, iou_values, summarize
+from .generalized_counts import GeneralizedCounts
+from .iou import image_name, iou_values, precision_key, summarize
 
 PREDICTIONS = 'predictions.json'
-# what `DumpReferringResults` writes of an expression, by the name of our column
+# what `DumpReferringResults` calls an expression's value, where our column has another name
 _RECORD_KEYS = dict(
-    intersection='intersection',
-    union='union',
-    target_area='target_area',
-    num_distractors='num_distractors',
     sent_ids='sent_id',
     ref_ids='ref_id',
     image_ids='image_id',
@@ -54,6 +52,8 @@ class ExpressionScores:
     expressions: list[str] = field(default_factory=list)
     empty_union: float = 1.0
     tie: str = '>='
+
+    thresholds: ClassVar[tuple[float, ...]] = (0.5, 0.6, 0.7, 0.8, 0.9)  # those of Pr@X, unasked
 
     @staticmethod
     def entry(
@@ -118,8 +118,10 @@ class ExpressionScores:
             if item.name in ('images', 'expressions'):
                 columns[item.name] = [value for part in parts for value in part]
             else:
-                dtype = np.float64 if item.name == 'target_area' else np.int64
-                columns[item.name] = np.concatenate(parts or [np.empty(0)]).astype(dtype)
+                dtype = dict(target_area=np.float64, is_empty=bool, said_empty=bool)
+                columns[item.name] = np.concatenate(parts or [np.empty(0)]).astype(
+                    dtype.get(item.name, np.int64)
+                )
         return cls(**columns, empty_union=empty_union, tie=tie)
 
     @classmethod
@@ -129,10 +131,13 @@ class ExpressionScores:
         Args:
             path: The folder, or its `predictions.json`.
 
+        Returns:
+            The values; :class:`GeneralizedScores` where expressions may describe nothing.
+
         Raises:
             FileNotFoundError: If there is no such file; names folders below that have one.
-            ValueError: If the file lacks what is compared: it holds no truth, or was written by an
-                older version.
+            ValueError: If the file is another one, or lacks what is compared: it holds no truth, or
+                was written by an older version.
         """
         path = Path(path)
         file = path / PREDICTIONS if path.is_dir() else path
@@ -141,7 +146,9 @@ class ExpressionScores:
             hint = f'; did you mean one of {below}?' if below else ''
             raise FileNotFoundError(f'there are no results of tools/test.py --out in {path}{hint}')
         content = json.loads(file.read_text(encoding='utf-8'))
-        records = content['predictions']
+        records = content.get('predictions') if isinstance(content, dict) else None
+        if not isinstance(records, list):
+            raise ValueError(f'{file} is no list of predictions: tools/test.py --out writes one')
         for record in records:
             for key in ('intersection', 'union', 'target_area'):
                 if record.get(key) is None:
@@ -150,12 +157,16 @@ class ExpressionScores:
                         'written without truth, or by an older version (run tools/test.py again)'
                     )
 
+        if content.get('no_target') is not None:
+            cls = GeneralizedScores
+        keys = [item.name for item in fields(cls) if item.name not in ('empty_union', 'tie')]
+
         def column(key: str) -> list:
-            values = [record.get(_RECORD_KEYS[key]) for record in records]
+            values = [record.get(_RECORD_KEYS.get(key, key)) for record in records]
             return [-1 if value is None else value for value in values]
 
         return cls.collect(
-            [{key: column(key) for key in _RECORD_KEYS}], content['empty_union'], content['tie']
+            [{key: column(key) for key in keys}], content['empty_union'], content['tie']
         )
 
     def take(self, rows: np.ndarray) -> 'ExpressionScores':
@@ -183,9 +194,32 @@ class ExpressionScores:
         return len(set(self.images))
 
     @property
+    def image_index(self) -> np.ndarray:
+        """(E,) int64, the image of each expression: its place 0..I-1 among the sorted names."""
+        return np.unique(self.images, return_inverse=True)[1].astype(np.int64)
+
+    @property
     def iou(self) -> np.ndarray:
         """(E,) float64 in 0..1."""
         return iou_values(self.intersection, self.union, self.empty_union)
+
+    def ratios(
+        self, thresholds: Sequence[float] | None = None
+    ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Each measure by the two values of an expression whose sums are divided.
+
+        Args:
+            thresholds: IoU values X of Pr@X; None for the usual ones.
+
+        Returns:
+            Measure to the pair of (E,) values; the overall IoU is the first, the mean the second.
+        """
+        iou, ones = self.iou, np.ones(len(self))
+        hits = {
+            precision_key(x): (iou >= x if self.tie == '>=' else iou > x, ones)
+            for x in (self.thresholds if thresholds is None else thresholds)
+        }
+        return {'oIoU': (self.intersection, self.union), 'mIoU': (iou, ones), **hits}
 
     def summary(
         self,
@@ -202,3 +236,42 @@ class ExpressionScores:
         return summarize(
             self.intersection[rows], self.union[rows], thresholds, self.tie, self.empty_union
         )
+
+
+@dataclass
+class GeneralizedScores(ExpressionScores):
+    """Values of expressions that may describe nothing, as `GeneralizedReferringIoU` counts them.
+
+    Args:
+        is_empty: (E,) bool, nothing is described.
+        said_empty: (E,) bool, the network says so.
+    """
+
+    is_empty: np.ndarray = field(kw_only=True)
+    said_empty: np.ndarray = field(kw_only=True)
+
+    thresholds: ClassVar[tuple[float, ...]] = (0.7, 0.8, 0.9)
+
+    @property
+    def _counts(self) -> GeneralizedCounts:
+        return GeneralizedCounts(self.intersection, self.union, self.said_empty, self.is_empty)
+
+    @property
+    def iou(self) -> np.ndarray:
+        """(E,) float64 in 0..1."""
+        return self._counts.iou
+
+    def ratios(
+        self, thresholds: Sequence[float] | None = None
+    ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """See :meth:`ExpressionScores.ratios` and :meth:`GeneralizedCounts.ratios`."""
+        return self._counts.ratios(self.thresholds if thresholds is None else thresholds)
+
+    def summary(
+        self,
+        thresholds: Sequence[float] | None = None,
+        where: np.ndarray | None = None,
+    ) -> dict[str, float]:
+        """See :meth:`ExpressionScores.summary` and :meth:`GeneralizedCounts.summary`."""
+        rows = np.arange(len(self)) if where is None else np.flatnonzero(where)
+        return self.take(rows)._counts.summary(thresholds or self.thresholds)

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 
 from .iou import image_name, precision_key
-from .referring_iou import count_sample
 
 NO_TARGET = ('auto', 'area', 'score')
 
@@ -83,32 +82,22 @@ class GeneralizedCounts:
         self.union = np.where(self.right, 0, self.union)
 
     @classmethod
-    def of_sample(
-        cls, sample: dict, rule: NoTargetRule, ignore_index: int | None, who: str
-    ) -> GeneralizedCounts:
-        """Counts one data sample.
+    def of_sample(cls, sample: dict, counts: np.ndarray, rule: NoTargetRule) -> GeneralizedCounts:
+        """What is counted of one data sample.
 
         Args:
-            sample: Data sample as a dict, with `pred_sem_seg`, `gt_sem_seg` and metainfo. An
-                expression describes nothing where its `num_targets` is 0; without `num_targets`,
-                where the true mask is empty.
+            sample: Data sample as a dict. An expression describes nothing where its `num_targets`
+                is 0; without `num_targets`, where the true mask is empty.
+            counts: (N, 4) of :func:`count_sample`.
             rule: How the network says so.
-            ignore_index: See `count_sample`.
-            who: Named in an error.
         """
-        counts = count_sample(sample, ignore_index, who)
-        intersection, union, area, _ = counts.cpu().numpy().T
-        number = sample.get('num_targets')
+        intersection, union, area, _ = counts.T
+        number = area if sample.get('num_targets') is None else np.asarray(sample['num_targets'])
         return cls(
             intersection,
             union,
-            rule.said_empty(sample, union - area + intersection),
-            _fitting(
-                (area if number is None else np.asarray(number)) == 0,
-                len(area),
-                'num_targets',
-                sample,
-            ),
+            rule.said_empty(sample, predicted=union - area + intersection),
+            _fitting(number == 0, len(area), 'num_targets', sample),
         )
 
     @property
@@ -129,12 +118,12 @@ class GeneralizedCounts:
             thresholds: IoU values X of Pr@X.
 
         Returns:
-            Measure to the pair of (E,) values.
+            Measure to the pair of (E,) values; the overall IoU is the first, the mean the second.
         """
         has, iou = ~self.is_empty, self.iou
         return {
-            'gIoU': (iou, np.ones(len(iou))),
             'cIoU': (self.intersection, self.union),
+            'gIoU': (iou, np.ones(len(iou))),
             'N-acc': (self.right, self.is_empty),
             'T-acc': (has & ~self.said_empty, has),
             **{precision_key(x): (has & (iou >= x), has) for x in thresholds},

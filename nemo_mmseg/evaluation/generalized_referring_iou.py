@@ -10,7 +10,7 @@ from mmseg.registry import METRICS
 from prettytable import PrettyTable
 
 from .generalized_counts import GeneralizedCounts, NoTargetRule
-from .iou import precision_key
+from .iou import count_sample, precision_key
 
 
 @METRICS.register_module()
@@ -96,9 +96,8 @@ class GeneralizedReferringIoU(BaseMetric):
             data_samples: Data samples as dicts, with `pred_sem_seg`, `gt_sem_seg` and metainfo.
         """
         for sample in data_samples:
-            counts = GeneralizedCounts.of_sample(
-                sample, self.rule, self.ignore_index, type(self).__name__
-            )
+            counted = count_sample(sample, self.ignore_index, type(self).__name__).cpu().numpy()
+            counts = GeneralizedCounts.of_sample(sample, counted, self.rule)
             entry = counts.intersection, counts.union, counts.said_empty, counts.is_empty
             self.results.append((str(sample.get('dataset_name') or ''), np.stack(entry)))
 

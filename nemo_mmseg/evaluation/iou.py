@@ -126,3 +126,33 @@ def masks_of(sample: dict, key: str) -> Tensor:
 def image_name(sample: dict) -> str:
     """What to call the image of a data sample in a message."""
     return str(sample.get('img_path') or f'image {sample.get("image_id", "without a name")}')
+
+
+def count_sample(sample: dict, ignore_index: int | None = 255, who: str = 'ReferringIoU') -> Tensor:
+    """Intersections and unions of one data sample.
+
+    Args:
+        sample: Data sample as a dict.
+        ignore_index: See `ReferringIoU`.
+        who: Named in an error.
+
+    Returns:
+        (N, 4) int64 on the device of the prediction, in pixels: intersection, union, true mask,
+        whole image.
+
+    Raises:
+        ValueError: If prediction, truth and metainfo do not fit together; names the image.
+    """
+    prediction, truth = masks_of(sample, 'pred_sem_seg'), masks_of(sample, 'gt_sem_seg')
+    expressions = sample.get('expressions')
+    if expressions is not None and len(expressions) != len(truth):
+        raise ValueError(
+            f'{who}: {image_name(sample)} has {len(expressions)} expressions, but '
+            f'{len(truth)} true masks'
+        )
+    try:
+        counts = intersection_and_union(prediction, truth, ignore_index)
+    except ValueError as error:
+        raise ValueError(f'{who}: {image_name(sample)}: {error}') from error
+    area = ((truth > 0) & (truth != ignore_index)).flatten(1).sum(1).to(counts[0].device)
+    return torch.stack([*counts, area, torch.full_like(area, truth.shape[1:].numel())], dim=1)

@@ -9,16 +9,20 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure  # without pyplot: no window, no state shared with others
 
+from .difficulty import CROSS
 from .run_comparison import WHOLE, ComparisonRow, RunComparison
 
 COLOR, WHOLE_COLOR = '#1f5fa8', '#999999'
+UNITS = dict(
+    distractors='distractors', length='words', area='share of the image', position='position words'
+)
 SMALL = 0.01  # slices with a smaller share of the expressions do not stretch the axis
 
 
 def plot_comparison(
     comparison: RunComparison,
     path: str | os.PathLike,
-    measures: Sequence[str] = ('oIoU', 'mIoU'),
+    measures: Sequence[str] | None = None,
 ) -> None:
     """Draws the difference of two runs with its intervals, a column a difficulty, a row a measure.
 
@@ -29,8 +33,9 @@ def plot_comparison(
     Args:
         comparison: What `compare_runs` gives.
         path: Picture to write (PNG, SVG or PDF, by its ending); its folder is made.
-        measures: Measures to draw.
+        measures: Measures to draw. Defaults to the overall and the mean IoU.
     """
+    measures = measures or comparison.measures[:2]
     grids = []
     for measure in measures:
         rows = comparison.of(measure)
@@ -47,11 +52,20 @@ def plot_comparison(
     for line, measure, (whole, panels) in zip(axes, measures, grids):
         for axis, panel in zip(line, panels):
             _draw(axis, panel, whole)
-        line[0].set_ylabel(f'{measure}, points')
+        line[0].set_ylabel(f'difference in {measure}, points')
         line[0].set_ylim(*_limits(comparison.of(measure)))
     first, second = comparison.names
     figure.suptitle(
         f'{second} minus {first}, with {100 * comparison.level:g} % intervals over test images'
+    )
+    for axis, panel in zip(axes[-1], grids[-1][1]):
+        if panel[0].by != WHOLE:
+            parts = panel[0].by.split(CROSS)
+            axis.set_xlabel(', '.join(UNITS[part] for part in parts), fontsize=8)
+    number = grids[0][0].expressions
+    figure.supxlabel(
+        f'grey: all {number} expressions, with their interval; n: expressions of a slice',
+        fontsize=8,
     )
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -66,7 +80,7 @@ def plot_comparison(
 def _limits(rows: Sequence[ComparisonRow]) -> tuple[float, float]:
     """Range of the axis: all differences and the intervals of all but the small slices."""
     number = max(row.expressions for row in rows)
-    values = [0.0, *(row.difference for row in rows)]
+    values = [0.0, *(row.difference for row in rows if not np.isnan(row.difference))]
     for row in rows:
         if row.expressions >= SMALL * number and not np.isnan(row.low):
             values += [row.low, row.high]

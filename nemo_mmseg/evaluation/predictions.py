@@ -1,7 +1,9 @@
 """Predicted masks as files and as JSON-able records."""
 
+import csv
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -95,6 +97,28 @@ def write_json(path: str | os.PathLike, content: object) -> None:
     part = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
     try:
         part.write_text(json.dumps(content, indent=1, allow_nan=False) + '\n', encoding='utf-8')
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_csv(path: str | os.PathLike, rows: Sequence[dict]) -> None:
+    """Writes a table under another name first, see `write_image`.
+
+    Args:
+        path: File to write; its folder is made.
+        rows: The lines, at least one, all with the keys of the first, which become the header. What
+            is not known (nan) is left empty.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+    try:
+        with part.open('w', newline='', encoding='utf-8') as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            for row in rows:
+                writer.writerow({k: '' if value != value else value for k, value in row.items()})
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)

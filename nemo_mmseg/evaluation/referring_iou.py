@@ -12,7 +12,8 @@ from prettytable import PrettyTable
 
 from .difficulty import check_by, slice_by
 from .expression_scores import ExpressionScores
-from .iou import TIES, image_name, intersection_and_union, masks_of, precision_key
+from .iou import TIES, count_sample, precision_key
+from .predictions import write_csv
 
 
 @METRICS.register_module()
@@ -52,6 +53,9 @@ class ReferringIoU(BaseMetric):
             Defaults to 255.
         by: Difficulties to slice by: `'distractors'`, `'length'`, `'area'`, `'position'`, or some
             of them crossed, as in `'position*length'` (see `slice_by`). Defaults to none.
+        csv_file: Where the measures of the whole and of the slices are written too, a line each,
+            anew at each evaluation; `tools/test.py --out DIR` names `DIR/difficulty.csv` where `by`
+            is given. Defaults to nowhere.
         collect_device: `'cpu'` or `'gpu'`, how ranks exchange their counts. Defaults to `'cpu'`.
         prefix: Put before each name (`prefix/oIoU`); None for no prefix.
         collect_dir: Folder that all ranks see, for `collect_device='cpu'`; None for a temporary
@@ -70,6 +74,7 @@ class ReferringIoU(BaseMetric):
         empty_union: float = 1.0,
         ignore_index: int | None = 255,
         by: Sequence[str] = (),
+        csv_file: str | None = None,
         collect_device: str = 'cpu',
         prefix: str | None = None,
         collect_dir: str | None = None,
@@ -88,6 +93,7 @@ class ReferringIoU(BaseMetric):
         self.empty_union = float(empty_union)
         self.ignore_index = ignore_index
         self.by = check_by(by)
+        self.csv_file = csv_file
         self.scores: ExpressionScores | None = None
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
@@ -123,8 +129,14 @@ class ReferringIoU(BaseMetric):
         print_log(self._report(metrics), logger='current')
         # float: MMEngine's logger writes null for integers
         metrics.update(expressions=float(len(self.scores)), images=float(self.scores.num_images))
+        rows = [self._row('all', 'all', np.ones(len(self.scores), dtype=bool))]
         for by in self.by:
-            metrics.update(self._sliced(by))
+            rows += self._sliced(by)
+        for row in rows[1:]:
+            for key in ('oIoU', 'mIoU'):
+                metrics[f'{row["by"]}={row["slice"]}/{key}'] = row[key]
+        if self.csv_file is not None:
+            write_csv(self.csv_file, rows)
         return metrics
 
     def _report(self, metrics: dict[str, float]) -> str:
@@ -141,45 +153,23 @@ class ReferringIoU(BaseMetric):
     def _title(self) -> str:
         return f'{self.prefix}: ' if self.prefix else ''
 
-    def _sliced(self, by: str) -> dict[str, float]:
-        """Logs the table of one difficulty and returns what of it goes into the result."""
-        table, metrics = PrettyTable(), {}
-        for label, where in slice_by(self.scores, by).filled:
-            summary = self.scores.summary(self.thresholds, where)
-            table.field_names = [by, 'expressions', *summary]
-            table.add_row([label, int(where.sum()), *(f'{x:.2f}' for x in summary.values())])
-            metrics.update({f'{by}={label}/{key}': summary[key] for key in ('oIoU', 'mIoU')})
+    def _sliced(self, by: str) -> list[dict]:
+        """Logs the table of one difficulty and returns its lines."""
+        rows = [self._row(by, *pair) for pair in slice_by(self.scores, by).filled]
+        table = PrettyTable()
+        for row in rows:
+            _, label, expressions, images, *values = row.values()
+            table.field_names = [by, *list(row)[2:]]
+            table.add_row([label, expressions, images, *(f'{value:.2f}' for value in values)])
         print_log(f'{self._title()}by {by}\n{table.get_string()}', logger='current')
-        return metrics
+        return rows
 
-
-def count_sample(
-    sample: dict, ignore_index: int | None = 255, who: str = 'ReferringIoU'
-) -> torch.Tensor:
-    """Intersections and unions of one data sample.
-
-    Args:
-        sample: Data sample as a dict.
-        ignore_index: See `ReferringIoU`.
-        who: Named in an error.
-
-    Returns:
-        (N, 4) int64 on the device of the prediction, in pixels: intersection, union, true mask,
-        whole image.
-
-    Raises:
-        ValueError: If prediction, truth and metainfo do not fit together; names the image.
-    """
-    prediction, truth = masks_of(sample, 'pred_sem_seg'), masks_of(sample, 'gt_sem_seg')
-    expressions = sample.get('expressions')
-    if expressions is not None and len(expressions) != len(truth):
-        raise ValueError(
-            f'{who}: {image_name(sample)} has {len(expressions)} expressions, but '
-            f'{len(truth)} true masks'
+    def _row(self, by: str, label: str, where: np.ndarray) -> dict:
+        """What is measured of one slice."""
+        return dict(
+            by=by,
+            slice=label,
+            expressions=int(where.sum()),
+            images=len({image for image, held in zip(self.scores.images, where) if held}),
+            **self.scores.summary(self.thresholds, where),
         )
-    try:
-        counts = intersection_and_union(prediction, truth, ignore_index)
-    except ValueError as error:
-        raise ValueError(f'{who}: {image_name(sample)}: {error}') from error
-    area = ((truth > 0) & (truth != ignore_index)).flatten(1).sum(1).to(counts[0].device)
-    return torch.stack([*counts, area, torch.full_like(area, truth[0].numel())], dim=1)

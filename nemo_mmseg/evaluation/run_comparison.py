@@ -1,10 +1,8 @@
 """Two runs on the same expressions, side by side: on all of them, and by difficulty."""
 
-import csv
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from prettytable import PrettyTable
@@ -12,6 +10,7 @@ from prettytable import PrettyTable
 from .difficulty import check_by, slice_by
 from .expression_scores import ExpressionScores
 from .paired_bootstrap import paired_bootstrap
+from .predictions import write_csv
 
 # The NeMo paper's: gains by negatives in the image, size, length, and length by position words.
 ANALYSES = ('distractors', 'length', 'area', 'position', 'position*length')
@@ -27,7 +26,8 @@ class ComparisonRow:
         slice: Name of the slice; `'all'` for the whole.
         expressions: Number of expressions.
         images: Number of images.
-        measure: `oIoU`, `mIoU` or `Pr@X`.
+        measure: `oIoU`, `mIoU` or `Pr@X`; where expressions may describe nothing `cIoU`, `gIoU`,
+            `N-acc`, `T-acc` or `Pr@X`, see `GeneralizedCounts`.
         first: Of the first run.
         second: Of the second run.
         difference: Second minus first.
@@ -63,6 +63,11 @@ class RunComparison:
     level: float = 0.95
     resamples: int = 10_000
 
+    @property
+    def measures(self) -> list[str]:
+        """Names of the measures, the overall and the mean IoU first."""
+        return list(dict.fromkeys(row.measure for row in self.rows))
+
     def of(self, measure: str) -> list[ComparisonRow]:
         """The rows of one measure.
 
@@ -71,15 +76,14 @@ class RunComparison:
         """
         rows = [row for row in self.rows if row.measure == measure]
         if not rows:
-            known = list(dict.fromkeys(row.measure for row in self.rows))
-            raise ValueError(f'{measure!r} was not compared, but {known}')
+            raise ValueError(f'{measure!r} was not compared, but {self.measures}')
         return rows
 
-    def table(self, measures: Sequence[str] = ('oIoU', 'mIoU')) -> str:
+    def table(self, measures: Sequence[str] | None = None) -> str:
         """Text to print: all measures on the whole, then the slices.
 
         Args:
-            measures: Those shown for the slices. Defaults to oIoU and mIoU.
+            measures: Those shown for the slices. Defaults to the overall and the mean IoU.
         """
         first, second = self.names
         change = f'{second} - {first}'
@@ -92,7 +96,7 @@ class RunComparison:
             f'({self.resamples} paired bootstrap resamples)',
             table.get_string(),
         ]
-        for measure in measures:
+        for measure in measures or self.measures[:2]:
             table = PrettyTable(
                 field_names=['by', measure, 'expressions', 'images', first, second, change]
             )
@@ -111,19 +115,7 @@ class RunComparison:
         Args:
             path: File to write; its folder is made. What is not known (nan) is left empty.
         """
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-        try:
-            with part.open('w', newline='', encoding='utf-8') as file:
-                writer = csv.DictWriter(file, list(ComparisonRow.__dataclass_fields__))
-                writer.writeheader()
-                for row in self.rows:
-                    cells = vars(row).items()
-                    writer.writerow({key: '' if value != value else value for key, value in cells})
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
+        write_csv(path, [vars(row) for row in self.rows])
 
 
 def _cells(row: ComparisonRow) -> list[str]:
@@ -140,11 +132,11 @@ def match_runs(
         ValueError: If the runs hold other expressions, images or truths; says which.
     """
     runs = []
-    for run in (first, second):
+    for name, run in (('first', first), ('second', second)):
         order = np.argsort(run.sent_ids, kind='stable')
         twice = run.sent_ids[order][1:][np.diff(run.sent_ids[order]) == 0]
         if twice.size:
-            raise ValueError(f'sent_id {twice[0]} appears twice in a run')
+            raise ValueError(f'sent_id {twice[0]} appears twice in the {name} run')
         runs.append(run.take(order))
     first, second = runs
     missing = np.setxor1d(first.sent_ids, second.sent_ids)
@@ -159,6 +151,7 @@ def match_runs(
                 f'sent_id {sent_id} belongs to {ours} in one run and to {theirs} in the other: '
                 'they are of different data sets'
             )
+    _check_texts(first, second)
     # Sizes may differ (LAVT compares at 480x480), shares of the image hardly do.
     apart = np.abs(first.target_area - second.target_area).mean() if len(first) else 0.0
     if apart > 0.01:
@@ -169,11 +162,30 @@ def match_runs(
     return first, second
 
 
+def _check_texts(first: ExpressionScores, second: ExpressionScores) -> None:
+    """Refuses runs of which most expressions read differently, e.g. RefCOCO's and RefCOCO+'s.
+
+    Some may: LAVT's data sets hold texts as they were typed, CRIS's without punctuation.
+    """
+    texts = list(zip(first.expressions, second.expressions, first.sent_ids))
+    differ = [row for row in texts if _letters(row[0]) != _letters(row[1])]
+    if len(differ) > len(texts) / 2:
+        ours, theirs, sent_id = differ[0]
+        raise ValueError(
+            f'{len(differ)} of {len(texts)} expressions read differently in the two runs, e.g. '
+            f'sent_id {sent_id}, {ours!r} and {theirs!r}: they are of different data sets'
+        )
+
+
+def _letters(text: str) -> str:
+    return ''.join(filter(str.isalnum, text.lower()))
+
+
 def compare_runs(
     first: ExpressionScores,
     second: ExpressionScores,
     by: Sequence[str] = ANALYSES,
-    thresholds: Sequence[float] = (0.5, 0.6, 0.7, 0.8, 0.9),
+    thresholds: Sequence[float] | None = None,
     names: Sequence[str] = ('A', 'B'),
     resamples: int = 10_000,
     level: float = 0.95,
@@ -188,7 +200,7 @@ def compare_runs(
         first: Run that is subtracted, e.g. without NeMo.
         second: The other run, e.g. with NeMo, on the same expressions in any order.
         by: Difficulties, see `slice_by`. Defaults to those of the NeMo paper (ECCV 2024).
-        thresholds: IoU values X of Pr@X.
+        thresholds: IoU values X of Pr@X; None for the usual ones.
         names: How to call the two runs.
         resamples: See `paired_bootstrap`.
         level: See `paired_bootstrap`.
@@ -206,7 +218,7 @@ def compare_runs(
         slices += [(name, label, where) for label, where in slice_by(first, name).filled]
     sets = np.stack([where for *_, where in slices])
     result = paired_bootstrap(first, second, sets, thresholds, resamples, level, seed)
-    image = np.unique(first.images, return_inverse=True)[1]
+    image = first.image_index
     values = np.stack([result.first, result.second, result.difference, result.low, result.high])
     rows = [
         ComparisonRow(

@@ -104,6 +104,9 @@ def test_what_cannot_be_read_says_why(tmp_path: Path):
         ExpressionScores.read(tmp_path)
     with pytest.raises(ValueError, match='expression 4 has no `intersection`.*older version'):
         ExpressionScores.read(tmp_path / 'val')
+    write_json(tmp_path / 'metrics.json', dict(oIoU=50.0))
+    with pytest.raises(ValueError, match='metrics.json is no list of predictions'):
+        ExpressionScores.read(tmp_path / 'metrics.json')
 
 
 def test_old_list_goes_first(tmp_path: Path):
@@ -115,8 +118,13 @@ def test_old_list_goes_first(tmp_path: Path):
 
 def test_colliding_ids_are_refused(tmp_path: Path):
     metric = METRICS.build(dict(type='DumpReferringResults', out_dir=str(tmp_path)))
-    with pytest.raises(ValueError, match='sent_id 5 belongs to 1.jpg and to 2.jpg'):
+    with pytest.raises(ValueError, match='sent_id 5 belongs to .*1.jpg.* and to .*2.jpg'):
         Evaluator([metric]).process([make_sample(1, [5]), make_sample(2, [5])])
+    other = make_sample(1, [5])  # RefCOCO and RefCOCO+ share images
+    other.set_metainfo(dict(expressions=['other words']))
+    with pytest.raises(ValueError, match="sent_id 5 belongs to .* 5'.* and to .*'other words'"):
+        Evaluator([metric]).process([make_sample(1, [5]), other])
+    Evaluator([metric]).process([make_sample(1, [5]), make_sample(1, [5])])  # one sample repeated
 
 
 def test_out_dir_that_is_a_file(tmp_path: Path):
@@ -168,3 +176,16 @@ def test_config_gets_the_metric():
     assert cfg.test_evaluator[1] == dict(
         type='DumpReferringResults', out_dir='out', empty_union=0.0, tie='>'
     )
+
+
+def test_slices_of_the_metric_are_written_beside_the_masks():
+    plain, sliced = dict(type='ReferringIoU'), dict(type='ReferringIoU', by=['area'])
+    named = dict(sliced, csv_file='mine.csv')
+    cfg = Config(dict(test_evaluator=[plain, sliced, dict(sliced, prefix='strict')]))
+    write_results_to(cfg, 'out')
+    assert [evaluator.get('csv_file') for evaluator in cfg.test_evaluator] == [
+        *(None, 'out/difficulty.csv', None, None)
+    ]
+    cfg = Config(dict(test_evaluator=named))
+    write_results_to(cfg, 'out')
+    assert cfg.test_evaluator[0] == named

@@ -1,5 +1,6 @@
 """ReferringIoU against numpy, on one rank and on two real ones with uneven shares."""
 
+import csv
 import os
 import pickle
 import subprocess
@@ -103,6 +104,41 @@ def test_tables_by_difficulty_are_logged(monkeypatch):
     assert 'val/length=6-7/oIoU' not in metrics  # holds nothing; a nan would not be JSON
     assert 'val: by length\n' in said[1] and 'val: by position*area\n' in said[2]
     assert '| without,8-16% ' in said[2] and 'Pr@0.9' in said[2]
+
+
+def test_slices_as_csv(tmp_path: Path):
+    file = tmp_path / 'new' / 'difficulty.csv'
+    options = dict(by=['distractors', 'length'], csv_file=str(file), prefix='val')
+    evaluator = Evaluator([METRICS.build(dict(type='ReferringIoU', **options))])
+    for _ in range(2):  # the second evaluation writes it anew
+        evaluator.process(make_samples())
+        metrics = evaluator.evaluate(3)
+    assert [path.name for path in file.parent.iterdir()] == ['difficulty.csv']
+    with file.open(newline='') as opened:
+        lines = list(csv.DictReader(opened))
+    assert [(line['by'], line['slice']) for line in lines] == [
+        *(('all', 'all'), ('distractors', '0'), ('distractors', '1'), ('distractors', '2')),
+        ('length', '1-5'),
+    ]
+    assert [line['expressions'] for line in lines] == ['7', '4', '2', '1', '7']
+    assert [line['images'] for line in lines] == ['3', '3', '2', '1', '3']
+    expected = by_numpy(make_samples())
+    for line, start in zip(lines, ['', *(f'distractors={n}/' for n in range(3)), '']):
+        for key in ('oIoU', 'mIoU'):
+            assert float(line[key]) == pytest.approx(expected[start + key])
+            assert float(line[key]) == metrics[f'val/{start}{key}']
+        assert 'Pr@0.5' in line and 'Pr@0.9' in line
+
+
+def test_an_item_without_expressions_counts_nothing():
+    sample = make_samples()[0]
+    for key in ('expressions', 'sent_ids', 'ref_ids', 'num_distractors'):
+        sample.set_metainfo({key: []})
+    for key in ('gt_sem_seg', 'pred_sem_seg'):
+        sample.set_data({key: PixelData(data=sample.get(key).data[:0])})
+    evaluator = Evaluator([METRICS.build(dict(type='ReferringIoU', by='distractors'))])
+    evaluator.process([sample, *make_samples()])
+    assert evaluator.evaluate(4) == pytest.approx(by_numpy(make_samples()))
 
 
 def test_second_evaluation_starts_afresh():

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from nemo_mmseg.evaluation import ExpressionScores, compare_runs, paired_bootstrap, slice_by
@@ -113,8 +114,12 @@ def test_one_image_has_no_interval(runs, tmp_path: Path):
     'change, word',
     [
         (lambda run: run.take(np.arange(150)), '50 expressions are in one run only .sent_id 150'),
-        (lambda run: run.take(np.r_[0, 0:200]), 'sent_id 0 appears twice'),
+        (lambda run: run.take(np.r_[0, 0:200]), 'sent_id 0 appears twice in the second'),
         (lambda run: setattr(run, 'images', ['x.jpg', *run.images[1:]]), 'sent_id 0 belongs to'),
+        (
+            lambda run: setattr(run, 'expressions', ['cat'] * 150 + run.expressions[150:]),
+            "150 of 200 expressions .* sent_id 0, .* and 'cat'",
+        ),
         (lambda run: setattr(run, 'target_area', run.target_area + 0.02), '2.0% of the image'),
         (lambda run: setattr(run, 'empty_union', 1.0), 'different rules'),
     ],
@@ -123,6 +128,60 @@ def test_runs_that_do_not_fit(runs, change, word: str):
     first, second = runs[0], runs[1].take(np.arange(200))
     with pytest.raises(ValueError, match=word):
         compare_runs(first, change(second) or second, resamples=10)
+
+
+def test_texts_may_be_spelled_differently(runs):
+    first, second = runs[0], runs[1].take(np.arange(200))
+    second.expressions = [f'{text.upper()}!' for text in second.expressions]
+    second.expressions[0] = 'another text'
+    there, here = (compare_runs(first, run, resamples=10).rows for run in (runs[1], second))
+    assert str(there) == str(here)
+
+
+def test_picture_shows_the_rows(runs, tmp_path: Path, monkeypatch):
+    figures, save = [], Figure.savefig
+    monkeypatch.setattr(
+        Figure,
+        'savefig',
+        lambda self, *args, **options: (figures.append(self), save(self, *args, **options)),
+    )
+    comparison = compare_runs(*runs, names=('plain', 'NeMo'), resamples=200)
+    plot_comparison(comparison, tmp_path / 'new' / 'out.svg')
+    assert [path.name for path in (tmp_path / 'new').iterdir()] == ['out.svg']
+    axes = iter(figures[0].axes)
+    for measure in ('oIoU', 'mIoU'):
+        rows = comparison.of(measure)
+        for by in dict.fromkeys(row.by for row in rows[1:]):
+            axis, panel = next(axes), [row for row in rows if row.by == by]
+            assert axis.get_title() == f'by {by}'
+            points = [line for line in axis.lines if line.get_marker() == 'o']
+            assert points[0].get_ydata().tolist() == [row.difference for row in panel]
+            levels = [line.get_ydata()[0] for line in axis.lines if line not in points]
+            assert levels == [rows[0].difference, 0]
+            segments = axis.collections[0].get_segments()
+            drawn = [ends[:, 1].tolist() for ends in segments if ends.size]
+            assert drawn == [[row.low, row.high] for row in panel if row.images > 1]
+            low, high = axis.get_ylim()
+            large = [row for row in panel if row.expressions >= 2]
+            assert all(low < row.low and row.high < high for row in large)
+            shown = [label.get_text() for label in axis.get_xticklabels()]
+            assert shown == [
+                '\n'.join([*row.slice.split(','), f'n={row.expressions}']) for row in panel
+            ]
+    assert not list(axes)
+    assert figures[0].get_suptitle().startswith('NeMo minus plain, with 95 % intervals')
+
+
+def test_csv_opens_in_pandas(runs, tmp_path: Path):
+    pandas = pytest.importorskip('pandas')
+    comparison = compare_runs(*runs, resamples=50)
+    comparison.write_csv(tmp_path / 'out.csv')
+    frame = pandas.read_csv(tmp_path / 'out.csv')
+    assert frame.shape == (len(comparison.rows), 10)
+    assert frame['slice'].tolist() == [row.slice for row in comparison.rows]
+    numbers = frame[['first', 'second', 'difference', 'low', 'high']].to_numpy(float)
+    rows = [[r.first, r.second, r.difference, r.low, r.high] for r in comparison.rows]
+    np.testing.assert_allclose(numbers, rows)  # nan where nothing is known
 
 
 def test_tool_writes_table_csv_and_picture(tmp_path: Path):
