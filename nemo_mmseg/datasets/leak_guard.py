@@ -1,7 +1,9 @@
-"""Keeps images of validation and test splits out of mosaics.
+"""Keeps images of validation and test splits out of mosaics, or out of training altogether.
 
 RefCOCO, RefCOCO+ and RefCOCOg share COCO's train2014, and split it differently: images that one
-trains on are those another is tested on. As a negative such an image would be seen in training.
+trains on are those another is tested on. As a negative such an image would be seen in training; as
+a sample, alone or mixed with others (CutMix, MixGen, copy-paste), it is, with its mask. So a mosaic
+takes a guard for its negatives, and a data set one for all its images.
 Images are told by COCO's number, which is the same in the names of 2014 and 2017, others by the
 name of the file; a renamed copy is not recognised.
 """
@@ -24,7 +26,7 @@ TEST_SPLITS = ('val', 'test', 'testA', 'testB')
 
 
 class LeakError(ValueError):
-    """The pool of negatives holds images of a validation or test split."""
+    """Images of a validation or test split would be seen in training."""
 
 
 def image_key(name: str) -> str:
@@ -62,7 +64,7 @@ def split_images(split_file: str) -> dict[str, frozenset[str]]:
 
 
 class LeakGuard:
-    """Finds images of validation and test splits in pools of negatives, and refuses or drops them.
+    """Finds images of validation and test splits among others, and refuses or drops them.
 
     Args:
         split_files: Files that say what is held out, e.g. ``('refcoco/refs(unc).p',
@@ -70,8 +72,8 @@ class LeakGuard:
         data_root: Folder that they are relative to. Defaults to the current one.
         splits: The splits that are held out; those a file does not have are passed over. Defaults
             to all validation and test splits.
-        action: ``'error'`` refuses a pool with such images, ``'drop'`` leaves them out of it.
-            Defaults to ``'error'``.
+        action: ``'error'`` refuses such images, ``'drop'`` leaves them out. Defaults to
+            ``'error'``.
 
     Raises:
         FileNotFoundError: A file is missing.
@@ -91,6 +93,7 @@ class LeakGuard:
             raise ValueError('leak_guard: split_files must be a list of refs(*).p files')
         self.action = action
         self.held_out: dict[str, frozenset[str]] = {}
+        self.files = {osp.realpath(osp.join(data_root, file)) for file in split_files}
         for file in split_files:
             path = osp.join(data_root, file)
             if not osp.isfile(path):
@@ -114,6 +117,34 @@ class LeakGuard:
         """Which (I,) bool of some images, by their file names, are held out."""
         return np.array([image_key(str(name)) in self._keys for name in names], dtype=bool)
 
+    def kept(self, names: Sequence[str], what: str, least: int = 1) -> np.ndarray:
+        """Which (I,) bool of some images may be seen in training.
+
+        Args:
+            names: Their file names.
+            what: What they are, for the error message.
+            least: How many must be left.
+
+        Raises:
+            LeakError: Some are held out and the action is ``'error'``, or too few would be left.
+        """
+        kept = ~self.leaked(names)
+        if kept.all() or (self.action == 'drop' and kept.sum() >= least):
+            return kept
+        leaked = sorted(str(name) for name in np.asarray(names)[~kept])
+        found = {image_key(name) for name in leaked}
+        counts = {where: len(found & keys) for where, keys in self.held_out.items()}
+        where = ', '.join(f'{count} of {where}' for where, count in counts.items() if count)
+        raise LeakError(
+            f'{len(leaked)} of the {len(kept)} {what} are images of validation or test splits: '
+            f'{where}; the first is {leaked[0]}. '
+            + (
+                "leak_guard=dict(split_files=[...], action='drop') leaves them out"
+                if self.action == 'error'
+                else f'Without them there are fewer than {least}'
+            )
+        )
+
     def clean(self, pool: ImagePool) -> ImagePool:
         """The pool without images that are held out.
 
@@ -133,24 +164,9 @@ class LeakGuard:
         return self._clean_pools[key]
 
     def _cleaned(self, pool: ImagePool) -> ImagePool:
-        leaked = self.leaked(pool.names)
-        if not leaked.any():
-            return pool
-        if self.action == 'drop' and (~leaked).sum() >= 2:
-            return pool.subset(np.flatnonzero(~leaked))
-        found = {image_key(str(name)) for name in pool.names[leaked]}
-        counts = {where: len(found & keys) for where, keys in self.held_out.items()}
-        where = ', '.join(f'{count} of {where}' for where, count in counts.items() if count)
-        raise LeakError(
-            f'{leaked.sum()} of the {len(pool)} images from which negatives are drawn '
-            f'({pool.root}) are images of validation or test splits: {where}; the first is '
-            f'{pool.names[leaked][0]}. '
-            + (
-                "leak_guard=dict(action='drop') leaves them out of the mosaics"
-                if self.action == 'error'
-                else 'Without them there are none to draw from'
-            )
-        )
+        what = f'images from which negatives are drawn ({pool.root})'
+        kept = self.kept(pool.names, what, least=2)
+        return pool if kept.all() else pool.subset(np.flatnonzero(kept))
 
     def band(self, bank: Any, sent_id: int, rule: Any, expression: str | None = None) -> Any:
         """The band of an expression, in which images that are held out give way to the next ones.
@@ -184,19 +200,22 @@ class LeakGuard:
         return f'{type(self).__name__}({list(self.held_out)}, action={self.action!r})'
 
 
-def own_guard(dataset: Any) -> LeakGuard | None:
-    """What keeps the data set's own validation and test images out of another pool.
+def refuse_own_tests(dataset: Any, pool: ImagePool, guard: LeakGuard | None = None) -> None:
+    """Refuse a pool with images that the data set itself holds out, asked for or not.
 
     Args:
-        dataset: A referring data set.
+        dataset: A referring data set; one without ``split_file`` has no other splits.
+        pool: Other images, from which it draws negatives.
+        guard: What the pool was cleaned by. If it knows the data set, nothing is left to be asked.
 
-    Returns:
-        A guard whose action is an error; None where no other split is known.
+    Raises:
+        LeakError: It has such images.
     """
     file = getattr(dataset, 'split_file', None)
     if file is None or not set(TEST_SPLITS) & set(split_images(file)):
-        return None
-    return LeakGuard([file])
+        return
+    if guard is None or osp.realpath(file) not in guard.files:
+        LeakGuard([file]).clean(pool)
 
 
 def overlap_table(split_files: Sequence[str], folders: Sequence[str] = ()) -> PrettyTable:

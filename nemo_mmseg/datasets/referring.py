@@ -17,6 +17,8 @@ from mmengine.logging import print_log
 from mmseg.registry import DATASETS
 
 from .item_view import ItemView
+from .leak_guard import LeakGuard
+from .nested_transforms import transforms_in
 from .pool import ImagePool
 from .refer import PUBLISHED_SPLITS, Reference, load_references
 from .sample_index import SampleIndex, seeded_global_state
@@ -60,6 +62,10 @@ class BaseReferringDataset(BaseDataset, ABC):
             its expressions).
         check_images: Whether one directory listing looks for every image when the data set is
             built.
+        leak_guard: Which images may not be trained on because they are tested on: dict of
+            ``split_files``, ``data_root``, ``splits`` and ``action``, see
+            :class:`nemo_mmseg.datasets.LeakGuard`. With ``action='drop'`` their references are left
+            out, and so are they as negatives or parts of mixed samples. Defaults to None.
         **kwargs: Of MMEngine's ``BaseDataset``: ``ann_file``, ``data_root``, ``data_prefix``,
             ``pipeline``, ``test_mode``, ``indices``, ``serialize_data``, ``lazy_init``,
             ``metainfo``.
@@ -68,17 +74,23 @@ class BaseReferringDataset(BaseDataset, ABC):
         ValueError: ``group_by`` is unknown, or the files are wrong (see
             :mod:`nemo_mmseg.datasets.refer`).
         FileNotFoundError: A file or an image is missing.
+        LeakError: There are such images and the guard's action is ``'error'``.
     """
 
     METAINFO = dict(classes=('background', 'referent'), palette=[[0, 0, 0], [220, 20, 60]])
 
     def __init__(
-        self, group_by: str = 'reference', check_images: bool = True, **kwargs: Any
+        self,
+        group_by: str = 'reference',
+        check_images: bool = True,
+        leak_guard: dict | None = None,
+        **kwargs: Any,
     ) -> None:
         if group_by not in GROUPINGS:
             raise ValueError(f'group_by must be one of {GROUPINGS}, not {group_by!r}')
         self.group_by = group_by
         self.check_images = check_images
+        self.leak_guard = leak_guard
         self._warned_of_plain_index = False
         super().__init__(**kwargs)
 
@@ -94,9 +106,27 @@ class BaseReferringDataset(BaseDataset, ABC):
     def load_data_list(self) -> list[dict]:
         """One item per reference, expression or image (called by MMEngine)."""
         references = self.load_reference_list()
+        if self.leak_guard is not None:
+            references = self._without_leaks(references)
         if self.check_images:
             self._look_for_images(references)
         return [self._item(group) for group in _grouped(references, self.group_by)]
+
+    def _without_leaks(self, references: Sequence[Reference]) -> list[Reference]:
+        names = sorted({reference.image['file_name'] for reference in references})
+        kept = LeakGuard(**self.leak_guard).kept(names, f'images of {type(self).__name__}')
+        print_log(f'leak_guard: {(~kept).sum()} of {len(kept)} images are left out', 'current')
+        left = {name for name, keep in zip(names, kept) if keep}
+        return [reference for reference in references if reference.image['file_name'] in left]
+
+    def full_init(self) -> None:
+        """Read the items, and let transforms look at the images they draw from."""
+        if self._fully_initialized:
+            return
+        super().full_init()
+        for transform in transforms_in(self.pipeline):
+            if hasattr(transform, 'check_pool'):
+                transform.check_pool(self)
 
     def _look_for_images(self, references: Sequence[Reference]) -> None:
         folder = self.data_prefix['img_path']

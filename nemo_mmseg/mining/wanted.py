@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from mmengine.logging import print_log
 
-from ..datasets.leak_guard import own_guard
-from ..datasets.pool import folder_pool
+from ..datasets.nested_transforms import transforms_in
 from .band import BandRule
 from .bank import BankError, NegativeBank
 from .mine import check_bank, mine_bank
@@ -52,22 +51,14 @@ class WantedBank:
             images=bank.get('images'),
         )
 
-    def _check_pool(self) -> None:
-        """Refuse a pool with images that are tested on, before hours are spent on it."""
-        guard, images = getattr(self.mosaic, 'leak_guard', None), self.mosaic.bank.get('images')
-        if guard is None and images is not None:
-            guard = own_guard(self.dataset)  # nobody wants these, asked for or not
-        if guard is not None:
-            guard.clean(self.dataset.pool if images is None else folder_pool(images))
-
     def mine(self, **options: Any) -> NegativeBank:
         """Mine the bank if it is missing, check it if it is there; see :func:`mine_bank`."""
-        self._check_pool()
+        self.mosaic.check_pool(self.dataset)  # before hours are spent on it
         return mine_bank(self.dataset, self.path, **self.settings(), **options)
 
     def check(self) -> NegativeBank:
         """Check that the bank is there and belongs to the data set, without mining."""
-        self._check_pool()
+        self.mosaic.check_pool(self.dataset)
         return check_bank(self.dataset, self.path, **self.settings())
 
 
@@ -84,7 +75,7 @@ def wanted_banks(dataset: Any) -> list[WantedBank]:
     return [
         WantedBank(inner, mosaic)
         for inner, pipeline in data_sets_of(dataset)
-        for mosaic in filter(_reads_bank, _transforms(pipeline))
+        for mosaic in filter(_reads_bank, transforms_in(pipeline))
     ]
 
 
@@ -108,19 +99,6 @@ def data_sets_of(dataset: Any) -> Iterator[tuple[Any, list]]:
             yield data_set, [*pipelines, pipeline]
 
 
-def _transforms(transform: Any) -> Iterator[Any]:
-    """The transforms in a transform, a pipeline, or lists of them, however deep."""
-    if isinstance(transform, (list, tuple)):
-        for child in transform:
-            yield from _transforms(child)
-        return
-    if transform is None or isinstance(transform, (str, dict)):
-        return
-    yield transform
-    for name in ('transforms', 'pipeline', 'plain'):
-        yield from _transforms(getattr(transform, name, None))
-
-
 def _reads_bank(transform: Any) -> bool:
     bank = getattr(transform, 'bank', None)
     return isinstance(bank, dict) and 'path' in bank and getattr(transform, 'mines', True)
@@ -137,7 +115,7 @@ def check_passes(dataset: Any, passes: int) -> None:
         ValueError: It is not.
     """
     for _, pipelines in data_sets_of(dataset):
-        for transform in _transforms(pipelines):
+        for transform in transforms_in(pipelines):
             if hasattr(transform, 'check_passes'):
                 transform.check_passes(passes)
 

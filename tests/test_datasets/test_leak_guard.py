@@ -89,7 +89,7 @@ def test_the_base_config_guards_all_of_refcoco(tmp_path):
 
 
 def test_dropping_all_is_an_error(root):
-    with pytest.raises(LeakError, match='none to draw from'):
+    with pytest.raises(LeakError, match='Without them there are fewer than 2'):
         LeakGuard(FILES, str(root), action='drop').clean(pool_of([1, 2, 3, 4]))
 
 

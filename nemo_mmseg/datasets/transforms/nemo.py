@@ -13,7 +13,7 @@ from mmseg.registry import TRANSFORMS
 
 from nemo_mmseg.mining.band import BandRule
 
-from ..leak_guard import LeakGuard
+from ..leak_guard import LeakGuard, refuse_own_tests
 from ..pool import ImagePool, bank_fingerprint, folder_pool
 from ..sample_index import generator_of
 from .letterbox import INTERPOLATIONS
@@ -139,8 +139,9 @@ class NeMoMosaic(BaseTransform):
             :class:`nemo_mmseg.datasets.LeakGuard`. Defaults to None.
 
     Raises:
-        LeakError: At the first sample (before training, with the :class:`NegativeMiningHook`), if
-            the pool has such images and the guard's action is ``'error'``.
+        LeakError: When the data set is built, if its pool has such images and the guard's action is
+            ``'error'``, or if the folder of negatives has images that the data set itself holds
+            out, asked for or not.
         ValueError: Options that make no sense or contradict one another: probabilities outside
             [0, 1] or with a sum above 1 in some pass, a ramp that ends before it begins, a grid of
             one cell, cells too small to move, no bank where one is needed, ...
@@ -246,6 +247,12 @@ class NeMoMosaic(BaseTransform):
         """
         pool = own if self.images is None else folder_pool(self.images)
         return pool if self.leak_guard is None else self.leak_guard.clean(pool)
+
+    def check_pool(self, dataset: Any) -> None:
+        """Refuse images that are tested on; called when the data set is built."""
+        pool = self.negatives(dataset.pool)
+        if self.images is not None:
+            refuse_own_tests(dataset, pool, self.leak_guard)
 
     def transform(self, results: dict) -> dict:
         """Draw the kind of the sample, and make it."""

@@ -8,12 +8,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from mmseg.registry import DATASETS
+from mmseg.registry import DATASETS, TRANSFORMS
 
 from nemo_mmseg.datasets import LeakError, SampleIndex
 from nemo_mmseg.datasets.leak_guard import split_images
 from nemo_mmseg.datasets.pool import folder_pool
-from nemo_mmseg.mining import BankError, NegativeBank, wanted_banks
+from nemo_mmseg.mining import BankError, NegativeBank, WantedBank, wanted_banks
 from nemo_mmseg.visualization.browse import draw_training_sample
 
 TINY = Path(__file__).parents[2] / 'test_mining' / 'tiny_mining.py'
@@ -122,7 +122,7 @@ def test_an_image_that_is_tested_on_is_no_negative(mini):
     # An item whose own image is held out elsewhere stays what it is: the guard is on negatives.
     assert names_of(dataset, 2) == {'image_1.jpg', 'image_2.jpg', 'image_4.jpg'}
     with pytest.raises(LeakError, match=r'1 of the 4 .* 1 of other/refs\(umd\).p val'):
-        build(mini, leak_guard=guard, **grid)[SampleIndex(0, 0, 0)]
+        build(mini, leak_guard=guard, **grid)  # when the config is built
     unharmed = build(mini, leak_guard=held_out(mini, train=[1, 2, 3, 4], val=[9]), **grid)
     assert names_of(unharmed, 0) == every - {'image_1.jpg'}
 
@@ -130,11 +130,16 @@ def test_an_image_that_is_tested_on_is_no_negative(mini):
 def test_a_leaking_pool_is_refused_before_it_is_mined(mini, folder, tmp_path):
     path = tmp_path / 'bank'
     bank = dict(path=str(path), model='none', images=str(folder))
-    dataset = build(mini, bank=bank, mined_prob=0.5, leak_guard=held_out(mini, test=[2, 3]))
-    (wanted,) = wanted_banks(dataset)
+    settings = dict(bank=bank, mined_prob=0.5, leak_guard=held_out(mini, test=[2, 3]))
     # Of the folder's images image_2 is held out; image_3 lies in the data set alone.
-    for call in (wanted.mine, wanted.check):
-        with pytest.raises(LeakError, match=r'1 of the 6 .*negatives.* the first is image_2.jpg'):
+    message = r'1 of the 6 .*negatives.* the first is image_2.jpg'
+    with pytest.raises(LeakError, match=message):
+        build(mini, **settings)
+    # In the pipeline of a wrapper around data sets a mosaic is found by the mining hook.
+    dataset = DATASETS.build(mini.config())
+    mosaic = TRANSFORMS.build(dict(type='NeMoMosaic', size=(48, 64), plain=LOAD, **settings))
+    for call in (WantedBank(dataset, mosaic).mine, WantedBank(dataset, mosaic).check):
+        with pytest.raises(LeakError, match=message):
             call()
     assert not path.exists()
 
@@ -142,10 +147,65 @@ def test_a_leaking_pool_is_refused_before_it_is_mined(mini, folder, tmp_path):
 def test_a_folder_with_the_own_test_images_is_refused_unasked(mini, folder, tmp_path):
     shutil.copy(mini.root / 'images' / 'image_5.jpg', folder / 'more')  # of the own val split
     folder_pool.cache_clear()
-    settings = dict(bank=dict(path=str(tmp_path / 'bank'), model='none', images=str(folder)))
-    (wanted,) = wanted_banks(build(mini, mined_prob=0.5, **settings))
-    with pytest.raises(LeakError, match=r'1 of .*refs\(unc\).p val; the first is more/image_5.jpg'):
-        wanted.mine()
+    bank = dict(path=str(tmp_path / 'bank'), model='none', images=str(folder))
+    other = dict(held_out(mini, val=[2]), action='drop')  # knows nothing of the own splits
+    message = r'1 of .*mini/refs\(unc\).p val; the first is more/image_5.jpg'
+    for settings in (
+        dict(mined_prob=0.5),
+        dict(random_prob=1.0),
+        dict(mined_prob=0.5, leak_guard=other),
+    ):
+        with pytest.raises(LeakError, match=message):
+            build(mini, bank=bank, **settings)
     guard = dict(split_files=['mini/refs(unc).p'], data_root=str(mini.root), action='drop')
-    dataset = build(mini, random_prob=1.0, leak_guard=guard, **settings)
+    dataset = build(mini, random_prob=1.0, leak_guard=guard, bank=bank)
     assert names_of(dataset, 0) == OWN | {'image_2.jpg'}
+    # Who names the own splits has chosen among them.
+    guard['splits'] = ['test']
+    (mini.root / 'other' / 'refs(umd).p').write_bytes(
+        pickle.dumps([dict(split='test', file_name='a_1.jpg')])
+    )
+    split_images.cache_clear()
+    guard['split_files'].append('other/refs(umd).p')
+    dataset = build(mini, random_prob=1.0, leak_guard=guard, bank=bank)
+    assert 'more/image_5.jpg' in names_of(dataset, 0)
+
+
+@pytest.mark.parametrize('group_by', ['reference', 'image'])
+def test_a_guarded_data_set_shows_no_test_image_to_any_augmentation(mini, group_by):
+    guard = held_out(mini, train=[4], val=[3, 9])
+    mixed = ('CutMix', 'MixGen', 'CopyPaste')
+    transforms = [dict(type=name, plain=LOAD, prob=1.0) for name in mixed]
+    transforms[2].update(other_category=False)
+    transforms.append(
+        dict(type='NeMoMosaic', size=(48, 64), plain=LOAD, mined_prob=0, random_prob=1)
+    )
+    for transform in transforms:
+        pipeline = [dict(type='SampleExpressions'), transform, dict(type='PackReferringInputs')]
+        open_data = DATASETS.build(mini.config(pipeline, group_by=group_by))
+        config = mini.config(pipeline, group_by=group_by, leak_guard=dict(guard, action='drop'))
+        clean = DATASETS.build(config)
+        seen = [seen_by(dataset) for dataset in (open_data, clean)]
+        assert seen == [
+            {f'image_{i}.jpg' for i in numbers} for numbers in ((1, 2, 3, 4), (1, 2, 4))
+        ]
+        assert clean.pool.ids.tolist() == [1, 2, 4] and clean.fingerprint != open_data.fingerprint
+        assert set(clean.expressions()[0]) == {10, 11, 12, 20, 40, 41, 50}
+    with pytest.raises(LeakError, match=r'1 of the 4 images of RefCOCODataset.*1 of other/.* val'):
+        DATASETS.build(mini.config(leak_guard=guard))
+    with pytest.raises(LeakError, match='fewer than 1'):
+        every = dict(held_out(mini, val=[1, 2, 3, 4]), action='drop')
+        DATASETS.build(mini.config(leak_guard=every))
+
+
+def seen_by(dataset):
+    """Names of all images in some passes over a data set, as its samples tell them."""
+    names = set()
+    for visit in range(12):
+        for index in range(len(dataset)):
+            sample = dataset[SampleIndex(index, visit, 0)]['data_samples']
+            names.add(Path(sample.img_path).name)
+            names.update(sample.get('mosaic', {}).get('names', []))
+            if 'mixed' in sample:
+                names.add(Path(sample.mixed['img_path']).name)
+    return names
