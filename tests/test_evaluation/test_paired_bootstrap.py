@@ -74,6 +74,35 @@ def test_equals_a_loop_over_resamples(tie: str):
             assert np.isnan(result.low[row]).all() and np.isnan(result.high[row]).all()
 
 
+def test_several_seeds_are_their_mean_in_each_draw():
+    rng = np.random.default_rng(2)
+    image = np.repeat(np.arange(9), rng.integers(1, 5, 9))
+    union = rng.integers(1, 30, len(image))
+    firsts, seconds = (
+        [make_run(image, rng.integers(0, union + 1), union) for _ in range(3)] for _ in 'ab'
+    )
+    held = rng.random(len(image)) < 0.6
+    sets = np.stack([np.ones(len(image), bool), held])
+    result = paired_bootstrap(firsts, seconds, sets, (0.5,), resamples=400, seed=3)
+    weights = np.concatenate(list(image_weights(9, 400, seed=3)))[:, image]  # (400, E)
+    for row, held in enumerate(sets):
+        drawn, whole = np.zeros((400, 3)), np.zeros((2, 3))
+        for side, runs in enumerate((firsts, seconds)):
+            for run in runs:
+                iou = run.intersection / run.union
+                for column, (above, below) in enumerate(
+                    [(run.intersection, run.union), (iou, 1 + 0 * iou), (iou >= 0.5, 1 + 0 * iou)]
+                ):
+                    value = (weights @ (above * held)) / (weights @ (below * held))
+                    drawn[:, column] += (2 * side - 1) * 100 * value / 3
+                    whole[side, column] += 100 * above[held].sum() / below[held].sum() / 3
+        expected = np.quantile(drawn, [0.025, 0.975], axis=0)
+        np.testing.assert_allclose([result.low[row], result.high[row]], expected)
+        np.testing.assert_allclose([result.first[row], result.second[row]], whole)
+    with pytest.raises(ValueError, match='3 runs cannot be compared with 2'):
+        paired_bootstrap(firsts, seconds[:2])
+
+
 def test_resamples_draw_each_image_as_often():
     weights = np.concatenate(list(image_weights(7, 1200, seed=0)))
     assert weights.shape == (1200, 7) and (weights.sum(1) == 7).all()
