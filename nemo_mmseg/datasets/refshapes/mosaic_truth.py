@@ -56,14 +56,14 @@ def mosaic_truth(dataset: Any, mosaic: Any, num: int = 4000, seed: int = 0) -> d
     shares: dict[frozenset, float] = {}  # of the pool's images that show one of the categories
     for count in range(num):
         visit, index = divmod(count, len(dataset))
-        sample = SampleIndex(index, mosaic.start_epoch + visit, seed)
+        sample = SampleIndex(index, mosaic.schedule.start_epoch + visit, seed)
         generator = sample.generator()
         generator.integers(2**32)  # the draw that seeds the global state of a real sample
         results = dataset.get_data_info(index)
         results.update(rng=generator, visit=sample.visit, pool=dataset.pool)
         for transform in before:
             results = transform(results)
-        if mosaic.kind_at(sample.visit, generator.random()) != 'mined':
+        if mosaic.schedule.kind_at(sample.visit, generator.random()) != 'mined':
             continue
         plan = mosaic.plan('mined', results, generator)
         mined += 1

@@ -37,15 +37,11 @@ class MosaicGrid:
         crossing: str | float = 'fixed',
         min_cell: int = 32,
     ) -> None:
-        if len(size) != 2:
+        if np.shape(size) != (2,):
             raise ValueError(f'size={size} must be (height, width) of a canvas')
         self.size = int(size[0]), int(size[1])
-        single = len(grid) > 0 and all(np.ndim(part) == 0 for part in grid)
-        pairs = [grid] if single else list(grid)
-        for pair in pairs or [grid]:
-            if len(pair) != 2 or min(pair) < 1 or max(pair) < 2:
-                raise ValueError(f'grid={pair} must be (rows, columns) with two or more cells')
-        self.grids = [(int(rows), int(columns)) for rows, columns in pairs]
+        single = np.isscalar(grid) or all(np.isscalar(part) for part in grid)
+        self.grids = [_checked_pair(pair) for pair in ([grid] if single else grid)]
         self.probs = self._checked(probs, single)
         if not (crossing in ('fixed', 'free') or _is_share(crossing)):
             raise ValueError(f"crossing={crossing!r} is not 'fixed', 'free' or a number in (0, 1]")
@@ -137,6 +133,12 @@ def windows(edges: Edges) -> list[Window]:
         for top, bottom in zip(rows, rows[1:])
         for left, right in zip(columns, columns[1:])
     ]
+
+
+def _checked_pair(pair: Sequence[int]) -> tuple[int, int]:
+    if np.shape(pair) != (2,) or min(pair) < 1 or max(pair) < 2 or any(n != int(n) for n in pair):
+        raise ValueError(f'grid={pair} must be (rows, columns) with two or more cells')
+    return int(pair[0]), int(pair[1])
 
 
 def _is_share(value: object) -> bool:

@@ -23,7 +23,7 @@ class MosaicSchedule:
 
     Raises:
         ValueError: Probabilities outside [0, 1] or with a sum above 1 in some pass, a warm-up of no
-            pass, or a band that makes no sense in some pass.
+            pass or one that ends before its ramp, or a band that makes no sense in some pass.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class MosaicSchedule:
         i2i_sim_thres: float | dict | Ramp | None,
         keep: int | None = None,
     ) -> None:
-        self.start_epoch, self.tau_mode = start_epoch, tau_mode
+        self.start_epoch, self.tau_mode, self.keep = start_epoch, tau_mode, keep
         self.values = dict(
             warmup_prob=build_ramp(warmup_prob),
             random_prob=build_ramp(random_prob),
@@ -72,6 +72,12 @@ class MosaicSchedule:
             raise ValueError(
                 f'warmup_prob={self.values["warmup_prob"]} is for the passes before start_epoch=0, '
                 'but there are none (random_prob is for those from it on)'
+            )
+        warmup = self.values['warmup_prob']
+        if isinstance(warmup, Ramp) and not warmup.reaches(self.start_epoch):
+            raise ValueError(
+                f'warmup_prob={warmup} does not reach its last value in the passes before '
+                f'start_epoch={self.start_epoch}, the only ones it is for'
             )
         for visit in self._passes('random_prob', 'mined_prob'):
             drawn, mined = self.at('random_prob', visit), self.at('mined_prob', visit)
@@ -116,6 +122,22 @@ class MosaicSchedule:
         """The bands between whose bounds all others lie, in the order of the passes."""
         rules = map(self.rule_at, self._passes('tau', 'top_k', 'i2i_sim_thres'))
         return list(dict.fromkeys(rules))
+
+    def check_cells(self, cells: int) -> None:
+        """Refuse bands that can never fill a grid with negatives.
+
+        Args:
+            cells: Of the grid.
+
+        Raises:
+            ValueError: In some pass there are fewer.
+        """
+        for rule in self.rules():
+            if rule.top_k < cells - 1 or (self.keep is not None and self.keep < cells - 1):
+                raise ValueError(
+                    f'a grid of {cells} cells needs {cells - 1} negatives, but {rule} with keep='
+                    f"{self.keep} gives fewer, and short_band='plain' then makes no mosaic"
+                )
 
     def check_passes(self, passes: int) -> None:
         """Refuse a training that is over before a ramp, or before the mined mosaics.

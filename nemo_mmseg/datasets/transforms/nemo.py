@@ -25,6 +25,9 @@ from .mosaic_schedule import MosaicSchedule
 from .position_words import position_cells
 from .ramps import Ramp
 
+# Of the argument `bank`; all but the first say how it is mined.
+BANK_KEYS = ('path', 'model', 'pretrained', 'keep', 'images')
+
 
 @dataclass(frozen=True)
 class MosaicPlan:
@@ -144,7 +147,8 @@ class NeMoMosaic(BaseTransform):
             out, asked for or not.
         ValueError: Options that make no sense or contradict one another: probabilities outside
             [0, 1] or with a sum above 1 in some pass, a ramp that ends before it begins, a grid of
-            one cell, cells too small to move, no bank where one is needed, ...
+            one cell, cells too small to move, no bank where one is needed, unknown entries of
+            ``bank``, a band that is always too small for the grid, ...
     """
 
     def __init__(
@@ -205,22 +209,17 @@ class NeMoMosaic(BaseTransform):
                 raise ValueError(f'{name}={getattr(self, name)!r} is none of {allowed}')
         if not 0 <= self.negative_blur <= 1:
             raise ValueError(f'negative_blur={self.negative_blur} must be a share of the cell')
+        if unknown := set(self.bank or {}) - set(BANK_KEYS):
+            raise ValueError(f'bank has {sorted(unknown)}, but its entries are {BANK_KEYS}')
         if self.mines and not (self.bank and 'path' in self.bank):
             raise ValueError('mined_prob > 0 needs bank=dict(path=..., model=..., ...)')
-
-    @property
-    def start_epoch(self) -> int:
-        """Pass over the data, from 0, at which mined mosaics begin."""
-        return self.schedule.start_epoch
+        if self.mines and self.short_band == 'plain':
+            self.schedule.check_cells(self.layout.most_cells)
 
     @property
     def mines(self) -> bool:
         """Whether any pass over the data has mined mosaics."""
         return self.schedule.mines
-
-    def kind_at(self, visit: int, draw: float) -> str | None:
-        """What a sample becomes; see :meth:`MosaicSchedule.kind_at`."""
-        return self.schedule.kind_at(visit, draw)
 
     def band_rules(self) -> list[BandRule]:
         """The band; with ramps, the bands between whose bounds all others lie, by pass."""
@@ -257,7 +256,7 @@ class NeMoMosaic(BaseTransform):
     def transform(self, results: dict) -> dict:
         """Draw the kind of the sample, and make it."""
         rng = generator_of(results)
-        kind = self.kind_at(results['visit'], rng.random())
+        kind = self.schedule.kind_at(results['visit'], rng.random())
         if kind is None:
             return self.plain(results)
         if len(results['expressions']) != 1:
@@ -385,7 +384,7 @@ class NeMoMosaic(BaseTransform):
         settings = dict(
             size=self.size,
             bank=self.bank,
-            start_epoch=self.start_epoch,
+            start_epoch=self.schedule.start_epoch,
             **self.schedule.values,
             tau_mode=self.schedule.tau_mode,
             **self.layout.settings,

@@ -19,7 +19,8 @@ class NegativeMiningHook(Hook):
 
     Every mosaic of the training data set (also inside wrappers and nested transforms) names its
     bank and how to make it. All ranks embed, rank 0 writes, the others watch for the file. Testing
-    and validation alone never mine: they read no mosaics.
+    and validation alone never mine: they read no mosaics. Of mosaics without bank the schedule is
+    checked.
 
     Args:
         batch_size: Images, or texts, a batch of the miner. Defaults to 64.

@@ -99,7 +99,7 @@ def test_images_above_tau_fill_a_cell_only_where_no_other_can(mini):
 
 def test_a_short_band_can_leave_the_sample_plain(mini):
     path = mini.root / 'bank.safetensors'
-    dataset = mined(mini, path, tau=0.9, top_k=2, short_band='plain')
+    dataset = mined(mini, path, tau=0.9, top_k=3, short_band='plain')  # two are below tau
     write_bank(dataset, path, np.tile(GREEN, (9, 1)))
     assert 'mosaic' not in dataset[SampleIndex(1, 0, 0)]['data_samples'].metainfo
 
@@ -147,7 +147,7 @@ def test_probabilities_and_the_start_epoch():
         2: dict(random=0.2, mined=0.5),
         9: dict(random=0.2, mined=0.5),
     }.items():
-        counts = collections.Counter(mosaic.kind_at(visit, draw) for draw in draws)
+        counts = collections.Counter(mosaic.schedule.kind_at(visit, draw) for draw in draws)
         for kind, share in expected.items():
             assert abs(counts[kind] / len(draws) - share) < 0.015
 
@@ -164,6 +164,7 @@ def test_probabilities_and_the_start_epoch():
         (dict(top_k=0), 'top_k=0'),
         (dict(short_band='none'), 'short_band'),
         (dict(bank=None), 'needs bank'),
+        (dict(bank=dict(path='x', image='negatives')), r"bank has \['image'\]"),
         (dict(interpolation='magic'), 'magic'),
         (dict(size=(1, 64)), 'size'),
     ],

@@ -215,7 +215,7 @@ def test_probabilities_rise_over_the_passes():
     draws = np.linspace(0, 1, 1000, endpoint=False)
     expected = [(0, 0), (0.2, 0), (0.4, 0), (0.2, 0.2), (0.2, 0.4), (0.1, 0.6), (0.1, 0.8)]
     for visit, (drawn, mined) in enumerate(expected):
-        counts = collections.Counter(mosaic.kind_at(visit, draw) for draw in draws)
+        counts = collections.Counter(mosaic.schedule.kind_at(visit, draw) for draw in draws)
         assert counts['random'] == pytest.approx(1000 * drawn, abs=1)
         assert counts['mined'] == pytest.approx(1000 * mined, abs=1)
 
@@ -248,6 +248,13 @@ def test_the_bands_to_be_checked_are_those_of_all_stages():
     [
         (dict(warmup_prob=0.5), 'none'),
         (dict(start_epoch=-1), 'start_epoch=-1'),
+        (dict(warmup_prob=ramp(0, 0.5, 0, 6), start_epoch=5), 'before start_epoch=5'),
+        (
+            dict(warmup_prob=dict(type='StepRamp', milestones=[5], values=[0, 1]), start_epoch=5),
+            'before start_epoch=5',
+        ),
+        (dict(short_band='plain', top_k=7, grid=[(2, 2), (3, 3)]), 'needs 8 negatives.*top_k=7'),
+        (dict(short_band='plain', top_k=ramp(10, 2)), 'top_k=2 with keep=50'),
         (dict(mined_prob=ramp(0, 1.2)), r'mined_prob=1.2 in pass 4'),
         (dict(mined_prob=ramp(0.2, 0.9), random_prob=0.2), r'random_prob=0.2 .* pass 4.*at most 1'),
         (
@@ -281,6 +288,8 @@ def test_the_same_sums_are_allowed_in_passes_that_do_not_meet():
         mined_prob=ramp(0, 0.9, 0, 10),
         random_prob=dict(type='StepRamp', milestones=[2], values=[0.7, 0.1]),
     )
+    transform(warmup_prob=ramp(0, 0.5, 0, 5), start_epoch=5)
+    transform(short_band='plain', top_k=8, grid=(3, 3))
     # Before start_epoch neither counts.
     transform(random_prob=ramp(0.9, 0.2, 0, 5), mined_prob=0.7, start_epoch=5, warmup_prob=0.9)
 
