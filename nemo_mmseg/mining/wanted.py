@@ -71,12 +71,24 @@ def wanted_banks(dataset: Any) -> list[WantedBank]:
 
     Returns:
         One entry a mosaic and data set.
+
+    Raises:
+        ValueError: Different data sets name the same file.
     """
-    return [
+    banks = [
         WantedBank(inner, mosaic)
         for inner, pipeline in data_sets_of(dataset)
         for mosaic in filter(_reads_bank, transforms_in(pipeline))
     ]
+    users: dict[str, tuple] = {}
+    for wanted in banks:
+        user = wanted.dataset.fingerprint, wanted.mosaic.bank.get('images')
+        if users.setdefault(wanted.path, user) != user:
+            raise ValueError(
+                f'two data sets, or two folders of negatives, name the same bank {wanted.path}: '
+                'each needs a bank=dict(path=...) of its own'
+            )
+    return banks
 
 
 def data_sets_of(dataset: Any) -> Iterator[tuple[Any, list]]:
@@ -125,11 +137,12 @@ def check_band(wanted: WantedBank, bank: NegativeBank) -> list[np.ndarray]:
 
     Args:
         wanted: The mosaic, with ``band_rules()`` (several where difficulty changes from pass to
-            pass) and ``layout.most_cells``.
+            pass), ``layout.most_cells`` and ``leak_guard``.
         bank: Its bank.
 
     Returns:
-        For each rule the number (E,) of images in the band of every expression.
+        For each rule the number (E,) of images in the band of every expression, without those that
+        the leak guard drops.
 
     Raises:
         BankError: The band of a rule is empty for every expression.
@@ -138,10 +151,13 @@ def check_band(wanted: WantedBank, bank: NegativeBank) -> list[np.ndarray]:
 
 
 def _check_rule(wanted: WantedBank, bank: NegativeBank, rule: BandRule) -> np.ndarray:
-    sizes = bank.band_sizes(*rule)
+    guard = getattr(wanted.mosaic, 'leak_guard', None)
+    without = None if guard is None else guard.leaked_rows(bank)
+    sizes = bank.band_sizes(*rule, without)
     if not sizes.any():
+        by = str(rule) if without is None or not without.any() else f'{rule}, with the leak guard,'
         raise BankError(
-            f'the band of every expression is empty: {rule} drops all {bank.stored} stored images '
+            f'the band of every expression is empty: {by} drops all {bank.stored} stored images '
             f'in {bank.path}. Let it drop fewer, or mine with a larger keep'
         )
     needed = wanted.mosaic.layout.most_cells - 1
