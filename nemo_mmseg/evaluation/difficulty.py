@@ -93,7 +93,7 @@ def check_by(by: Sequence[str]) -> tuple[str, ...]:
     Raises:
         ValueError: If a name is unknown, given twice or crossed with itself.
     """
-    names = (by,) if isinstance(by, str) else tuple(by)
+    names = (by,) if isinstance(by, str) else tuple(by or ())
     for name in names:
         parts = str(name).split(CROSS)
         unknown = [part for part in parts if part not in DIFFICULTIES]

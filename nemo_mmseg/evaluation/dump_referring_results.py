@@ -170,6 +170,8 @@ class DumpReferringResults(BaseMetric):
             Nothing to report: an empty dict.
         """
         records = sorted((record for item in results for record in item), key=_by_sentence)
+        for record in records:  # those of the other ranks too
+            self._check_name(record['sent_id'], record['image'], record['expression'])
         write_json(
             self.out_dir / PREDICTIONS,
             dict(

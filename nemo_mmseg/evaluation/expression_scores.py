@@ -72,7 +72,7 @@ class ExpressionScores:
             area: (N,) pixels of the true masks.
             pixels: (N,) pixels of the image.
         """
-        num = len(union)
+        num, image_id = len(union), sample.get('image_id')
 
         def integers(key: str) -> np.ndarray:
             values = sample.get(key)
@@ -85,7 +85,7 @@ class ExpressionScores:
             num_distractors=integers('num_distractors'),
             sent_ids=integers('sent_ids'),
             ref_ids=integers('ref_ids'),
-            image_ids=np.full(num, int(sample.get('image_id', -1))),
+            image_ids=np.full(num, -1 if image_id is None else int(image_id)),
             images=[image_name(sample)] * num,
             expressions=list(sample.get('expressions') or [''] * num),
         )

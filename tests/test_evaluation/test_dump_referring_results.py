@@ -125,6 +125,11 @@ def test_colliding_ids_are_refused(tmp_path: Path):
     with pytest.raises(ValueError, match="sent_id 5 belongs to .* 5'.* and to .*'other words'"):
         Evaluator([metric]).process([make_sample(1, [5]), other])
     Evaluator([metric]).process([make_sample(1, [5]), make_sample(1, [5])])  # one sample repeated
+    ranks = [metric._write(make_sample(1, [5]).to_dict())]
+    metric._seen.clear()  # as on another rank
+    ranks.append(metric._write(other.to_dict()))
+    with pytest.raises(ValueError, match="sent_id 5 belongs to .*'other words'.* and to .* 5'"):
+        metric.compute_metrics(ranks)
 
 
 def test_out_dir_that_is_a_file(tmp_path: Path):

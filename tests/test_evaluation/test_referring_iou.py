@@ -16,6 +16,7 @@ from mmseg.registry import METRICS
 from mmseg.structures import SegDataSample
 
 import nemo_mmseg  # noqa: F401  (registers)
+from nemo_mmseg.evaluation import slice_by
 
 NUMS = (1, 4, 2)  # 3 images with 7 expressions in all
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
@@ -128,6 +129,23 @@ def test_slices_as_csv(tmp_path: Path):
             assert float(line[key]) == pytest.approx(expected[start + key])
             assert float(line[key]) == metrics[f'val/{start}{key}']
         assert 'Pr@0.5' in line and 'Pr@0.9' in line
+
+
+@pytest.mark.parametrize('by', [None, (), []])
+def test_only_what_is_compared_is_needed(by):
+    samples = make_samples()
+    for sample in samples:
+        for key in ('expressions', 'sent_ids', 'ref_ids', 'num_distractors', 'image_id'):
+            sample.set_metainfo({key: None})
+    metric = METRICS.build(dict(type='ReferringIoU', by=by))
+    evaluator = Evaluator([metric])
+    evaluator.process(samples)
+    metrics = evaluator.evaluate(3)
+    expected = by_numpy(make_samples())
+    assert metrics == pytest.approx({key: expected[key] for key in metrics})
+    assert 'images' in metrics and not any('=' in key for key in metrics)
+    for name in ('distractors', 'length'):  # what is not known has a slice of its own
+        assert [label for label, _ in slice_by(metric.scores, name).filled] == ['unknown']
 
 
 def test_an_item_without_expressions_counts_nothing():
