@@ -168,6 +168,13 @@ class LeakGuard:
         kept = self.kept(pool.names, what, least=2)
         return pool if kept.all() else pool.subset(np.flatnonzero(kept))
 
+    def leaked_rows(self, bank: Any) -> np.ndarray:
+        """Which images (I,) bool of a :class:`~nemo_mmseg.mining.NegativeBank` are held out."""
+        key = str(bank.path), bank.metadata['fingerprint']
+        if key not in self._leaked_rows:
+            self._leaked_rows[key] = self.leaked(bank.image_names)
+        return self._leaked_rows[key]
+
     def band(self, bank: Any, sent_id: int, rule: Any, expression: str | None = None) -> Any:
         """The band of an expression, in which images that are held out give way to the next ones.
 
@@ -180,13 +187,11 @@ class LeakGuard:
         Returns:
             The :class:`~nemo_mmseg.mining.Band`.
         """
-        key = str(bank.path), bank.metadata['fingerprint']
-        if key not in self._leaked_rows:
-            self._leaked_rows[key] = self.leaked(bank.image_names)
+        leaked = self.leaked_rows(bank)
         top_k = wanted = rule.top_k
         while True:
             band = bank.band(sent_id, *rule._replace(top_k=wanted), expression)
-            kept = np.flatnonzero(~self._leaked_rows[key][band.rows])[:top_k]
+            kept = np.flatnonzero(~leaked[band.rows])[:top_k]
             if len(kept) == top_k or len(band.rows) < wanted:
                 break
             wanted += max(top_k - len(kept), 16)

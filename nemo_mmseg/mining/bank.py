@@ -287,40 +287,53 @@ class NegativeBank:
         tau_mode: str = 'relative',
         top_k: int = 100,
         i2i_sim_thres: float | None = None,
+        without: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Number (E,) int64 of images in the band of every expression; see :meth:`band`."""
-        rule = BandRule(tau, tau_mode, top_k, i2i_sim_thres)
-        return np.minimum(self.left([rule])[0], top_k)
+        """Number (E,) int64 of images in the band of every expression; see :meth:`band`.
 
-    def left(self, rules: Sequence[BandRule]) -> np.ndarray:
+        ``without`` is as in :meth:`left`.
+        """
+        rule = BandRule(tau, tau_mode, top_k, i2i_sim_thres)
+        return np.minimum(self.left([rule], without)[0], top_k)
+
+    def left(self, rules: Sequence[BandRule], without: np.ndarray | None = None) -> np.ndarray:
         """Stored images that no threshold drops, for several rules in one look at the bank.
 
         Args:
             rules: Their ``top_k`` does not count.
+            without: Which images (I,) bool are no negatives whatever their scores, e.g. those that
+                a leak guard drops.
 
         Returns:
             (R, E) int64.
         """
         left = np.stack([self.stored - self._starts(rule) for rule in rules])
-        alike = [(row, rule) for row, rule in zip(left, rules) if rule.i2i_sim_thres is not None]
-        if not alike:
+        alike = any(rule.i2i_sim_thres is not None for rule in rules)
+        if not alike and without is None:
             return left
         places = np.arange(self.stored)
-        for part, cosines in self._own_cosines():
-            for row, rule in alike:
+        for part, cosines in self._own_cosines() if alike else self._blocks():
+            out = False if without is None else without[self._open().neighbors[part]]
+            for row, rule in zip(left, rules):
+                most = rule.i2i_sim_thres
+                dropped = out if most is None else out | (cosines > most)
                 below = places >= self.stored - row[part][:, None]
-                row[part] -= np.count_nonzero(below & (cosines > rule.i2i_sim_thres), axis=1)
+                row[part] -= np.count_nonzero(below & dropped, axis=1)
         return left
 
     def _starts(self, rule: BandRule) -> np.ndarray:
         """How many images (E,) of every ranking tau drops."""
         opened = self._open()
         starts = np.zeros(len(self), np.int64)
-        for begin in range(0, len(self), _BLOCK):
-            part = slice(begin, begin + _BLOCK)
+        for part, _ in self._blocks():
             own = opened.self_similarity[part].astype(np.float64)
             starts[part] = band_starts(opened.similarities[part], own, rule.tau, rule.tau_mode)
         return starts
+
+    def _blocks(self) -> Iterator[tuple[slice, None]]:
+        """The expressions, some at a time, and no cosines."""
+        for begin in range(0, len(self), _BLOCK):
+            yield slice(begin, begin + _BLOCK), None
 
     def _own_cosines(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Cosines (n, M) of the own image and the stored ones, for some expressions (n,) a time."""

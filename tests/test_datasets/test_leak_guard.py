@@ -14,7 +14,8 @@ from mmengine.config import Config
 
 from nemo_mmseg.datasets.leak_guard import LeakError, LeakGuard, image_key, overlap_table
 from nemo_mmseg.datasets.pool import FolderPool, ImagePool
-from nemo_mmseg.mining import BandRule, BankWriter, NegativeBank
+from nemo_mmseg.datasets.transforms import NeMoMosaic
+from nemo_mmseg.mining import BandRule, BankError, BankWriter, NegativeBank, wanted
 
 TOOL = str(Path(__file__).parents[2] / 'tools' / 'check_overlap.py')
 
@@ -156,8 +157,10 @@ def test_the_band_goes_on_behind_what_is_dropped(root, top_k, stored):
     guard = LeakGuard(['c/refs(unc).p'], str(root), action='drop')
     held_out = [int(key) for key in guard.held_out['c/refs(unc).p val']]
     bank, rule = NegativeBank(path), BandRule(tau=0.9, tau_mode='absolute', top_k=top_k)
+    sizes = bank.band_sizes(*rule, guard.leaked_rows(bank))
     for sent_id in range(8):
         band = guard.band(bank, sent_id, rule)
+        assert len(band.rows) == sizes[sent_id]
         expected = [
             row for row, similarity in zip(order[sent_id], best[sent_id])
             if np.float16(similarity) <= 0.9 and row not in held_out
@@ -165,6 +168,31 @@ def test_the_band_goes_on_behind_what_is_dropped(root, top_k, stored):
         assert band.rows.tolist() == expected[:top_k]
         np.testing.assert_allclose(band.similarities, similarities[sent_id, band.rows], atol=1e-3)
         assert band.exhausted == (stored < 49 and len(expected) < top_k)
+
+
+@pytest.mark.parametrize(('kept', 'counts'), [(3, (8, 0)), (4, (0, 0)), (1, (8, 8))])
+def test_bands_are_checked_without_what_is_dropped(root, monkeypatch, kept, counts):
+    path = root / 'bank.safetensors'
+    with BankWriter(
+        path, np.arange(8), np.zeros(8, np.int64), np.arange(50), [coco(i) for i in range(50)],
+        np.zeros((50, 2)), 49, dict(fingerprint='f' * 64),
+    ) as writer:  # fmt: skip
+        rows = np.tile(np.arange(1, 50), (8, 1))
+        writer.write(np.arange(8), rows, np.full((8, 49), 0.5), np.ones(8))
+    write_refs(root / 'c' / 'refs(unc).p', train=[100], val=range(kept, 50))
+    guard = LeakGuard(['c/refs(unc).p'], str(root), action='drop')
+    mosaic = NeMoMosaic((64, 64), [], dict(path=str(path)), tau=0, tau_mode='rank')
+    mosaic.leak_guard, messages = guard, []
+    monkeypatch.setattr(wanted, 'print_log', lambda text, *args: messages.append(text))
+    if kept == 1:  # image 0 is everyone's own
+        with pytest.raises(BankError, match='top_k=100, with the leak guard, drops all 49'):
+            wanted.check_band(wanted.WantedBank(None, mosaic), NegativeBank(path))
+        return
+    (sizes,) = wanted.check_band(wanted.WantedBank(None, mosaic), NegativeBank(path))
+    assert sizes.tolist() == [kept - 1] * 8
+    short, none = counts
+    assert f'{short} of 8 expressions have fewer than the 3' in messages[0]
+    assert f'{none} have none' in messages[0]
 
 
 def test_overlap_table_counts_shared_images(root):

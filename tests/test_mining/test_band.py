@@ -82,6 +82,23 @@ def test_band_equals_a_loop_over_the_ranking(tmp_path, mode, tau, most, top_k):
         assert sizes[i] == len(expected)
 
 
+def test_sizes_without_some_images_equal_a_loop_over_the_ranking(tmp_path):
+    tables = write(tmp_path / 'bank')
+    bank, without = NegativeBank(tmp_path / 'bank'), np.random.default_rng(1).random(40) < 0.4
+    rules = [
+        BandRule(tau, mode, 12, most)
+        for tau, mode in ((0.9, 'relative'), (0.6, 'absolute'), (0.2, 'margin'), (7, 'rank'))
+        for most in (None, 0.1)
+    ]
+    for chosen in (rules, rules[::2]):  # with and without comparing images
+        for rule, left in zip(chosen, bank.left(chosen, without)):
+            for i in range(60):
+                band, *_ = slow_band(tables, i, rule.tau, rule.tau_mode, 100, rule.i2i_sim_thres)
+                assert left[i] == sum(not without[row] for row, _ in band)
+            sizes = bank.band_sizes(*rule, without)
+            assert sizes.tolist() == np.minimum(left, 12).tolist() and len(set(sizes)) > 2
+
+
 def test_a_margin_and_a_share_that_mean_the_same_threshold_agree(tmp_path):
     tables = write(tmp_path / 'bank', expressions=1)
     bank, own = NegativeBank(tmp_path / 'bank'), float(tables['own'][0])
