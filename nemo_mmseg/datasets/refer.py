@@ -133,6 +133,18 @@ def _field(record: dict, key: str, what: str, source: str) -> Any:
     return record[key]
 
 
+def _by_id(instances: dict, name: str, keys: tuple[str, ...], source: str) -> dict[int, dict]:
+    """The `images` or `annotations` of ``instances.json`` by their ids."""
+    found: dict[int, dict] = {}
+    for record in _field(instances, name, 'the file', source):
+        number = _field(record, 'id', f'an entry of {name!r}', source)
+        for key in keys:
+            _field(record, key, f'entry {number} of {name!r}', source)
+        if found.setdefault(number, record) != record:
+            raise ValueError(f'{source}: two different entries of {name!r} have the id {number}')
+    return found
+
+
 def _expressions(ref: dict, text_key: str, source: str) -> tuple[tuple[int, ...], tuple[str, ...]]:
     ref_id = ref['ref_id']
     sentences = _field(ref, 'sentences', f'reference {ref_id}', source)
@@ -185,8 +197,8 @@ def load_references(
     instances = load_json(ann_file)
     if not isinstance(instances, dict):
         raise ValueError(f'{ann_file} does not hold images and annotations')
-    images = {i['id']: i for i in _field(instances, 'images', 'the file', ann_file)}
-    annotations = {a['id']: a for a in _field(instances, 'annotations', 'the file', ann_file)}
+    images = _by_id(instances, 'images', ('file_name', 'height', 'width'), ann_file)
+    annotations = _by_id(instances, 'annotations', ('image_id', 'category_id'), ann_file)
 
     of_category: dict[tuple[int, int], int] = {}
     for annotation in annotations.values():
@@ -220,7 +232,12 @@ def _annotation_ids(ref: dict, ref_id: int, source: str, generalized: bool) -> l
                 "gRefCOCO's kind is read by GRefCOCODataset"
             )
         return [ann_id]
-    ann_ids = list(dict.fromkeys(ann_id)) if isinstance(ann_id, list) else [ann_id]
+    ann_ids = ann_id if isinstance(ann_id, list) else [ann_id]
+    if not all(isinstance(one, int) for one in ann_ids):
+        raise ValueError(
+            f'{source}: reference {ref_id} has ann_id {ann_id}: numbers of annotations are wanted'
+        )
+    ann_ids = list(dict.fromkeys(ann_ids))
     if ann_ids == [-1]:
         return []
     if not ann_ids or -1 in ann_ids:

@@ -109,6 +109,8 @@ def test_what_is_wrong_is_named(gref_mini):
     assert 'no target is written [-1]' in broken(gref_mini, dict(ann_id=[101, -1]))
     assert 'no target is written [-1]' in broken(gref_mini, dict(ann_id=[]))
     assert 'reference 2 has image 77, which' in broken(gref_mini, dict(ann_id=[-1], image_id=77))
+    for wrong in ([[101]], ['101'], None):
+        assert 'numbers of annotations are wanted' in broken(gref_mini, dict(ann_id=wrong))
     gref_mini.refs[1].pop('ann_id')
     assert "reference 2 has no 'ann_id'" in broken(gref_mini, {})
 
@@ -127,6 +129,36 @@ def test_other_faults_are_those_of_refcoco(gref_mini):
     path.write_text(path.read_text()[:-10])
     with pytest.raises(ValueError, match='grefs.*not valid JSON'):
         DATASETS.build(gref_mini.config(type='GRefCOCODataset', split_file='mini/grefs(unc).json'))
+
+
+def test_a_target_that_is_named_twice_counts_once(gref_mini):
+    gref_mini.refs[1]['ann_id'] = [201, 101, 201]
+    assert build(gref_mini).get_data_info(1)['num_targets'] == [2, 2]
+
+
+@pytest.mark.parametrize(
+    'name, key, message',
+    [
+        ('annotations', 'id', "an entry of 'annotations' has no 'id'"),
+        ('annotations', 'image_id', "entry 101 of 'annotations' has no 'image_id'"),
+        ('annotations', 'category_id', "entry 101 of 'annotations' has no 'category_id'"),
+        ('images', 'height', "entry 1 of 'images' has no 'height'"),
+    ],
+)
+def test_what_an_entry_of_the_instances_lacks_is_named(gref_mini, name, key, message):
+    gref_mini.instances[name][0].pop(key)
+    with pytest.raises(ValueError, match=f'mini/instances.json: {message}'):
+        gref_mini.write()
+        DATASETS.build(gref_mini.config())
+
+
+def test_two_entries_of_one_id_must_be_the_same(gref_mini):
+    annotations = gref_mini.instances['annotations']
+    annotations.append(dict(annotations[0]))
+    assert build(gref_mini).get_data_info(0)['num_distractors'] == [1], 'counted once'
+    annotations[-1]['category_id'] = 7
+    with pytest.raises(ValueError, match="two different entries of 'annotations' have the id 101"):
+        build(gref_mini)
 
 
 def test_an_annotation_that_covers_nothing_is_no_empty_truth(gref_mini):
