@@ -1,7 +1,8 @@
 """Count the images that pools of negatives share with test splits: `python tools/check_overlap.py`.
 
 RefCOCO, RefCOCO+ and RefCOCOg share COCO's train2014: what one trains on is what another is tested
-on. `NeMoMosaic(leak_guard=dict(...))` refuses such negatives or leaves them out.
+on. `NeMoMosaic(leak_guard=dict(...))` refuses such negatives or leaves them out. CutMix, MixGen and
+copy-paste take what the training split has, so `leak_guard=dict(...)` of the data set is for them.
 """
 
 import argparse
@@ -15,6 +16,7 @@ SPLIT_FILES = (
     'refcoco+/refs(unc).p',
     'refcocog/refs(umd).p',
     'refcocog/refs(google).p',
+    'grefcoco/grefs(unc).json',
 )
 
 
@@ -24,7 +26,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         'split_files',
         nargs='*',
-        help='refs(*).p files (default: those of RefCOCO, RefCOCO+ and RefCOCOg that are there)',
+        help='refs(*).p files (default: those of RefCOCO, RefCOCO+, RefCOCOg and gRefCOCO)',
     )
     parser.add_argument('--data-root', default='data/', help='their folder (default: data/)')
     parser.add_argument(
@@ -42,7 +44,13 @@ def main() -> int:
     if args.split_files and missing or len(missing) == len(files):
         print(f'there is no {missing[0]}: see --data-root', file=sys.stderr)
         return 1
-    print(overlap_table([file for file in files if file not in missing], args.folder))
+    try:
+        print(overlap_table([file for file in files if file not in missing], args.folder))
+    except (FileNotFoundError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    if missing:
+        print(f'Not compared, as they are not there: {", ".join(missing)}')
     return 0
 
 

@@ -1,5 +1,6 @@
 # What the RefCOCO family tests on, which no mosaic may show: nemo = dict(_base_.nemo, ..., leak_guard=_base_.leak_guard).
-# A data set takes it, too, and trains on none of them (docs/joint_training.md). The three share COCO's train2014. `python tools/check_overlap.py` counts the images that are concerned.
+# A data set takes it, too, and then trains on none of these images (docs/joint_training.md). The three share COCO's
+# train2014: `python tools/check_overlap.py` counts the images that are concerned.
 leak_guard = dict(
     data_root='data/',
     split_files=[

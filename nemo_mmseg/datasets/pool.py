@@ -75,8 +75,9 @@ class ImagePool:
 class FolderPool(ImagePool):
     """The images of a folder and its sub-folders, in the order of their names.
 
-    Names are paths inside the folder with ``/``; hidden files and folders are passed over. The
-    fingerprint is that of names and sizes in bytes.
+    Names are paths inside the folder with ``/``; hidden files and folders are passed over, links
+    are followed, and a folder that is met again is not listed twice. The fingerprint is that of
+    names and sizes in bytes.
 
     Args:
         root: The folder.
@@ -86,9 +87,13 @@ class FolderPool(ImagePool):
     """
 
     def __init__(self, root: str) -> None:
-        files = {}
+        files, seen = {}, set()
         for folder, folders, names in os.walk(root, followlinks=True):
-            folders[:] = [name for name in folders if not name.startswith('.')]
+            if osp.realpath(folder) in seen:  # a link to a folder above would go round and round
+                folders.clear()
+                continue
+            seen.add(osp.realpath(folder))
+            folders[:] = sorted(name for name in folders if not name.startswith('.'))
             for name in names:
                 if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith('.'):
                     path = osp.join(folder, name)

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -216,3 +217,12 @@ def test_the_tool_prints_the_table(root):
     command = [sys.executable, '-W', 'ignore', TOOL, '--data-root', str(root)]
     run = subprocess.run([*command, *FILES], capture_output=True, text=True)
     assert run.returncode == 0 and '| b (umd) test   |   2 |             2 |' in run.stdout
+    assert 'Not compared' not in run.stdout
+    for arguments in (('c/refs(unc).p',), (*FILES, '--folder', str(root / 'nowhere'))):
+        run = subprocess.run([*command, *arguments], capture_output=True, text=True)
+        assert run.returncode == 1 and len(run.stderr.strip().splitlines()) == 1
+        assert re.match(r'there is no .*c/refs|the folder .*nowhere is missing', run.stderr)
+    (root / 'a').rename(root / 'refcoco')
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode == 0 and '| refcoco (unc) val   |  10 |' in run.stdout
+    assert re.search(r'Not compared.*refcoco\+/refs\(unc\).*refcocog.*grefcoco', run.stdout)

@@ -97,6 +97,17 @@ def test_a_folder_bank_is_refused_for_another_folder_and_for_none(
         check_bank(data, *settings, images=str(negatives))
 
 
+def test_links_are_followed_but_not_in_circles(negatives, tmp_path):
+    (tmp_path / 'elsewhere').mkdir()
+    shutil.copy(negatives / 'other_0.jpg', tmp_path / 'elsewhere' / 'linked.jpg')
+    (negatives / 'away').symlink_to(tmp_path / 'elsewhere')
+    before = set(FolderPool(str(negatives)).names)
+    assert len(before) == 19 and 'away/linked.jpg' in before
+    (negatives / 'more' / 'up').symlink_to(negatives)
+    (tmp_path / 'elsewhere' / 'self').symlink_to('.')
+    assert set(FolderPool(str(negatives)).names) == before
+
+
 def test_a_folder_that_is_missing_or_empty(tmp_path):
     with pytest.raises(FileNotFoundError, match='nowhere is missing'):
         FolderPool(str(tmp_path / 'nowhere'))
