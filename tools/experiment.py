@@ -2,8 +2,10 @@
 
 Trains and evaluates each row of the experiment with each seed, and writes a page of tables and
 plots, `WORK_DIR/<name>.html` and `.md`, anew after every run. The same command continues where it
-was stopped: finished runs are kept, a killed one goes on from its last checkpoint. `--dry-run`
-prints what remains and about how long it takes, `--page` writes the page of what is there.
+was stopped: finished runs are kept, a killed one goes on from its last checkpoint. Started twice,
+e.g. with `CUDA_VISIBLE_DEVICES=0` and `=1`, or each with `OMP_NUM_THREADS=1`, the processes share
+the runs. `--dry-run` prints what remains and about how long it takes, `--page` writes the page of
+what is there.
 """
 
 import argparse

@@ -1,6 +1,9 @@
 # The paper's claim on the band: best in the middle, neither ambiguous nor trivial. A cross through the demo's setting.
 _base_ = './comparison.py'
-question = 'Is a band in the middle best (tau x top_k), neither ambiguous nor trivial?'
+question = (
+    'Is a band in the middle best (tau x top_k), neither ambiguous nor trivial? NeMo is tau=0.97, top_k=60; the rows '
+    'below it change one of the two.'
+)
 nemo = 'cris_refshapes-clip_nemo_1xb16-4e_refshapes-plus-256x256'
 band = 'train_dataloader.dataset.pipeline.1.'
 rows = {

@@ -1,5 +1,5 @@
 # The paper's comparison table on RefShapes with the demo's CRIS; the training is as long as the demo's (4 passes).
-# Data first: `python tools/make_refshapes.py data/refshapes --flavours refshapes+ --train 2000 --val 300 --testA 300 --testB 300`
+data = 'python tools/make_refshapes.py data/refshapes --flavours refshapes+ --train 2000 --val 300 --testA 300 --testB 300'
 question = 'Which augmentation helps: random mosaic, CutMix, MixGen or NeMo?'
 name = 'cris_refshapes-clip{}_1xb16-4e_refshapes-plus-256x256'
 rows = {
@@ -13,7 +13,7 @@ del name
 baseline = 'none'
 seeds = (0, 1, 2)
 splits = ('val', 'testA', 'testB')
-by = ('distractors', 'position')
+by = ('distractors',)
 iterations = 1250
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.05, by_epoch=False, begin=0, end=100),

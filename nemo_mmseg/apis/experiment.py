@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import re
 import shlex
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +25,8 @@ from ..visualization.page import write_text
 from .find_config import find_config
 
 RECORD = 'run.json'
+# File in a run's folder that the process at work on it holds locked.
+LOCK = 'lock'
 _NAMES = re.compile(r'[^A-Za-z0-9.=_-]+')
 
 
@@ -41,6 +46,7 @@ class Experiment:
         options: Dotted keys for all rows.
         by: Difficulties by which gains are shown, see :func:`nemo_mmseg.evaluation.slice_by`.
         question: What the experiment asks, as text.
+        data: Command that makes the data, for the page.
         cut: What was left out to stay inside the budget, as text.
         seconds_per_iteration: Measured, for the estimate of the time.
         seconds_per_test: The same of an evaluation.
@@ -59,6 +65,7 @@ class Experiment:
     options: dict[str, Any] = field(default_factory=dict)
     by: tuple[str, ...] = ('distractors',)
     question: str = ''
+    data: str = ''
     cut: tuple[str, ...] = ()
     seconds_per_iteration: float = 1.0
     seconds_per_test: float = 60.0
@@ -168,6 +175,11 @@ class Run:
         file = self.folder / RECORD
         return json.loads(file.read_text()) if file.is_file() else {}
 
+    @property
+    def seconds(self) -> dict[str, float]:
+        """How long training and evaluation took, as far as they are done."""
+        return self.record.get('seconds', {})
+
     def note(self, **changes: Any) -> None:
         """Add to the record."""
         write_text(self.folder / RECORD, json.dumps({**self.record, **changes}, indent=1) + '\n')
@@ -185,9 +197,19 @@ class Run:
         known = self.record.get('digest')
         if known is not None and known != self.digest():
             raise ValueError(
-                f'{self.folder} holds a run of other settings than row {self.row!r} asks for now: '
-                'delete it, or name another --work-dir'
+                f'{self.folder} holds a run of other settings than row {self.row!r} asks for now'
+                f'{self._changes()}: delete it, or name another --work-dir'
             )
+
+    def _changes(self) -> str:
+        """The settings in which the run in the folder differs, as far as its config is there."""
+        file = self.folder / 'config.py'
+        if not file.is_file():
+            return ''
+        then, now = (flat(c.to_dict()) for c in (Config.fromfile(file), self.config()))
+        keys = [key for key in {**then, **now} if then.get(key) != now.get(key)]
+        texts = [f'{key}={now.get(key)!r}, not {then.get(key)!r}' for key in keys[:3]]
+        return f' ({"; ".join(texts)}{", ..." if keys[3:] else ""})' if keys else ' (other splits)'
 
     @property
     def finished(self) -> bool:
@@ -209,6 +231,46 @@ class Run:
         return [[*python, str(tool_path(name)), *rest] for name, *rest in (train, test)]
 
 
+def flat(settings: Any, prefix: str = '') -> dict[str, Any]:
+    """Nested settings by dotted keys, as ``--cfg-options`` takes them."""
+    if not isinstance(settings, (dict, list, tuple)) or not settings:
+        return {prefix: settings}
+    items = settings.items() if isinstance(settings, dict) else enumerate(settings)
+    found = {}
+    for key, value in items:
+        found |= flat(value, f'{prefix}.{key}' if prefix else str(key))
+    return found
+
+
+@contextmanager
+def claim(folder: Path) -> Iterator[bool]:
+    """Keep the folder of a run to this process, if no other one has it.
+
+    The kernel frees the lock when the process ends, however it ends, but not before the programs
+    that it started: a trainer that outlives a killed :func:`run_experiment` keeps its folder.
+
+    Args:
+        folder: Made if missing.
+
+    Yields:
+        Whether the folder is ours.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / LOCK, 'a+') as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            print_log(f'{folder} is left to {file.read().strip() or "another process"}', 'current')
+            yield False
+            return
+        os.set_inheritable(file.fileno(), True)
+        file.truncate(0)
+        file.write(f'process {os.getpid()} on {socket.gethostname()}\n')
+        file.flush()
+        yield True
+
+
 def tool_path(name: str) -> Path:
     """A program of ``tools/``, of a checkout or of an installed wheel."""
     package = Path(__file__).resolve().parents[1]
@@ -219,14 +281,15 @@ def tool_path(name: str) -> Path:
 
 
 def call(command: Sequence[str]) -> None:
-    """Run a command line; the checkout is found though it be not installed.
+    """Run a command line; the checkout is found though it be not installed, locks are handed on.
 
     Raises:
         RuntimeError: It failed.
     """
     root = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(filter(None, [root, os.environ.get('PYTHONPATH')]))
-    done = subprocess.run(command, env={**os.environ, 'PYTHONPATH': path}, check=False)
+    environment = {**os.environ, 'PYTHONPATH': path}
+    done = subprocess.run(command, env=environment, close_fds=False, check=False)
     if done.returncode:
         raise RuntimeError(
             f'exit status {done.returncode} of {shlex.join(map(str, command))}; the same command '
@@ -242,7 +305,7 @@ def run_cell(run: Run, execute: Callable[[Sequence[str]], None] = call) -> bool:
         execute: Runs a command line. Defaults to a program of its own.
 
     Returns:
-        Whether anything was to do.
+        Whether anything was to do, and no other process is at it.
 
     Raises:
         ValueError: The folder holds a run of other settings.
@@ -251,18 +314,20 @@ def run_cell(run: Run, execute: Callable[[Sequence[str]], None] = call) -> bool:
     run.check()
     if run.finished:
         return False
-    run.folder.mkdir(parents=True, exist_ok=True)
-    run.note(digest=run.digest())
-    write_text(run.folder / 'config.py', run.config().pretty_text)
-    train, test = run.commands()
-    for name, command in (('train', train), ('test', test)):
-        if name == 'train' and run.checkpoint.is_file():
-            continue
-        start = time.time()
-        execute(command)
-        seconds = run.record.get('seconds', {})
-        # A run that was killed and continued counts its last part only.
-        run.note(seconds={**seconds, name: round(time.time() - start, 1)})
+    with claim(run.folder) as ours:
+        run.check()
+        if not ours or run.finished:
+            return False
+        run.note(digest=run.digest())
+        write_text(run.folder / 'config.py', run.config().pretty_text)
+        train, test = run.commands()
+        for name, command in (('train', train), ('test', test)):
+            if name == 'train' and run.checkpoint.is_file():
+                continue
+            start = time.time()
+            execute(command)
+            # A run that was killed and continued counts its last part only.
+            run.note(seconds={**run.seconds, name: round(time.time() - start, 1)})
     if not run.finished:
         raise RuntimeError(f'the commands ended well, but wrote no {run.results()[0]}')
     return True
@@ -274,7 +339,7 @@ def run_experiment(
     execute: Callable[[Sequence[str]], None] = call,
     after_run: Callable[[], None] = lambda: None,
 ) -> None:
-    """Run what of a grid is not done yet.
+    """Run what of a grid is neither done nor at work in another process.
 
     Args:
         experiment: The grid.

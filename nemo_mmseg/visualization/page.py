@@ -22,16 +22,21 @@ h2{{margin-top:2.5rem}} p{{max-width:55rem}} pre{{overflow-x:auto;background:#f4
 """
 
 
-def write_text(path: str | os.PathLike, text: str) -> None:
+def write_bytes(path: str | os.PathLike, content: bytes) -> None:
     """Write a file under another name first, so that no half-written one is ever seen."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
     try:
-        part.write_text(text, encoding='utf-8')
+        part.write_bytes(content)
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """The same of a text, in UTF-8."""
+    write_bytes(path, text.encode())
 
 
 def write_page(path: str | os.PathLike, title: str, body: str) -> None:

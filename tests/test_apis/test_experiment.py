@@ -1,15 +1,26 @@
 """Grids of runs: plan, resuming, and the page's numbers against numpy."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 from mmengine.config import Config
 
-from nemo_mmseg.apis.experiment import Experiment, Run, plan_text, run_cell, run_experiment
+from nemo_mmseg.apis.experiment import (
+    Experiment,
+    Run,
+    claim,
+    plan_text,
+    run_cell,
+    run_experiment,
+)
 from nemo_mmseg.datasets.refshapes import make_refshapes
 from nemo_mmseg.visualization.experiment_page import gains, read_scores, write_experiment_page
 
@@ -34,7 +45,8 @@ def make_experiment(**changes) -> Experiment:
 
 
 def fake_iou(row: str, seed: int, sent_id: int) -> float:
-    return (sent_id * 7 % 10 + 2 * (row == 'mixed_up') + seed) / 20
+    gain = (1 + seed) * (sent_id % 3) if row == 'mixed_up' else 0
+    return (sent_id * 7 % 10 + 2 * seed + gain) / 20
 
 
 class FakeTools:
@@ -55,9 +67,10 @@ class FakeTools:
         for number, split in enumerate(('val', 'testA')):
             records = []
             for sent_id in range(10 * number, 10 * number + 10):
-                inside = round(1000 * fake_iou(row, seed, sent_id))
+                union = 100 * (1 + sent_id)
+                inside = round(union * fake_iou(row, seed, sent_id))
                 records.append(
-                    dict(intersection=inside, union=1000, target_area=0.1,
+                    dict(intersection=inside, union=union, target_area=0.1,
                          num_distractors=sent_id % 3, sent_id=sent_id, ref_id=sent_id,
                          image_id=sent_id // 2, image=f'{sent_id // 2}.jpg', expression='a dog')
                 )  # fmt: skip
@@ -110,8 +123,65 @@ def test_other_settings_in_the_same_folder_are_refused(tmp_path):
     experiment = make_experiment()
     run_experiment(experiment, tmp_path, FakeTools())
     changed = make_experiment(options={'optim_wrapper.optimizer.lr': 0.5})
-    with pytest.raises(ValueError, match='other settings'):
+    with pytest.raises(ValueError, match='other settings') as error:
         run_experiment(changed, tmp_path, FakeTools())
+    assert '(optim_wrapper.optimizer.lr=0.5, not 0.' in str(error.value)
+    with pytest.raises(ValueError, match='other splits'):
+        run_experiment(make_experiment(splits=('val',)), tmp_path, FakeTools())
+
+
+def test_processes_share_a_grid(tmp_path):
+    experiment, tools, started = make_experiment(), FakeTools(), []
+
+    def slow(command):
+        started.append(time.time())
+        while len(started) < 2 and time.time() < started[0] + 30:
+            time.sleep(0.01)  # until another one is at work beside this one
+        tools(command)
+
+    with ThreadPoolExecutor() as threads:
+        done = [threads.submit(run_experiment, experiment, tmp_path, slow) for _ in range(3)]
+    for future in done:
+        future.result()
+    assert len(tools.calls) == len(set(tools.calls)) == 8 and '0 of 4' in plan_text(
+        experiment, tmp_path
+    )
+    assert started[1] < started[0] + 29
+
+
+def test_a_busy_run_is_left_alone(tmp_path):
+    experiment, tools = make_experiment(), FakeTools()
+    first = experiment.cells(tmp_path)[0]
+    with claim(first.folder) as ours, claim(first.folder) as theirs:
+        assert ours and not theirs
+        assert not run_cell(first, tools) and not tools.calls
+        run_experiment(experiment, tmp_path, tools)
+        assert len(tools.calls) == 6 and not first.finished
+    run_experiment(experiment, tmp_path, tools)
+    assert len(tools.calls) == 8 and first.finished
+
+
+def test_the_dead_hold_nothing_unless_their_trainer_lives(tmp_path):
+    """The lock of a killed process is free when the program that it started has ended, too."""
+    script = (
+        'import sys\nfrom pathlib import Path\nfrom nemo_mmseg.apis.experiment import call, claim\n'
+        'with claim(Path(sys.argv[1])) as ours:\n    assert ours\n'
+        '    call(["sh", "-c", f"echo $$; exec sleep 60"])\n'
+    )
+    command = [sys.executable, '-W', 'ignore', '-c', script, str(tmp_path)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    child = int(next(line for line in process.stdout if line.strip().isdigit()))
+    process.kill()
+    process.wait()
+    with claim(tmp_path) as ours:
+        assert not ours and str(process.pid) in (tmp_path / 'lock').read_text()
+    os.kill(child, signal.SIGKILL)
+    for _ in range(100):
+        with claim(tmp_path) as ours:
+            if ours:
+                break
+        time.sleep(0.05)
+    assert ours and str(os.getpid()) in (tmp_path / 'lock').read_text()
 
 
 def test_a_run_without_results_is_an_error(tmp_path):
@@ -134,27 +204,48 @@ def test_bad_experiments(changes, message):
         make_experiment(**changes)
 
 
+def measures(row: str, seed: int, where: np.ndarray) -> np.ndarray:
+    """oIoU and mIoU of the fake results, in per cent."""
+    union = 100 * (1 + where)
+    inside = np.array([round(u * fake_iou(row, seed, i)) for u, i in zip(union, where)])
+    return 100 * np.array([inside.sum() / union.sum(), (inside / union).mean()])
+
+
 def test_numbers_of_the_page(tmp_path):
-    experiment = make_experiment()
+    experiment = make_experiment(data='python make_data.py')
     run_experiment(experiment, tmp_path, FakeTools())
     scores = read_scores(experiment, tmp_path)
-    iou = {
-        row: np.array([[fake_iou(row, s, i) for i in range(20)] for s in (0, 1)])
-        for row in ('none', 'mixed_up')
+    everything = np.arange(20)
+    sets = dict(all=everything, **{str(k): everything[everything % 3 == k] for k in range(3)})
+    found = gains(scores['none'], scores['mixed up'])
+    by = gains(scores['none'], scores['mixed up'], 'distractors')
+    values = {
+        label: np.array([[measures(r, s, of) for s in (0, 1)] for r in ('none', 'mixed_up')])
+        for label, of in sets.items()
     }
-    (gain,) = gains(scores['none'], scores['mixed up'])
-    assert gain.expressions == 20
-    np.testing.assert_allclose(gain.seeds, [10, 10])
-    np.testing.assert_allclose([gain.mean, gain.low, gain.high], 10)
-    slices = gains(scores['none'], scores['mixed up'], 'oIoU', 'distractors')
-    assert [(s.label, s.expressions) for s in slices] == [('0', 7), ('1', 7), ('2', 6)]
+    for column, measure in enumerate(('oIoU', 'mIoU')):
+        assert [gain.label for gain in by[measure]] == ['0', '1', '2']
+        for gain in (*found[measure], *by[measure]):
+            each = np.diff(values[gain.label][:, :, column], axis=0)[0]
+            np.testing.assert_allclose(gain.seeds, each, err_msg=f'{measure} {gain.label}')
+            assert gain.mean == pytest.approx(each.mean())
+            assert gain.expressions == len(sets[gain.label]) and gain.low <= gain.mean <= gain.high
+    assert by['mIoU'][2].mean == pytest.approx(15) and by['mIoU'][0].high == 0
 
     html, markdown = write_experiment_page(experiment, tmp_path, 'python tools/experiment.py x')
     text = markdown.read_text()
-    for row in iou.values():
-        means = 100 * row.mean(1)
-        assert f'{means.mean():.2f} ± {means.std(ddof=1):.2f}' in text
-    assert '+10.00 [+10.00, +10.00] ± 0.00' in text and 'python tools/experiment.py x' in text
+    lines = {line.split(' |')[0]: line for line in text.splitlines()}
+    for row, of in (('none', values['all'][0]), ('mixed up', values['all'][1])):
+        cells = [f'{m:.2f} ± {s:.2f}' for m, s in zip(of.mean(0), of.std(0, ddof=1))]
+        assert f'| {row} | 2 | {" | ".join(cells)} | ' in text
+        assert f'| {row} | 1 | {of[1, 0]:.2f} | {of[1, 1]:.2f} | ' in text  # a single run
+    gain = found['oIoU'][0]
+    spread = np.std(gain.seeds, ddof=1)
+    assert f'| {gain.mean:+.2f} [{gain.low:+.2f}, {gain.high:+.2f}] ± {spread:.2f} | ' in text
+    assert lines['| expressions'] == '| expressions | 7 | 7 | 6 |'
+    base = values['2'][0][:, 1]
+    assert lines['| mIoU of none'].endswith(f' | {base.mean():.2f} ± {base.std(ddof=1):.2f} |')
+    assert '\npython make_data.py\npython tools/experiment.py x\n' in text and 'Time: 0.0' in text
     assert (tmp_path / 'toy_distractors.png').is_file()
     assert html.read_text().count('src="data:image/png') == 2 and 'http' not in html.read_text()
     assert not list(tmp_path.rglob('*.tmp'))
