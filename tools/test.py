@@ -2,6 +2,8 @@
 
 On several GPUs: `torchrun --nproc_per_node N tools/test.py CONFIG CHECKPOINT --launcher pytorch`.
 `--out DIR` writes `DIR/masks/<sent_id>.png`, `DIR/predictions.json` and `DIR/metrics.json`.
+With `--cfg-options test_evaluator.by=distractors,length` it writes the measures by difficulty too,
+`DIR/difficulty.csv`.
 `--splits val testA testB` evaluates these splits of the test data set, one after the other, each
 with results of its own in `DIR/<split>`.
 """

@@ -27,9 +27,8 @@ class DumpReferringResults(BaseMetric):
     intersection, union, iou, target_area, mask, area, bbox, score, rle`, sorted by `sent_id`.
     `intersection` and `union` (pixels), `iou` (0..1) and `target_area` (share of the image, 0..1)
     are what `ReferringIoU` counts, hence at the size at which the protocol compares; they are None
-    without truth.
-    `predictions.json` of an earlier run is taken away
-    first and the new one comes last: where it lies, all its masks do.
+    without truth. `predictions.json` of an earlier run is taken away first and the new one comes
+    last: where it lies, all its masks do.
 
     With `no_target`, records say also `is_empty` (nothing is described) and `said_empty` (the
     network says so), and `intersection`, `union` and `iou` are what `GeneralizedReferringIoU`
@@ -194,6 +193,8 @@ def _by_sentence(record: dict) -> int:
 
 def write_results_to(cfg: Config, out_dir: str) -> None:
     """Makes a test run write its results too (`tools/test.py --out`).
+
+    A `ReferringIoU` with `by` writes its slices there, as `difficulty.csv`.
 
     Args:
         cfg: Config whose `test_evaluator` is changed in place.

@@ -169,7 +169,9 @@ def test_picture_shows_the_rows(runs, tmp_path: Path, monkeypatch):
                 '\n'.join([*row.slice.split(','), f'n={row.expressions}']) for row in panel
             ]
     assert not list(axes)
-    assert figures[0].get_suptitle().startswith('NeMo minus plain, with 95 % intervals')
+    texts = [text.get_text() for text in figures[0].texts]
+    assert any(text.startswith('NeMo minus plain, with 95 % intervals') for text in texts)
+    assert any('all 200 expressions' in text for text in texts)
 
 
 def test_csv_opens_in_pandas(runs, tmp_path: Path):
