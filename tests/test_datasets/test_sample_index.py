@@ -18,15 +18,19 @@ LOAD = [
     dict(type='LoadReferentMask'),
     dict(type='Letterbox', size=(32, 32)),
 ]
-# MMSegmentation's own random transforms are part of the pipeline.
+# Chances that change with the pass, and MMSegmentation's own random transforms, are part of it.
 PIPELINE = [
     dict(type='SampleExpressions'),
-    dict(type='NeMoMosaic', size=(32, 32), plain=LOAD, mined_prob=0, random_prob=0.6),
+    dict(
+        type='NeMoMosaic', size=(32, 32), plain=LOAD, mined_prob=0, grid=[(2, 2), (1, 2)],
+        crossing='free', min_cell=4, negative_fit='crop',
+        random_prob=dict(type='LinearRamp', begin=0, end=3, first=0.3, last=0.9),
+    ),
     dict(type='ReferringFlip'),
     dict(type='PhotoMetricDistortion'),
     dict(type='RandomCutOut', prob=0.5, n_holes=2, cutout_shape=(4, 4)),
     dict(type='PackReferringInputs'),
-]
+]  # fmt: skip
 
 
 def digest(sample):
