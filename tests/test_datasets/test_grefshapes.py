@@ -2,8 +2,10 @@
 
 import json
 from collections import Counter
+from pathlib import Path
 
 import pytest
+from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS
 
@@ -11,6 +13,7 @@ import nemo_mmseg  # noqa: F401  (registers)
 from nemo_mmseg.datasets.refshapes import SPLITS, make_refshapes, make_sample
 from nemo_mmseg.datasets.refshapes.group_truth import targets_of
 from nemo_mmseg.datasets.refshapes.truth import true_of
+from nemo_mmseg.utils.clip import load_clip_tokenizer
 
 SIZES = {'train': 25, 'val': 8, 'testA': 4, 'testB': 4}
 
@@ -128,6 +131,18 @@ def test_an_expression_of_nothing_is_nearly_of_something():
                     for look in looks
                 ]
                 assert min(misses) == 1, meaning
+
+
+def test_the_demo_reads_expressions_to_their_end():
+    """The exception of "all rings except the ..." comes last."""
+    file = 'cris_refshapes-clip_1xb16-4e_grefshapes-256x256.py'
+    cfg = Config.fromfile(Path(__file__).resolve().parents[2] / 'configs' / 'refshapes' / file)
+    encoder = cfg.model.text_encoder
+    samples = [make_sample(0, 'grefshapes', 'train', index) for index in range(40)]
+    said = [one for sample in samples for _, said in sample.references for one in said]
+    assert any(meaning['kind'] == 'except' for _, meaning in said)
+    tokens = load_clip_tokenizer(encoder.model)([text for text, _ in said], context_length=77)
+    assert (tokens != 0).sum(1).max() <= encoder.context_length
 
 
 @pytest.fixture(scope='module')
