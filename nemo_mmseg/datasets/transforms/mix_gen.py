@@ -19,7 +19,9 @@ class MixGen(MixSamples):
     that is said stays true. The NeMo paper compares with MixGen without saying what it does to the
     mask. Here (our definition) the mask is the union of both: the joint sentence describes both
     referents, and both can be seen. A text encoder with a short context cuts long pairs (CRIS reads
-    17 or 22 tokens), of which the second referent then stays in the mask.
+    17 or 22 tokens), of which the second referent then stays in the mask: leaving long pairs out
+    would favour short sentences. Of the pairs of RefShapes+ 6 % are cut in the demo (16 tokens), by
+    one token on average.
 
     ``sent_ids``, ``ref_ids`` and the like stay those of the first sample.
 

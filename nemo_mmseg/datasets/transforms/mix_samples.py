@@ -36,7 +36,8 @@ class MixSamples(BaseTransform, ABC):
 
     Args:
         plain: Transforms that read an image and its mask and bring them to the input's size.
-        prob: Chance that a sample is mixed. Defaults to 0.5.
+        prob: Chance that a sample is mixed. Defaults to 0.5, NeMo's chance of a mosaic, so that a
+            comparison is one of kinds and not of amounts.
 
     Raises:
         ValueError: ``prob`` is outside [0, 1].
