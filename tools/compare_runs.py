@@ -3,7 +3,8 @@
 RUN_A and RUN_B are what `tools/test.py --out` wrote, on the same split: folders with
 `predictions.json`. Prints oIoU, mIoU and Pr@X of both, the difference B - A with paired bootstrap
 intervals (resampling images), and the same by number of distractors, expression length, object area
-and position words. Writes `DIR/comparison.csv` and `DIR/comparison.png`.
+and position words. Where expressions may describe nothing (gRefCOCO) it is gIoU, cIoU, N-acc, T-acc
+and Pr@X. Writes `DIR/comparison.csv` and `DIR/comparison.png`.
 """
 
 import argparse

@@ -80,7 +80,9 @@ def evaluate(cfg: Config, checkpoint: str, split: str | None, out_dir: str | Non
     fill_model(runner.model.module if is_model_wrapper(runner.model) else runner.model, checkpoint)
     metrics = runner.test()
     if out_dir is not None and is_main_process():
-        write_json(Path(out_dir) / 'metrics.json', metrics)
+        # what there was nothing to measure by (nan) is null: JSON knows no nan
+        known = {key: None if value != value else value for key, value in metrics.items()}
+        write_json(Path(out_dir) / 'metrics.json', known)
 
 
 if __name__ == '__main__':
