@@ -120,7 +120,8 @@ class RunComparison:
 
 def _cells(row: ComparisonRow) -> list[str]:
     interval = '' if np.isnan(row.low) else f' [{row.low:+.2f}, {row.high:+.2f}]'
-    return [f'{row.first:.2f}', f'{row.second:.2f}', f'{row.difference:+.2f}{interval}']
+    cells = f'{row.first:.2f}', f'{row.second:.2f}', f'{row.difference:+.2f}{interval}'
+    return ['-' if 'nan' in cell else cell for cell in cells]
 
 
 def match_runs(

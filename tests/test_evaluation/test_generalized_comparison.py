@@ -161,6 +161,7 @@ def test_comparison_has_the_published_measures_and_their_intervals(tmp_path):
     assert others and all(math.isnan(row.first) for row in others)
     text = comparison.table()
     assert 'gIoU' in text and 'mIoU' not in text
+    assert 'nan' not in comparison.table(['N-acc']), 'of a slice without expressions of nothing'
     for measures in (None, ['gIoU', 'N-acc']):
         plot_comparison(comparison, tmp_path / 'plot.png', measures)
     comparison.write_csv(tmp_path / 'rows.csv')
