@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
 
 TAU_MODES = ('relative', 'absolute', 'margin', 'rank')
+_RANGES = dict(absolute=(-1, 1), margin=(0, 2))
 _NONE = np.zeros(0, np.int64)
 
 
@@ -65,7 +67,7 @@ class BandRule(NamedTuple):
         tau, mode, top_k, most = self
         if mode not in TAU_MODES:
             raise ValueError(f'tau_mode={mode!r} is none of {TAU_MODES}')
-        if top_k < 1 or top_k != int(top_k):
+        if not isinstance(top_k, Integral) or top_k < 1:
             raise ValueError(f'top_k={top_k} must be a positive whole number')
         if most is not None and not -1 < most < 1:
             raise ValueError(
@@ -85,8 +87,13 @@ class BandRule(NamedTuple):
                     f"tau={tau} (tau_mode='rank') skips all of the keep={keep} images that the "
                     'bank stores an expression'
                 )
-        elif (mode == 'relative' and tau <= 0) or (mode == 'margin' and tau < 0):
+        elif mode == 'relative' and tau <= 0:
             raise ValueError(f'tau={tau} must be positive in tau_mode={mode!r}')
+        elif mode in _RANGES and not _RANGES[mode][0] <= tau <= _RANGES[mode][1]:
+            raise ValueError(
+                f'tau={tau} must be in {_RANGES[mode]} in tau_mode={mode!r}: similarities are '
+                'cosines'
+            )
 
     def __str__(self) -> str:
         text = f'tau={self.tau} ({self.tau_mode}), top_k={self.top_k}'

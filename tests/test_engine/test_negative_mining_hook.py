@@ -31,7 +31,7 @@ def folder(tiny, tmp_path_factory):
 
 def mosaic(folder, path, **options):
     bank = dict(path=str(path), model='NeMo-Test-CLIP', pretrained=folder + '/weights.pt', keep=8)
-    settings = dict(tau=2.0, tau_mode='absolute', top_k=5) | options
+    settings = dict(tau=1.0, tau_mode='absolute', top_k=5) | options
     return dict(type='NeMoMosaic', size=(32, 32), plain=[], bank=bank, **settings)
 
 
@@ -134,8 +134,8 @@ def test_says_how_many_bands_are_short(data, folder, tmp_path, monkeypatch):
 
 
 def test_a_band_empty_for_every_expression_names_tau(data, folder, tmp_path):
-    dataset = data([mosaic(folder, tmp_path / 'bank', tau=-1.5)])
-    with pytest.raises(BankError, match=r'every expression is empty.*tau=-1\.5 \(absolute\)'):
+    dataset = data([mosaic(folder, tmp_path / 'bank', tau=-1.0)])
+    with pytest.raises(BankError, match=r'every expression is empty.*tau=-1\.0 \(absolute\)'):
         hook().before_run(Runner(Loop(dataset)))
 
 

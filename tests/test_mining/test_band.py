@@ -130,6 +130,9 @@ def test_image_to_image_thresholds_cost_little(tmp_path):
         (dict(tau_mode='ranks'), 'tau_mode'),
         (dict(top_k=0), 'top_k=0'),
         (dict(top_k=2.5), 'whole number'),
+        (dict(top_k=60.0), 'whole number'),
+        (dict(tau=60, tau_mode='absolute'), r'tau=60 must be in \(-1, 1\)'),
+        (dict(tau=2.5, tau_mode='margin'), r'tau=2.5 must be in \(0, 2\)'),
         (dict(tau=None), 'tau=None needs i2i_sim_thres'),
         (dict(tau=0), 'tau=0 must be positive'),
         (dict(tau=-0.1, tau_mode='margin'), 'tau=-0.1'),
@@ -149,6 +152,7 @@ def test_rules_with_sense():
     BandRule().check()
     BandRule(49, 'rank').check(keep=50)
     BandRule(0.0, 'margin').check()
+    BandRule(np.float32(0.5), 'absolute', np.int64(9)).check()
     BandRule(None, i2i_sim_thres=0.8).check()
     assert str(BandRule(0.9, i2i_sim_thres=0.8)) == (
         'tau=0.9 (relative), top_k=100, i2i_sim_thres=0.8'

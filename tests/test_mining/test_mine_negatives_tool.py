@@ -34,7 +34,7 @@ class TinyReferring(BaseDataset):
 CONFIG = """
 custom_imports = dict(imports=['plugin_of_tool_test'], allow_failed_imports=False)
 bank = dict(path={path!r}, model='NeMo-Test-CLIP', pretrained={weights!r}, keep=12)
-mosaic = dict(type='NeMoMosaic', size=(32, 32), plain=[], bank=bank, tau=2.0, tau_mode='absolute')
+mosaic = dict(type='NeMoMosaic', size=(32, 32), plain=[], bank=bank, tau=1.0, tau_mode='absolute')
 train_dataloader = dict(dataset=dict(type='TinyReferring', pipeline=[mosaic]))
 """
 

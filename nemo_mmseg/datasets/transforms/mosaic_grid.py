@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from .ramps import is_number
+
 Edges = tuple[tuple[int, ...], tuple[int, ...]]
 Window = tuple[slice, slice]
 
@@ -37,11 +39,14 @@ class MosaicGrid:
         crossing: str | float = 'fixed',
         min_cell: int = 32,
     ) -> None:
-        if np.shape(size) != (2,):
+        if not _are_two(size):
             raise ValueError(f'size={size} must be (height, width) of a canvas')
         self.size = int(size[0]), int(size[1])
-        single = np.isscalar(grid) or all(np.isscalar(part) for part in grid)
-        self.grids = [_checked_pair(pair) for pair in ([grid] if single else grid)]
+        single = not isinstance(grid, (list, tuple)) or all(np.isscalar(part) for part in grid)
+        for pair in [grid] if single else grid:
+            if not _are_two(pair) or min(pair) < 1 or max(pair) < 2:
+                raise ValueError(f'grid={pair} must be (rows, columns) with two or more cells')
+        self.grids = [(int(rows), int(columns)) for rows, columns in ([grid] if single else grid)]
         self.probs = self._checked(probs, single)
         if not (crossing in ('fixed', 'free') or _is_share(crossing)):
             raise ValueError(f"crossing={crossing!r} is not 'fixed', 'free' or a number in (0, 1]")
@@ -56,7 +61,7 @@ class MosaicGrid:
         given = np.asarray(probs, float)
         if single or given.shape != (len(self.grids),):
             raise ValueError(f'grid_probs={probs} needs a list of as many grids in grid')
-        if (given < 0).any() or abs(given.sum() - 1) > 1e-6:
+        if not ((given >= 0).all() and abs(given.sum() - 1) <= 1e-6):
             raise ValueError(f'grid_probs={probs} must be probabilities with the sum 1')
         return given
 
@@ -69,7 +74,7 @@ class MosaicGrid:
         if self.crossing != 'free' and cells > 1:
             # A cell in the middle has a line on either side.
             smallest *= 1 - self.crossing / (2 if cells == 2 else 1)
-        if self.min_cell < 1 or smallest < self.min_cell:
+        if not is_number(self.min_cell) or self.min_cell < 1 or smallest < self.min_cell:
             raise ValueError(
                 f'crossing={self.crossing!r} leaves no cells of min_cell={self.min_cell} pixels: '
                 f'{cells} cells share {pixels} pixels'
@@ -135,10 +140,8 @@ def windows(edges: Edges) -> list[Window]:
     ]
 
 
-def _checked_pair(pair: Sequence[int]) -> tuple[int, int]:
-    if np.shape(pair) != (2,) or min(pair) < 1 or max(pair) < 2 or any(n != int(n) for n in pair):
-        raise ValueError(f'grid={pair} must be (rows, columns) with two or more cells')
-    return int(pair[0]), int(pair[1])
+def _are_two(numbers: object) -> bool:
+    return np.shape(numbers) == (2,) and all(is_number(n) and n == int(n) for n in numbers)
 
 
 def _is_share(value: object) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nemo_mmseg.mining.band import BandRule
 
-from .ramps import Ramp, build_ramp, deciding_passes, value_at
+from .ramps import Ramp, build_ramp, deciding_passes, is_number, value_at
 
 
 class MosaicSchedule:
@@ -22,8 +22,9 @@ class MosaicSchedule:
         keep: Images that the bank stores an expression, where it is known.
 
     Raises:
-        ValueError: Probabilities outside [0, 1] or with a sum above 1 in some pass, a warm-up of no
-            pass or one that ends before its ramp, or a band that makes no sense in some pass.
+        ValueError: Values that are no numbers, probabilities outside [0, 1] or with a sum above 1
+            in some pass, a warm-up of no pass or one that ends before its ramp, or a band that
+            makes no sense in some pass.
     """
 
     def __init__(
@@ -39,16 +40,17 @@ class MosaicSchedule:
         keep: int | None = None,
     ) -> None:
         self.start_epoch, self.tau_mode, self.keep = start_epoch, tau_mode, keep
-        self.values = dict(
-            warmup_prob=build_ramp(warmup_prob),
-            random_prob=build_ramp(random_prob),
-            mined_prob=build_ramp(mined_prob),
-            tau=build_ramp(tau),
-            top_k=build_ramp(top_k),
-            i2i_sim_thres=build_ramp(i2i_sim_thres),
+        needed = dict(
+            warmup_prob=warmup_prob, random_prob=random_prob, mined_prob=mined_prob, top_k=top_k
         )
-        if start_epoch < 0 or start_epoch != int(start_epoch):
+        thresholds = dict(tau=tau, i2i_sim_thres=i2i_sim_thres)
+        self.values = {name: build_ramp(value, name) for name, value in needed.items()}
+        for name, value in thresholds.items():
+            self.values[name] = None if value is None else build_ramp(value, name)
+        if not is_number(start_epoch) or start_epoch < 0 or start_epoch != int(start_epoch):
             raise ValueError(f'start_epoch={start_epoch} must be a pass: 0, 1, 2, ...')
+        if keep is not None and not (is_number(keep) and keep >= 1 and keep == int(keep)):
+            raise ValueError(f'keep={keep!r} of the bank must be a positive whole number')
         self._check_probabilities()
         for rule in self.rules():
             rule.check(keep)

@@ -23,7 +23,7 @@ from .mosaic_grid import Edges, MosaicGrid, windows
 from .mosaic_negatives import blurred, crop_to_aspect, open_bank, random_names
 from .mosaic_schedule import MosaicSchedule
 from .position_words import position_cells
-from .ramps import Ramp
+from .ramps import Ramp, is_number
 
 # Of the argument `bank`; all but the first say how it is mined.
 BANK_KEYS = ('path', 'model', 'pretrained', 'keep', 'images')
@@ -146,9 +146,9 @@ class NeMoMosaic(BaseTransform):
             ``'error'``, or if the folder of negatives has images that the data set itself holds
             out, asked for or not.
         ValueError: Options that make no sense or contradict one another: probabilities outside
-            [0, 1] or with a sum above 1 in some pass, a ramp that ends before it begins, a grid of
-            one cell, cells too small to move, no bank where one is needed, unknown entries of
-            ``bank``, a band that is always too small for the grid, ...
+            [0, 1] or with a sum above 1 in some pass, a ramp that never reaches its last value, a
+            grid of one cell, cells too small to move, a bank that is missing or has unknown
+            entries, ...
     """
 
     def __init__(
@@ -178,6 +178,8 @@ class NeMoMosaic(BaseTransform):
         self.layout = MosaicGrid(size, grid, grid_probs, crossing, min_cell)
         self.size = self.layout.size
         self.plain = Compose(list(plain))
+        if not isinstance(bank, (dict, type(None))):
+            raise ValueError(f'bank={bank!r} must be dict(path=..., model=..., ...)')
         self.bank = None if bank is None else dict(bank)
         self.schedule = MosaicSchedule(
             warmup_prob,
@@ -207,7 +209,7 @@ class NeMoMosaic(BaseTransform):
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f'{name}={getattr(self, name)!r} is none of {allowed}')
-        if not 0 <= self.negative_blur <= 1:
+        if not is_number(self.negative_blur) or not 0 <= self.negative_blur <= 1:
             raise ValueError(f'negative_blur={self.negative_blur} must be a share of the cell')
         if unknown := set(self.bank or {}) - set(BANK_KEYS):
             raise ValueError(f'bank has {sorted(unknown)}, but its entries are {BANK_KEYS}')

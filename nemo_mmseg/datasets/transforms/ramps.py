@@ -6,9 +6,12 @@ worker and a resumed run goes on where it stopped.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Real
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class LinearRamp:
     last: float
 
     def __post_init__(self) -> None:
+        _check_numbers(self, (self.first, self.last))
         if not (_is_pass(self.begin) and _is_pass(self.end)) or self.end <= self.begin:
             raise ValueError(
                 f'{self} never reaches its last value: begin and end are passes (0, 1, 2, ...), '
@@ -72,8 +76,9 @@ class StepRamp:
     def __post_init__(self) -> None:
         object.__setattr__(self, 'milestones', tuple(self.milestones))
         object.__setattr__(self, 'values', tuple(self.values))
-        rising = all(a < b for a, b in zip((0, *self.milestones), self.milestones))
-        if not (self.milestones and rising and all(map(_is_pass, self.milestones))):
+        _check_numbers(self, self.values)
+        passes = self.milestones and all(map(_is_pass, self.milestones))
+        if not passes or any(b <= a for a, b in zip((0, *self.milestones), self.milestones)):
             raise ValueError(f'{self}: milestones must be rising passes, the first after pass 0')
         if len(self.values) != len(self.milestones) + 1:
             raise ValueError(f'{self} needs one value more than milestones')
@@ -92,24 +97,38 @@ class StepRamp:
         return self.milestones[-1] < passes
 
 
+def _check_numbers(ramp: object, values: Iterable[Any]) -> None:
+    if not all(map(is_number, values)):
+        raise ValueError(f'{ramp}: its values must be numbers')
+
+
 Ramp = LinearRamp | StepRamp
 _TYPES = dict(LinearRamp=LinearRamp, StepRamp=StepRamp)
 
 
-def _is_pass(value: float) -> bool:
-    return value == int(value) and value >= 0
+def is_number(value: Any) -> bool:
+    """Whether a value of a config is a finite number, and not a flag."""
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def build_ramp(value: float | dict | Ramp | None) -> float | Ramp | None:
+def _is_pass(value: Any) -> bool:
+    return is_number(value) and value == int(value) and value >= 0
+
+
+def build_ramp(value: float | dict | Ramp, name: str = 'value') -> float | Ramp:
     """A ramp from its config, ``dict(type='LinearRamp' or 'StepRamp', ...)``.
 
     Args:
-        value: The config; a number, None or a ramp is returned as it is.
+        value: The config; a number or a ramp is returned as it is.
+        name: What the error message calls it.
 
     Raises:
-        ValueError: An unknown type, wrong arguments, or a ramp that makes no sense.
+        ValueError: Neither number nor ramp, an unknown type, wrong arguments, or a ramp that makes
+            no sense.
     """
     if not isinstance(value, dict):
+        if not (is_number(value) or isinstance(value, Ramp)):
+            raise ValueError(f'{name}={value!r} is neither a number nor a ramp')
         return value
     settings = dict(value)
     kind = settings.pop('type', None)

@@ -203,7 +203,7 @@ def ramp(first, last, begin=0, end=4):
 
 def transform(**settings):
     return TRANSFORMS.build(
-        dict(type='NeMoMosaic', size=SIZE, plain=[], bank=dict(path='x', keep=50), **settings)
+        {**dict(type='NeMoMosaic', size=SIZE, plain=[], bank=dict(path='x', keep=50)), **settings}
     )
 
 
@@ -248,6 +248,15 @@ def test_the_bands_to_be_checked_are_those_of_all_stages():
     [
         (dict(warmup_prob=0.5), 'none'),
         (dict(start_epoch=-1), 'start_epoch=-1'),
+        (dict(start_epoch='5'), 'start_epoch=5'),
+        (dict(tau='0.9'), "tau='0.9' is neither a number nor a ramp"),
+        (dict(tau=float('nan')), 'tau=nan is neither'),
+        (dict(mined_prob=None), 'mined_prob=None is neither'),
+        (dict(top_k=[10, 60]), r'top_k=\[10, 60\] is neither'),
+        (dict(bank='bank.safetensors'), "bank='bank.safetensors' must be dict"),
+        (dict(bank=dict(path='x', keep='9')), "keep='9'"),
+        (dict(bank=dict(path='x', keep=0)), 'keep=0'),
+        (dict(negative_blur='strong'), 'negative_blur=strong'),
         (dict(warmup_prob=ramp(0, 0.5, 0, 6), start_epoch=5), 'before start_epoch=5'),
         (
             dict(warmup_prob=dict(type='StepRamp', milestones=[5], values=[0, 1]), start_epoch=5),

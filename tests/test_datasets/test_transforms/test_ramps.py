@@ -29,7 +29,7 @@ def test_steps_by_hand():
 
 
 def test_numbers_are_constant_and_ramps_pickle():
-    assert build_ramp(0.3) == 0.3 and build_ramp(None) is None
+    assert build_ramp(0.3) == 0.3
     assert value_at(0.3, 7) == 0.3 and value_at(None, 7) is None
     for ramp in (LinearRamp(0, 2, 0, 1), StepRamp([1], [0, 1])):
         assert build_ramp(ramp) is ramp and pickle.loads(pickle.dumps(ramp)) == ramp
@@ -47,6 +47,12 @@ def test_numbers_are_constant_and_ramps_pickle():
         (dict(type='StepRamp', milestones=[3, 3], values=[1, 2, 3]), 'rising passes'),
         (dict(type='StepRamp', milestones=[0, 3], values=[1, 2, 3]), 'rising passes'),
         (dict(type='StepRamp', milestones=[1, 3], values=[1, 2]), 'one value more'),
+        (dict(type='LinearRamp', begin=0, end=float('inf'), first=0, last=1), 'are passes'),
+        (dict(type='LinearRamp', begin=0, end=2, first='0', last=1), 'must be numbers'),
+        (dict(type='StepRamp', milestones=['1'], values=[0, 1]), 'rising passes'),
+        (dict(type='StepRamp', milestones=[1], values=[0, None]), 'must be numbers'),
+        ('0.3', "value='0.3' is neither"),
+        (True, 'neither a number'),
         (dict(type='CosineRamp'), "type of .'LinearRamp', 'StepRamp'"),
         (dict(begin=0, end=2, first=0, last=1), 'type'),
     ],
