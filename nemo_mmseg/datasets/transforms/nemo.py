@@ -101,7 +101,6 @@ class NeMoMosaic(BaseTransform):
         bank: Where the mined negatives lie and how they are made: dict of ``path``, ``model``,
             ``pretrained`` and ``keep`` (see :func:`nemo_mmseg.mining.mine_bank`). With ``images``,
             a folder, negatives (random ones, too) are its images in place of the data set's own.
-            None when nothing is mined.
         warmup_prob: Before ``start_epoch``, the chance of a random mosaic; number or ramp. Defaults
             to 0.
         random_prob: From ``start_epoch`` on, the chance of a random mosaic; number or ramp.
@@ -147,8 +146,7 @@ class NeMoMosaic(BaseTransform):
             out, asked for or not.
         ValueError: Options that make no sense or contradict one another: probabilities outside
             [0, 1] or with a sum above 1 in some pass, a ramp that never reaches its last value, a
-            grid of one cell, cells too small to move, a bank that is missing or has unknown
-            entries, ...
+            grid of one cell, no bank where one is needed or one of unknown entries, ...
     """
 
     def __init__(
