@@ -160,6 +160,27 @@ def test_nothing_by_area_equals_a_loop():
     assert by_loop(samples, 1)['T-acc'] == 1
 
 
+@pytest.mark.parametrize('pixels, nothing', [(0, True), (49, True), (50, False), (51, False)])
+@pytest.mark.parametrize('is_empty', [True, False])
+def test_fifty_pixels_are_something(pixels, nothing, is_empty):
+    sample = make_samples()[1]
+    sample.pred_sem_seg.data.zero_().flatten()[:pixels] = 1
+    sample.gt_sem_seg.data.copy_(0 if is_empty else sample.pred_sem_seg.data)
+    sample.set_metainfo(dict(num_targets=[0 if is_empty else 1]))
+    metrics = evaluate([sample])
+    assert metrics['gIoU'] == (100 if nothing == is_empty else 0)
+    assert metrics['N-acc'] == (is_empty and nothing)
+    if pixels and not (is_empty and nothing):
+        assert metrics['cIoU'] == (0 if is_empty or nothing else 100)
+
+
+def test_without_expressions_nothing_is_measured():
+    metric = METRICS.build(dict(type='GeneralizedReferringIoU'))
+    metrics = metric.compute_metrics([])
+    assert metrics.pop('expressions') == metrics.pop('N-acc') == metrics.pop('T-acc') == 0
+    assert len(metrics) == 5 and all(map(math.isnan, metrics.values()))
+
+
 def test_the_true_mask_tells_where_num_targets_is_missing():
     samples = make_samples()
     for sample in samples:
@@ -208,6 +229,7 @@ def test_pixels_of_padding_do_not_count():
         (dict(no_target='mask'), 'no_target'),
         (dict(min_pixels=0), 'min_pixels'),
         (dict(thresholds=[70]), 'thresholds'),
+        (dict(thresholds=[0.7, 0.7]), 'twice'),
     ],
 )
 def test_bad_options(options, word):
