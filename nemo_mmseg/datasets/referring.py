@@ -114,8 +114,9 @@ class BaseReferringDataset(BaseDataset, ABC):
 
     def _without_leaks(self, references: Sequence[Reference]) -> list[Reference]:
         names = sorted({reference.image['file_name'] for reference in references})
-        kept = LeakGuard(**self.leak_guard).kept(names, f'images of {type(self).__name__}')
-        print_log(f'leak_guard: {(~kept).sum()} of {len(kept)} images are left out', 'current')
+        what = f'images of {getattr(self, "split_file", type(self).__name__)}'
+        kept = LeakGuard(**self.leak_guard).kept(names, what)
+        print_log(f'leak_guard leaves out {(~kept).sum()} of {len(kept)} {what}', 'current')
         left = {name for name, keep in zip(names, kept) if keep}
         return [reference for reference in references if reference.image['file_name'] in left]
 
