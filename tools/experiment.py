@@ -5,7 +5,7 @@ plots, `WORK_DIR/<name>.html` and `.md`, anew after every run. The same command 
 was stopped: finished runs are kept, a killed one goes on from its last checkpoint. Started twice,
 e.g. with `CUDA_VISIBLE_DEVICES=0` and `=1`, or each with `OMP_NUM_THREADS=1`, the processes share
 the runs. `--dry-run` prints what remains and about how long it takes, `--page` writes the page of
-what is there.
+what is there, and says which of it was made with other settings than the configs give now.
 """
 
 import argparse
@@ -35,7 +35,8 @@ def main() -> None:
     """Print the plan, run, write."""
     args = parse_args()
     experiment = Experiment.from_file(args.experiment)
-    print(plan_text(experiment, args.work_dir), flush=True)
+    if not args.page:
+        print(plan_text(experiment, args.work_dir), flush=True)
     if args.dry_run:
         return
     command = ['python', 'tools/experiment.py', args.experiment, '--work-dir', args.work_dir]

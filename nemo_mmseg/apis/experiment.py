@@ -194,22 +194,24 @@ class Run:
         Raises:
             ValueError: It is one.
         """
-        known = self.record.get('digest')
-        if known is not None and known != self.digest():
+        difference = self.difference()
+        if difference:
             raise ValueError(
-                f'{self.folder} holds a run of other settings than row {self.row!r} asks for now'
-                f'{self._changes()}: delete it, or name another --work-dir'
+                f'{self.folder} holds a run of other settings than row {self.row!r} asks for now '
+                f'({difference}): delete it, or name another --work-dir'
             )
 
-    def _changes(self) -> str:
-        """The settings in which the run in the folder differs, as far as its config is there."""
-        file = self.folder / 'config.py'
-        if not file.is_file():
+    def difference(self) -> str:
+        """In which settings the run in the folder differs from what is asked for now; '' if not."""
+        known, file = self.record.get('digest'), self.folder / 'config.py'
+        if known is None or known == self.digest():
             return ''
+        if not file.is_file():
+            return 'which ones is not known'
         then, now = (flat(c.to_dict()) for c in (Config.fromfile(file), self.config()))
         keys = [key for key in {**then, **now} if then.get(key) != now.get(key)]
-        texts = [f'{key}={now.get(key)!r}, not {then.get(key)!r}' for key in keys[:3]]
-        return f' ({"; ".join(texts)}{", ..." if keys[3:] else ""})' if keys else ' (other splits)'
+        texts = [f'{key}={now.get(key)!r}, not {then.get(key)!r}' for key in keys]
+        return '; '.join(texts[:3] + ['...'] * (len(texts) > 3)) or 'other splits'
 
     @property
     def finished(self) -> bool:

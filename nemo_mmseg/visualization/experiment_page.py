@@ -298,6 +298,14 @@ def _about(experiment: Any, root: Path, scores: Scores) -> list[str]:
             f'{max(minutes):.0f} minutes each, as the clock says (of a run that was stopped the '
             'last part only).'
         )
+    changed: dict[str, list[str]] = {}
+    for run in done:
+        changed.setdefault(run.difference(), []).append(f'{run.row}, seed {run.seed}')
+    texts += [
+        f'Made with other settings than the configs give now: {"; ".join(runs)} ({difference}).'
+        for difference, runs in changed.items()
+        if difference
+    ]
     return [text for text in texts if text]
 
 

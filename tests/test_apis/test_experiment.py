@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -128,6 +129,9 @@ def test_other_settings_in_the_same_folder_are_refused(tmp_path):
     assert '(optim_wrapper.optimizer.lr=0.5, not 0.' in str(error.value)
     with pytest.raises(ValueError, match='other splits'):
         run_experiment(make_experiment(splits=('val',)), tmp_path, FakeTools())
+    page = write_experiment_page(changed, tmp_path, '')[1].read_text()
+    assert 'none, seed 0; mixed up, seed 0; none, seed 1; mixed up, seed 1 (optim_w' in page
+    assert 'other settings' not in write_experiment_page(experiment, tmp_path, '')[1].read_text()
 
 
 def test_processes_share_a_grid(tmp_path):
@@ -159,6 +163,20 @@ def test_a_busy_run_is_left_alone(tmp_path):
         assert len(tools.calls) == 6 and not first.finished
     run_experiment(experiment, tmp_path, tools)
     assert len(tools.calls) == 8 and first.finished
+
+
+def test_a_run_that_another_process_finished_meanwhile_is_not_repeated(tmp_path, monkeypatch):
+    run, tools = make_experiment().cells(tmp_path)[0], FakeTools()
+
+    @contextmanager
+    def late(folder):
+        monkeypatch.undo()
+        run_cell(run, tools)
+        with claim(folder) as ours:
+            yield ours
+
+    monkeypatch.setattr('nemo_mmseg.apis.experiment.claim', late)
+    assert not run_cell(run, tools) and len(tools.calls) == 2
 
 
 def test_the_dead_hold_nothing_unless_their_trainer_lives(tmp_path):
