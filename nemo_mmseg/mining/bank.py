@@ -18,25 +18,17 @@ Tensors, for E expressions, I images and M stored images an expression:
 
 from __future__ import annotations
 
-import json
-import mmap
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..utils.tensor_file import Names, TensorFile
 from .band import Band, BandRule, band_start, band_starts, first_unlike
 
 MINE_COMMAND = 'python tools/mine_negatives.py CONFIG'
 FORMAT_VERSION = 1
-METADATA_KEY = 'nemo_mmseg'
-# safetensors' names of the types.
-DTYPES = {
-    'I64': np.dtype('<i8'), 'I32': np.dtype('<i4'), 'U16': np.dtype('<u2'),
-    'F16': np.dtype('<f2'), 'U8': np.dtype('u1'),
-}  # fmt: skip
 # By falling size of an element, so that each tensor begins at a multiple of it.
 TENSORS = (
     'sent_ids', 'image_ids', 'image_name_offsets', 'image_row', 'neighbors', 'similarities',
@@ -59,23 +51,6 @@ class UnknownSentenceError(KeyError):
         return self.args[0]
 
 
-class _Names(Sequence):
-    """File names of the images, decoded when asked for."""
-
-    def __init__(self, text: np.ndarray, offsets: np.ndarray) -> None:
-        self._text = text
-        self._offsets = offsets
-
-    def __len__(self) -> int:
-        return len(self._offsets) - 1
-
-    def __getitem__(self, row: int) -> str:
-        row = int(row)  # a row of the bank is uint16, and 65,535 + 1 would be 0
-        if not 0 <= row < len(self):
-            raise IndexError(f'image row {row} of {len(self)}')
-        return self._text[self._offsets[row] : self._offsets[row + 1]].tobytes().decode()
-
-
 class _Opened:
     """The memory-mapped tensors of a bank."""
 
@@ -86,42 +61,9 @@ class _Opened:
                 'itself when the config has the NegativeMiningHook)'
             )
         again = f'Delete it and mine it again with `{MINE_COMMAND}`'
-        with open(path, 'rb') as file:
-            size = os.fstat(file.fileno()).st_size
-            length = int.from_bytes(file.read(8), 'little')
-            if not 2 <= length <= size - 8:
-                raise BankError(f'the bank {path} is cut short or no bank ({size} bytes). {again}')
-            try:
-                header = json.loads(file.read(length))
-                self.metadata = json.loads(header['__metadata__'][METADATA_KEY])
-                version = self.metadata['format']
-                entries = {name: self._entry(header[name]) for name in TENSORS}
-            except (ValueError, KeyError, TypeError) as error:
-                raise BankError(
-                    f'the header of the bank {path} is damaged ({error!r}). {again}'
-                ) from None
-            if version != FORMAT_VERSION:
-                raise BankError(
-                    f'the bank {path} has format {version}, this package reads '
-                    f'{FORMAT_VERSION}. {again}'
-                )
-            wanted = 8 + length + max(end for *_, end in entries.values())
-            if size != wanted:
-                raise BankError(f'the bank {path} is cut short: {size} of {wanted} bytes. {again}')
-            # Read only and shared: all processes look at the same pages.
-            memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        for name, (dtype, shape, begin, _) in entries.items():
-            count = int(np.prod(shape))
-            array = np.frombuffer(memory, dtype, count, 8 + length + begin).reshape(shape)
-            setattr(self, name, array)
-
-    @staticmethod
-    def _entry(entry: dict) -> tuple[np.dtype, tuple, int, int]:
-        dtype, shape = DTYPES[entry['dtype']], tuple(map(int, entry['shape']))
-        begin, end = map(int, entry['data_offsets'])
-        if end - begin != dtype.itemsize * int(np.prod(shape)) or begin < 0:
-            raise ValueError('offsets and shape disagree')
-        return dtype, shape, begin, end
+        file = TensorFile(path, TENSORS, FORMAT_VERSION, 'bank', again, BankError)
+        self.metadata = file.metadata
+        vars(self).update(file.arrays)
 
 
 class NegativeBank:
@@ -171,7 +113,7 @@ class NegativeBank:
     def image_names(self) -> Sequence[str]:
         """File names of the I images."""
         opened = self._open()
-        return _Names(opened.image_name_bytes, opened.image_name_offsets)
+        return Names(opened.image_name_bytes, opened.image_name_offsets)
 
     @property
     def image_ids(self) -> np.ndarray:

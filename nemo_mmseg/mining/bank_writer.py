@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from .bank import DTYPES, FORMAT_VERSION, METADATA_KEY, TENSORS
-
-_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+from ..utils.tensor_file import DTYPES, header_of
+from .bank import FORMAT_VERSION, TENSORS
 
 
 class BankWriter:
@@ -59,17 +58,10 @@ class BankWriter:
             similarities=(DTYPES['F16'], (count, stored)),
             self_similarity=(DTYPES['F16'], (count,)),
         )
-        header: dict[str, Any] = {
-            # One key: readers and writers do not keep the order of several.
-            '__metadata__': {
-                METADATA_KEY: json.dumps(dict(metadata, format=FORMAT_VERSION), sort_keys=True)
-            }
-        }
-        end = 0
-        for name in TENSORS:
-            dtype, shape = layout[name]
-            begin, end = end, end + dtype.itemsize * int(np.prod(shape))
-            header[name] = dict(dtype=_NAMES[dtype], shape=list(shape), data_offsets=[begin, end])
+        header = header_of(
+            {name: layout[name] for name in TENSORS}, dict(metadata, format=FORMAT_VERSION)
+        )
+        end = max(header[name]['data_offsets'][1] for name in TENSORS)
         text = json.dumps(header, separators=(',', ':')).encode()
         text += b' ' * (-len(text) % 8)
         first = 8 + len(text)
