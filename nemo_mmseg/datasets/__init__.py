@@ -3,7 +3,8 @@
 from .grefcoco import GRefCOCODataset
 from .leak_guard import LeakError, LeakGuard
 from .pool import FolderPool, ImagePool
-from .referring import BaseReferringDataset, RefCOCODataset
+from .refcoco import RefCOCODataset
+from .referring import BaseReferringDataset
 from .sample_index import SampleIndex
 from .samplers import InfiniteReferringSampler, ReferringSampler
 from .transforms import *  # noqa: F403

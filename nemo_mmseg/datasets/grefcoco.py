@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os.path as osp
-import warnings
 
 from mmseg.registry import DATASETS
 
+from .refcoco import RefCOCODataset
 from .refer import Reference, load_references
-from .referring import RefCOCODataset
 
 # Split -> number of expressions, as published in ``grefs(unc).json``: 259,859 in all. (The paper's
 # 278,232 include some that the authors hold back.)
@@ -52,9 +51,9 @@ class GRefCOCODataset(RefCOCODataset):
         if (osp.basename(folder), osp.splitext(file)[0]) == ('grefcoco', 'grefs(unc)'):
             expected = PUBLISHED_EXPRESSIONS.get(self.split, number)
             if expected != number:
-                warnings.warn(
+                self._remark(
                     f'{self.split_file}, split {self.split}: {number} expressions, but {expected} '
                     'were published',
-                    stacklevel=2,
+                    warning=True,
                 )
         return references

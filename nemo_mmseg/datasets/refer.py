@@ -15,6 +15,8 @@ from typing import Any
 
 from mmengine.fileio import get
 
+from .annotation_cache import collector_paused
+
 # (data set, split file's maker) -> split -> number of references, as published.
 PUBLISHED_SPLITS = {
     ('refcoco', 'unc'): dict(train=42404, val=3811, testA=1975, testB=1810),
@@ -162,6 +164,7 @@ def _expressions(ref: dict, text_key: str, source: str) -> tuple[tuple[int, ...]
     return tuple(map(int, sent_ids)), tuple(texts)
 
 
+@collector_paused()
 def load_references(
     split_file: str,
     ann_file: str,

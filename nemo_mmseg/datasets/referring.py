@@ -1,29 +1,40 @@
-"""Data sets of referring segmentation: one image and a list of expressions an item."""
+"""What data sets of referring segmentation share: an item is an image and its expressions."""
 
 from __future__ import annotations
 
 import hashlib
 import os.path as osp
-import re
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from mmengine.dataset import BaseDataset
 from mmengine.fileio import exists, list_dir_or_file
 from mmengine.logging import print_log
-from mmseg.registry import DATASETS
 
+from .annotation_cache import (
+    CachedItems,
+    cache_file,
+    cache_folder,
+    collector_paused,
+    decode_item,
+    encode_items,
+    read_items,
+    write_items,
+)
 from .item_view import ItemView
 from .leak_guard import LeakGuard
 from .nested_transforms import transforms_in
 from .pool import ImagePool
-from .refer import PUBLISHED_SPLITS, Reference, load_references
+from .refer import Reference
 from .sample_index import SampleIndex, seeded_global_state
 
 GROUPINGS = ('reference', 'expression', 'image')
+# Bytes of annotations below which reading takes less than a second, and no cache is kept.
+CACHED_FROM = 16_000_000
 # Entries of an item that hold one value an expression.
 PER_EXPRESSION = (
     'expressions',
@@ -66,6 +77,11 @@ class BaseReferringDataset(BaseDataset, ABC):
             ``split_files``, ``data_root``, ``splits`` and ``action``, see
             :class:`nemo_mmseg.datasets.LeakGuard`. With ``action='drop'`` their references are left
             out, and so are they as negatives or parts of mixed samples. Defaults to None.
+        cache: Whether the items are kept in a file, see
+            :mod:`nemo_mmseg.datasets.annotation_cache`: True does so for annotations of over 16 MB,
+            in the user's cache folder or in ``$NEMO_MMSEG_CACHE``; a string names another folder;
+            False reads everything each time. Where nothing can be written there is none, nor for
+            sub-classes outside of this package. Defaults to True.
         **kwargs: Of MMEngine's ``BaseDataset``: ``ann_file``, ``data_root``, ``data_prefix``,
             ``pipeline``, ``test_mode``, ``indices``, ``serialize_data``, ``lazy_init``,
             ``metainfo``.
@@ -84,6 +100,7 @@ class BaseReferringDataset(BaseDataset, ABC):
         group_by: str = 'reference',
         check_images: bool = True,
         leak_guard: dict | None = None,
+        cache: bool | str = True,
         **kwargs: Any,
     ) -> None:
         if group_by not in GROUPINGS:
@@ -91,7 +108,10 @@ class BaseReferringDataset(BaseDataset, ABC):
         self.group_by = group_by
         self.check_images = check_images
         self.leak_guard = leak_guard
+        self.cache = cache
+        self._remarks: list[tuple[str, bool]] = []
         self._warned_of_plain_index = False
+        self._text_items = False  # True: JSON, from the cache; False: MMEngine's serialisation
         super().__init__(**kwargs)
 
     @abstractmethod
@@ -103,20 +123,29 @@ class BaseReferringDataset(BaseDataset, ABC):
                 first.
         """
 
+    def annotation_files(self) -> tuple[list[str], dict] | None:
+        """The files that the items are made of, and what else they depend on.
+
+        Returns:
+            None where the items cannot be kept.
+        """
+        return None
+
+    @collector_paused()
     def load_data_list(self) -> list[dict]:
         """One item per reference, expression or image (called by MMEngine)."""
         references = self.load_reference_list()
         if self.leak_guard is not None:
             references = self._without_leaks(references)
         if self.check_images:
-            self._look_for_images(references)
+            self._look_for_images({reference.image['file_name'] for reference in references})
         return [self._item(group) for group in _grouped(references, self.group_by)]
 
     def _without_leaks(self, references: Sequence[Reference]) -> list[Reference]:
         names = sorted({reference.image['file_name'] for reference in references})
         what = f'images of {getattr(self, "split_file", type(self).__name__)}'
         kept = LeakGuard(**self.leak_guard).kept(names, what)
-        print_log(f'leak_guard leaves out {(~kept).sum()} of {len(kept)} {what}', 'current')
+        self._remark(f'leak_guard leaves out {(~kept).sum()} of {len(kept)} {what}')
         left = {name for name, keep in zip(names, kept) if keep}
         return [reference for reference in references if reference.image['file_name'] in left]
 
@@ -124,15 +153,77 @@ class BaseReferringDataset(BaseDataset, ABC):
         """Read the items, and let transforms look at the images they draw from."""
         if self._fully_initialized:
             return
-        super().full_init()
+        if not self._init_from_cache():
+            super().full_init()
         for transform in transforms_in(self.pipeline):
             if hasattr(transform, 'check_pool'):
                 transform.check_pool(self)
 
-    def _look_for_images(self, references: Sequence[Reference]) -> None:
+    def _remark(self, text: str, warning: bool = False) -> None:
+        """Say something about the annotations, also when they come from the cache."""
+        self._remarks.append((text, warning))
+        if warning:
+            warnings.warn(text, stacklevel=2)
+        else:
+            print_log(text, 'current')
+
+    def _cache_file(self) -> Path | None:
+        files = self.annotation_files()
+        plain = self.serialize_data and self._indices is None and self.cache is not False
+        if files is None or not plain or not all(map(osp.isfile, files[0])):
+            return None
+        if self.cache is True and sum(map(osp.getsize, files[0])) < CACHED_FROM:
+            return None
+        options = dict(files[1], group_by=self.group_by, leak_guard=self.leak_guard)
+        options.update(type=type(self).__name__, images=self.data_prefix['img_path'])
+        title = '-'.join([*Path(files[0][0]).with_suffix('').parts[-2:], self.group_by])
+        folder = cache_folder() if self.cache is True else Path(self.cache)
+        return cache_file(title, options, files[0], folder)
+
+    def _init_from_cache(self) -> bool:
+        """What MMEngine's ``full_init`` does, by way of a file; False where there can be none."""
+        path = self._cache_file()
+        if path is None:
+            return False
+        found = read_items(path)
+        if found is None:
+            self.data_list = self.load_data_list()
+            self.filter_data()
+            pool = self._pool
+            found = CachedItems(
+                *encode_items(self.data_list), pool.ids, pool.names, pool.fingerprint, self._remarks
+            )
+            self.data_list = []
+            try:
+                write_items(path, found)
+            except OSError as error:
+                print_log(f'annotations are not cached in {path.parent}: {error}', 'current')
+            else:
+                found = read_items(path) or found  # the file's pages are every process's
+        else:
+            if self.check_images:
+                self._look_for_images(set(found.image_names.tolist()))
+            for remark in found.remarks:
+                self._remark(*remark)
+        self.data_bytes, self.data_address = found.items, found.ends
+        self._pool = ImagePool(
+            self.data_prefix['img_path'], found.image_ids, found.image_names, found.fingerprint
+        )
+        self._text_items = self._fully_initialized = True
+        return True
+
+    def get_data_info(self, idx: int) -> dict:
+        """An item before any transform (called by MMEngine)."""
+        self.full_init()
+        if not self._text_items:
+            return super().get_data_info(idx)
+        index = idx if idx >= 0 else len(self) + idx
+        return dict(decode_item(self.data_bytes, self.data_address, index), sample_idx=index)
+
+    def _look_for_images(self, names: set[str]) -> None:
         folder = self.data_prefix['img_path']
         present = set(list_dir_or_file(folder, list_dir=False)) if exists(folder) else set()
-        missing = sorted({r.image['file_name'] for r in references} - present)
+        missing = sorted(names - present)
         if missing:
             raise FileNotFoundError(
                 f'{len(missing)} images of the split are not in {folder}, the first: {missing[0]}'
@@ -260,55 +351,3 @@ class BaseReferringDataset(BaseDataset, ABC):
                 'current',
                 level=30,
             )
-
-
-@DATASETS.register_module()
-class RefCOCODataset(BaseReferringDataset):
-    """RefCOCO, RefCOCO+ and RefCOCOg, and any data set laid out like them.
-
-    Args:
-        data_root: Folder that the other paths are relative to.
-        ann_file: ``instances.json``, e.g. ``'refcoco/instances.json'``.
-        split_file: References, e.g. ``'refcoco/refs(unc).p'``.
-        split: ``'train'``, ``'val'``, ``'testA'``, ``'testB'`` or ``'test'``.
-        data_prefix: ``dict(img_path=...)``, the folder of the images (COCO's ``train2014``).
-        text_key: ``'sent'`` (cleaned, lower case; CRIS) or ``'raw'`` (as typed; LAVT). Defaults to
-            ``'sent'``.
-        **kwargs: See :class:`BaseReferringDataset`.
-    """
-
-    def __init__(
-        self,
-        data_root: str,
-        ann_file: str,
-        split_file: str,
-        split: str,
-        data_prefix: dict,
-        text_key: str = 'sent',
-        **kwargs: Any,
-    ) -> None:
-        self.split = split
-        self.split_file = split_file if osp.isabs(split_file) else osp.join(data_root, split_file)
-        self.text_key = text_key
-        super().__init__(
-            data_root=data_root, ann_file=ann_file, data_prefix=dict(data_prefix), **kwargs
-        )
-        name = osp.basename(osp.dirname(self.split_file))
-        self._metainfo.setdefault('dataset_name', name)
-
-    def load_reference_list(self, faults: list[str] | None = None) -> list[Reference]:
-        """Read the split, and warn where a published data set has other counts than published."""
-        references = load_references(
-            self.split_file, self.ann_file, self.split, self.text_key, faults
-        )
-        folder, file = osp.split(self.split_file)
-        maker = re.fullmatch(r'refs\((.*)\)\.p', file)
-        published = PUBLISHED_SPLITS.get((osp.basename(folder), maker[1] if maker else ''), {})
-        expected = published.get(self.split)
-        if expected is not None and expected != len(references):
-            warnings.warn(
-                f'{self.split_file}, split {self.split}: {len(references)} references, '
-                f'but {expected} were published',
-                stacklevel=2,
-            )
-        return references
