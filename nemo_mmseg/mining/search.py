@@ -6,14 +6,12 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from .process import ordered_map
+from .ranking import IMAGES_AT_A_TIME, Ranker
 
-# Scores held at a time and thread: 2^20 float32, 4 MB. Larger blocks are hardly faster, and what is
-# freed in large pieces stays with the allocator.
-SCORES_AT_A_TIME = 2**20
+# Scores held at a time and thread: 2^22 float32, 16 MB. Smaller blocks cost the matrix product.
+SCORES_AT_A_TIME = 2**22
 # Expressions of one text are answered in chunks: "man" alone may have thousands.
 EXPRESSIONS_AT_A_TIME = 64
 
@@ -34,30 +32,6 @@ class Found(NamedTuple):
     own: np.ndarray
 
 
-def top_rows(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k best columns of every row, equal scores by smaller column.
-
-    ``torch.topk`` may return any of the columns that tie, at its boundary and inside.
-
-    Args:
-        scores: (B, I) float.
-        k: Columns to return, at most I.
-
-    Returns:
-        Columns (B, k) int64 and their scores (B, k), falling.
-    """
-    best, columns = scores.topk(k, dim=1, sorted=False)
-    least = best.amin(dim=1, keepdim=True)
-    tied_out = (scores >= least).sum(dim=1) > k
-    for row in tied_out.nonzero()[:, 0].tolist():
-        above = (scores[row] > least[row]).nonzero()[:, 0]
-        equal = (scores[row] == least[row]).nonzero()[:, 0]
-        columns[row] = torch.cat([above, equal[: k - len(above)]])
-    columns = columns.sort(dim=1).values
-    best, order = scores.gather(1, columns).sort(dim=1, descending=True, stable=True)
-    return columns.gather(1, order), best
-
-
 class _Block(NamedTuple):
     """Some texts (b, D), and their expressions: indices (n,), texts' rows (n,), own images (n,)."""
 
@@ -65,16 +39,6 @@ class _Block(NamedTuple):
     expressions: np.ndarray
     text_of: np.ndarray
     own: np.ndarray
-
-
-def _score(
-    block: _Block, images: Tensor, candidates: int, count: int
-) -> tuple[_Block, np.ndarray, np.ndarray, np.ndarray]:
-    """The best rows (b, count) of a block, their similarities, and those (n,) to own images."""
-    scores = torch.from_numpy(block.texts).to(images.device) @ images.T
-    rows, best = top_rows(scores[:, :candidates], count)
-    own = scores[torch.from_numpy(block.text_of), torch.from_numpy(block.own)]
-    return block, rows.cpu().numpy(), best.cpu().numpy(), own.cpu().numpy()
 
 
 def search(
@@ -103,32 +67,25 @@ def search(
 
     Yields:
         Answers; every expression is in exactly one, in the order of the texts.
-    """
-    table = torch.from_numpy(np.ascontiguousarray(images)).to(device)
-    # Expressions in the order of their texts: those of a block are then one slice.
-    by_text = np.argsort(text_index, kind='stable')
-    sorted_index = text_index[by_text]
-    # The division into blocks depends on the pool alone: the same products, so the same bytes.
-    height = max(1, SCORES_AT_A_TIME // max(len(images), 1))
 
+    Raises:
+        ValueError: A vector is not finite.
+    """
     # One more than is kept, as an expression's own image may be among the best.
     candidates = len(images) if candidates is None else candidates
     count = min(keep + 1, candidates)
+    for start in range(0, len(images), IMAGES_AT_A_TIME):
+        _check_finite(images[start : start + IMAGES_AT_A_TIME], 'image', start)
+    ranker = Ranker(images, count, candidates, device)
+    # The division into blocks depends on the pool alone: the same products, so the same bytes.
+    width = min(len(images), IMAGES_AT_A_TIME) + 4 * count
+    height = max(1, SCORES_AT_A_TIME // width)
 
-    def blocks() -> Iterator[_Block]:
-        first = 0
-        for block in text_blocks:
-            for start in range(0, len(block), height):
-                texts = block[start : start + height]
-                begin, end = np.searchsorted(sorted_index, [first, first + len(texts)])
-                expressions = by_text[begin:end]
-                text_of = sorted_index[begin:end] - first
-                yield _Block(texts, expressions, text_of, own_rows[expressions])
-                first += len(texts)
+    def score(block: _Block) -> tuple[_Block, np.ndarray, np.ndarray, np.ndarray]:
+        return block, *ranker.rank(block.texts, block.text_of, block.own)
 
-    for block, rows, best, own in ordered_map(
-        lambda b: _score(b, table, candidates, count), blocks(), device
-    ):
+    blocks = _blocks(text_blocks, text_index, own_rows, height)
+    for block, rows, best, own in ordered_map(score, blocks, device):
         for start in range(0, len(own), EXPRESSIONS_AT_A_TIME):
             part = slice(start, start + EXPRESSIONS_AT_A_TIME)
             text_of = block.text_of[part]
@@ -141,3 +98,31 @@ def search(
                 best[text_of][kept].reshape(shape),
                 own[part],
             )
+
+
+def _blocks(
+    text_blocks: Iterable[np.ndarray], text_index: np.ndarray, own_rows: np.ndarray, height: int
+) -> Iterator[_Block]:
+    """Texts by blocks of at most ``height``, each with its expressions."""
+    # Expressions in the order of their texts: those of a block are then one slice.
+    by_text = np.argsort(text_index, kind='stable')
+    sorted_index = text_index[by_text]
+    first = 0
+    for block in text_blocks:
+        _check_finite(block, 'text', first)
+        # Even parts: a last one of few texts would be a slow product.
+        for texts in np.array_split(block, -(-len(block) // height) or 1):
+            begin, end = np.searchsorted(sorted_index, [first, first + len(texts)])
+            expressions = by_text[begin:end]
+            text_of = sorted_index[begin:end] - first
+            yield _Block(texts, expressions, text_of, own_rows[expressions])
+            first += len(texts)
+
+
+def _check_finite(vectors: np.ndarray, what: str, first: int) -> None:
+    bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+    if len(bad):
+        raise ValueError(
+            f'the vector of {what} {first + bad[0]} is not finite: the weights, or the number '
+            'format they were computed in, do not serve'
+        )
