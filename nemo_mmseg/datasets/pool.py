@@ -32,6 +32,19 @@ class ImagePool:
         self.ids = np.asarray(ids, dtype=np.int64)
         self.names = np.asarray(names, dtype=np.str_)
         self.fingerprint = fingerprint
+        self._images_fingerprint: str | None = None
+
+    @property
+    def images_fingerprint(self) -> str:
+        """Digest of the names and sizes in bytes of the files; a tile store is checked against it.
+
+        The files are asked once, where they are local; pickles and subsets carry the answer.
+        """
+        if self._images_fingerprint is None:
+            paths = {str(name): self.path_of(name) for name in self.names}
+            sizes = {name: osp.getsize(p) if osp.isfile(p) else -1 for name, p in paths.items()}
+            self._images_fingerprint = _digest_of(sizes)
+        return self._images_fingerprint
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -110,8 +123,8 @@ class FolderPool(ImagePool):
         names = sorted(files)
         sizes = [(osp.basename(name), files[name]) for name in names]
         self._row_of = {key: row for row, key in enumerate(sizes)}
-        digest = hashlib.sha256(repr([(name, files[name]) for name in names]).encode())
-        super().__init__(root, np.arange(len(names)), names, digest.hexdigest())
+        super().__init__(root, np.arange(len(names)), names, _digest_of(files))
+        self._images_fingerprint = self.fingerprint
 
     def find(self, image_id: int, path: str) -> int | None:
         """Row of the file of the same name and size, None where there is none."""
@@ -123,6 +136,11 @@ class FolderPool(ImagePool):
         new = {int(row): i for i, row in enumerate(rows)}
         pool._row_of = {key: new[row] for key, row in self._row_of.items() if row in new}
         return pool
+
+
+def _digest_of(sizes: dict[str, int]) -> str:
+    """Digest of files by name: their sizes in bytes."""
+    return hashlib.sha256(repr(sorted(sizes.items())).encode()).hexdigest()
 
 
 @lru_cache(maxsize=8)

@@ -96,6 +96,25 @@ class MosaicGrid:
         """Cells of the largest grid."""
         return max(rows * columns for rows, columns in self.grids)
 
+    @property
+    def cell_sizes(self) -> set[tuple[int, int]] | None:
+        """Heights and widths of all cells; None where lines move."""
+        if self.crossing != 'fixed':
+            return None
+        edges = (self.edges(grid, np.random.default_rng(0)) for grid in self.grids)
+        return {
+            (rows.stop - rows.start, columns.stop - columns.start)
+            for of_grid in edges
+            for rows, columns in windows(of_grid)
+        }
+
+    @property
+    def largest_equal_cell(self) -> tuple[int, int]:
+        """Height and width of a cell of the coarsest rows and columns, were no line to move."""
+        fewest = [min(numbers) for numbers in zip(*self.grids)]
+        height, width = (-(-pixels // cells) for pixels, cells in zip(self.size, fewest))
+        return height, width
+
     def draw(self, rng: np.random.Generator) -> tuple[int, int]:
         """Rows and columns for a mosaic; nothing is drawn where there is one grid."""
         if len(self.grids) == 1:

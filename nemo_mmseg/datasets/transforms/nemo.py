@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -16,49 +15,18 @@ from nemo_mmseg.mining.band import BandRule
 from ..leak_guard import LeakGuard, refuse_own_tests
 from ..pool import ImagePool, bank_fingerprint, folder_pool
 from ..sample_index import generator_of
-from .letterbox import INTERPOLATIONS
+from ..wanted_store import WantedStore
 from .load_referent_mask import referent_masks
-from .load_referring_image import read_image
-from .mosaic_grid import Edges, MosaicGrid, windows
-from .mosaic_negatives import blurred, crop_to_aspect, open_bank, random_names
+from .mosaic_grid import MosaicGrid, windows
+from .mosaic_images import MosaicImages
+from .mosaic_negatives import open_bank, random_names
+from .mosaic_plan import MosaicPlan
 from .mosaic_schedule import MosaicSchedule
 from .position_words import position_cells
-from .ramps import Ramp, is_number
+from .ramps import Ramp
 
 # Of the argument `bank`; all but the first say how it is mined.
 BANK_KEYS = ('path', 'model', 'pretrained', 'keep', 'images')
-
-
-@dataclass(frozen=True)
-class MosaicPlan:
-    """What a mosaic will show, before any image is read.
-
-    Attributes:
-        kind: ``'mined'`` or ``'random'``.
-        cell: Cell of the referent's image, row by row.
-        names: File names of the negatives, in the order of the other cells.
-        similarities: Their similarities to the expression; NaN for random images.
-        edges: Pixels at which rows and columns begin, and the last ones end.
-        places: Where each negative is cropped, in [0, 1); empty where it is stretched.
-        self_similarity: Similarity of the expression to its own image; NaN for a random mosaic.
-        short: How many negatives the band lacked, so that random images took their places.
-        exhausted: Whether the band reached below the stored neighbours.
-    """
-
-    kind: str
-    cell: int
-    names: tuple[str, ...]
-    similarities: tuple[float, ...]
-    edges: Edges
-    places: tuple[float, ...] = ()
-    self_similarity: float = float('nan')
-    short: int = 0
-    exhausted: bool = False
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """Rows and columns."""
-        return len(self.edges[0]) - 1, len(self.edges[1]) - 1
 
 
 @TRANSFORMS.register_module()
@@ -139,8 +107,16 @@ class NeMoMosaic(BaseTransform):
         leak_guard: Which images may not be negatives because they are tested on: dict of
             ``split_files``, ``data_root``, ``splits`` and ``action``, see
             :class:`nemo_mmseg.datasets.LeakGuard`. Defaults to None.
+        store: Tile store from which cells are read in place of images: dict of ``path``,
+            ``encoding``, ``quality``, ``size``, ``resize`` and ``target``, see
+            :class:`nemo_mmseg.datasets.transforms.mosaic_images.MosaicImages`. Defaults to None.
+        negative_decode: Without store: ``'full'``, as published, or ``'reduced'``: JPEG files of at
+            least twice the cell's size are decoded at 1/2 (1/4, 1/8) of theirs, which costs less
+            and aliases less. Defaults to ``'full'``.
 
     Raises:
+        TileStoreError: When the data set is built, if the store is there and was made of other
+            images or for other cells.
         LeakError: When the data set is built, if its pool has such images and the guard's action is
             ``'error'``, or if the folder of negatives has images that the data set itself holds
             out, asked for or not.
@@ -172,6 +148,8 @@ class NeMoMosaic(BaseTransform):
         negative_blur: float = 0.0,
         interpolation: str = 'bilinear',
         leak_guard: dict | None = None,
+        store: dict | None = None,
+        negative_decode: str = 'full',
     ) -> None:
         self.layout = MosaicGrid(size, grid, grid_probs, crossing, min_cell)
         self.size = self.layout.size
@@ -192,23 +170,21 @@ class NeMoMosaic(BaseTransform):
         )
         self.keep_positions = keep_positions
         self.short_band = short_band
-        self.negative_fit = negative_fit
-        self.negative_blur = negative_blur
-        self.interpolation = interpolation
         self._check_arguments()
+        self.pictures = MosaicImages(
+            self.layout,
+            interpolation,
+            negative_fit,
+            negative_blur,
+            negative_decode,
+            store,
+            self.images,
+        )
         self.leak_guard = None if leak_guard is None else LeakGuard(**leak_guard)
 
     def _check_arguments(self) -> None:
-        choices = dict(
-            short_band=('random', 'plain'),
-            negative_fit=('stretch', 'crop'),
-            interpolation=tuple(INTERPOLATIONS),
-        )
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f'{name}={getattr(self, name)!r} is none of {allowed}')
-        if not is_number(self.negative_blur) or not 0 <= self.negative_blur <= 1:
-            raise ValueError(f'negative_blur={self.negative_blur} must be a share of the cell')
+        if self.short_band not in ('random', 'plain'):
+            raise ValueError(f"short_band={self.short_band!r} is none of ('random', 'plain')")
         if unknown := set(self.bank or {}) - set(BANK_KEYS):
             raise ValueError(f'bank has {sorted(unknown)}, but its entries are {BANK_KEYS}')
         if self.mines and not (self.bank and 'path' in self.bank):
@@ -248,10 +224,19 @@ class NeMoMosaic(BaseTransform):
         return pool if self.leak_guard is None else self.leak_guard.clean(pool)
 
     def check_pool(self, dataset: Any) -> None:
-        """Refuse images that are tested on; called when the data set is built."""
+        """Refuse images that are tested on, and tile stores of others; see the class.
+
+        Called when the data set is built, and again before its bank is mined.
+        """
         pool = self.negatives(dataset.pool)
         if self.images is not None:
             refuse_own_tests(dataset, pool, self.leak_guard)
+        for store in self.stores(dataset.pool):
+            store.check_if_there()
+
+    def stores(self, own: ImagePool) -> list[WantedStore]:
+        """The tile stores that mosaics read, for a data set with these images."""
+        return self.pictures.stores(own)
 
     def transform(self, results: dict) -> dict:
         """Draw the kind of the sample, and make it."""
@@ -294,7 +279,7 @@ class NeMoMosaic(BaseTransform):
         else:
             names, details = self._mined(results, wanted, rng)
         edges = self.layout.edges(grid, rng)
-        places = rng.random(wanted).tolist() if self.negative_fit == 'crop' else ()
+        places = rng.random(wanted).tolist() if self.pictures.crops else ()
         return MosaicPlan(kind, cell, tuple(names), edges=edges, places=tuple(places), **details)
 
     def _mined(
@@ -343,7 +328,7 @@ class NeMoMosaic(BaseTransform):
         for cell, window in enumerate(windows(plan.edges)):
             height, width = (s.stop - s.start for s in window)
             if cell == plan.cell:
-                image = read_image(results['img_path'], results['height'], results['width'])
+                canvas[window] = self.pictures.target(results, height, width)
                 mask[window] = cv2.resize(
                     referent_masks(results)[0],
                     (width, height),
@@ -351,31 +336,16 @@ class NeMoMosaic(BaseTransform):
                 )
             else:
                 other = next(others)
-                image = read_image(pool.path_of(plan.names[other]))
-                if plan.places:
-                    image = crop_to_aspect(image, height, width, plan.places[other])
-            image = cv2.resize(
-                image, (width, height), interpolation=INTERPOLATIONS[self.interpolation]
-            )
-            if self.negative_blur and cell != plan.cell:
-                image = blurred(image, self.negative_blur)
-            canvas[window] = image
+                place = plan.places[other] if plan.places else None
+                canvas[window] = self.pictures.negative(
+                    pool, plan.names[other], results['pool'], height, width, place
+                )
         results.update(
             img=canvas,
             gt_seg_map=mask,
             img_shape=self.size,
             ori_shape=self.size,
-            mosaic=dict(
-                kind=plan.kind,
-                cell=plan.cell,
-                grid=plan.grid,
-                edges=plan.edges,
-                names=list(plan.names),
-                similarities=list(plan.similarities),
-                self_similarity=plan.self_similarity,
-                short=plan.short,
-                exhausted=plan.exhausted,
-            ),
+            mosaic=plan.record(),
         )
         results.setdefault('seg_fields', []).append('gt_seg_map')
         return results
@@ -390,9 +360,7 @@ class NeMoMosaic(BaseTransform):
             **self.layout.settings,
             keep_positions=self.keep_positions,
             short_band=self.short_band,
-            negative_fit=self.negative_fit,
-            negative_blur=self.negative_blur,
-            interpolation=self.interpolation,
+            **self.pictures.settings,
             leak_guard=self.leak_guard,
             plain=self.plain,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 import torch
 from mmcv.transforms import BaseTransform
@@ -31,6 +32,16 @@ META_KEYS = (
 )
 
 
+def channels_first(image: np.ndarray) -> np.ndarray:
+    """A copy (3, H, W) of an image (H, W, 3)."""
+    if image.dtype != np.uint8:
+        return np.ascontiguousarray(image.transpose(2, 0, 1))
+    planes = np.empty((image.shape[2], *image.shape[:2]), np.uint8)
+    # Straight into the planes, ten times as fast as a strided copy.
+    cv2.split(image, list(planes))
+    return planes
+
+
 @TRANSFORMS.register_module()
 class PackReferringInputs(BaseTransform):
     """Pack image, masks and expressions.
@@ -56,7 +67,7 @@ class PackReferringInputs(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         """Pack the sample."""
-        image = np.ascontiguousarray(results['img'].transpose(2, 0, 1))
+        image = channels_first(results['img'])
         sample = SegDataSample()
         if 'gt_seg_map' in results:
             masks = results['gt_seg_map']
@@ -65,7 +76,9 @@ class PackReferringInputs(BaseTransform):
         meta = {key: results[key] for key in self.meta_keys if key in results}
         if 'img_id' in results:
             meta['image_id'] = results['img_id']
-        sample.set_metainfo(meta)
+        # set_metainfo would copy deeply what belongs to this sample alone.
+        for key, value in meta.items():
+            sample.set_field(value, key, field_type='metainfo')
         return dict(inputs=torch.from_numpy(image), data_samples=sample)
 
     def __repr__(self) -> str:

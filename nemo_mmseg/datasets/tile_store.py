@@ -1,0 +1,188 @@
+"""The tile store: every image of a pool, resized once, in one memory-mapped safetensors file.
+
+Arrays, for I images in the order of their names:
+
+================  ==============================  ==============================================
+``tiles``         uint8 (I, height, width, 3)     BGR pixels (raw), or one JPEG file after the
+                  or (n,)                         other
+``ends``          int64 (I,)                      byte at which each tile ends (n may be padded)
+``shapes``        int32 (I, 2)                    height and width of the original images
+``name_offsets``  int64 (I + 1,)                  where each name begins
+``name_bytes``    uint8                           file names in UTF-8, one after the other
+================  ==============================  ==============================================
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import OrderedDict
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from ..utils.tensor_file import Names, TensorFile
+from .pool import ImagePool
+
+FORMAT_VERSION = 1
+ARRAYS = ('tiles', 'ends', 'shapes', 'name_offsets', 'name_bytes')
+MAKE_COMMAND = 'python tools/make_tile_store.py CONFIG'
+# Handles of stores in this process. They are not kept in transforms, which are pickled to workers.
+_OPEN_STORES: OrderedDict[tuple, TileStore] = OrderedDict()
+
+
+class TileStoreError(RuntimeError):
+    """The file is no tile store, is damaged, or was made of other images or for another config."""
+
+
+@dataclass(frozen=True)
+class TileSettings:
+    """What the tiles of a store are.
+
+    Attributes:
+        height: Of a tile, in pixels.
+        width: Of a tile, in pixels.
+        interpolation: Filter of the resize from the full image.
+        encoding: ``'raw'`` or ``'jpeg'``.
+        quality: Of JPEG tiles, 1 to 100 (colours at half the width); None of raw ones.
+    """
+
+    height: int
+    width: int
+    interpolation: str = 'bilinear'
+    encoding: str = 'raw'
+    quality: int | None = None
+
+    def metadata(self, pool: ImagePool) -> dict[str, Any]:
+        """What the metadata of a store of a pool must say."""
+        return dict(asdict(self), fingerprint=pool.images_fingerprint)
+
+
+class TileStore:
+    """Reads a tile store. Opened at first use in each process; a pickle of it holds the path alone.
+
+    Args:
+        path: The file.
+
+    Raises:
+        FileNotFoundError: At first use, if there is no such file. The message has the command that
+            makes it.
+        TileStoreError: At first use, if the file is cut short, damaged or no tile store.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._file: TensorFile | None = None
+
+    def __getstate__(self) -> dict:
+        return dict(path=self.path)
+
+    def __setstate__(self, state: dict) -> None:
+        self.__init__(state['path'])
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}({str(self.path)!r})'
+
+    def __len__(self) -> int:
+        return len(self._open().arrays['ends'])
+
+    def _open(self) -> TensorFile:
+        if self._file is None:
+            if not self.path.is_file():
+                raise FileNotFoundError(
+                    f'there is no tile store {self.path}. Make it with `{MAKE_COMMAND}` (training '
+                    'does it by itself when the config has the NegativeMiningHook)'
+                )
+            again = f'Delete it and make it again with `{MAKE_COMMAND}`'
+            self._file = TensorFile(
+                self.path, ARRAYS, FORMAT_VERSION, 'tile store', again, TileStoreError
+            )
+        return self._file
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What made the store: settings, fingerprint of the images, version of OpenCV."""
+        return self._open().metadata
+
+    @property
+    def names(self) -> Names:
+        """File names (I,), sorted by their bytes."""
+        arrays = self._open().arrays
+        return Names(arrays['name_bytes'], arrays['name_offsets'])
+
+    def check(self, pool: ImagePool, settings: TileSettings) -> None:
+        """Refuse a store that was made of other images or with other settings.
+
+        Args:
+            pool: The images it must hold.
+            settings: What its tiles must be.
+
+        Raises:
+            TileStoreError: It was.
+        """
+        wanted, made = settings.metadata(pool), self.metadata
+        other = [key for key in wanted if made.get(key) != wanted[key]]
+        if 'fingerprint' in other:
+            raise TileStoreError(
+                f'the tile store {self.path} was made of other images than the {len(pool)} in '
+                f'{pool.root} (their names or sizes in bytes differ). Name another path, or delete '
+                f'it and make it again with `{MAKE_COMMAND}`'
+            )
+        if other:
+            differences = ', '.join(f'{key}={made.get(key)!r}' for key in other)
+            asked = ', '.join(f'{key}={wanted[key]!r}' for key in other)
+            raise TileStoreError(
+                f'the tile store {self.path} was made with {differences}, the config asks for '
+                f'{asked}. Name another path, or delete it and make it again with `{MAKE_COMMAND}`'
+            )
+
+    def row_of(self, name: str) -> int:
+        """Row of an image.
+
+        Args:
+            name: Its file name in the pool.
+
+        Raises:
+            TileStoreError: The store does not have it.
+        """
+        # By bisection in the file: a table of names in each process would add up.
+        arrays, wanted = self._open().arrays, name.encode()
+        text, offsets = arrays['name_bytes'], arrays['name_offsets']
+        row = bisect_left(
+            range(len(self)), wanted, key=lambda i: text[offsets[i] : offsets[i + 1]].tobytes()
+        )
+        if row == len(self) or self.names[row] != name:
+            raise TileStoreError(f'the tile store {self.path} has no image {name}')
+        return row
+
+    def read(self, row: int) -> np.ndarray:
+        """The tile (height, width, 3) uint8, BGR, in a row; raw tiles are read-only views.
+
+        Raises:
+            TileStoreError: A JPEG tile is damaged.
+        """
+        arrays = self._open().arrays
+        if arrays['tiles'].ndim == 4:
+            return arrays['tiles'][row]
+        begin = arrays['ends'][row - 1] if row else 0
+        tile = cv2.imdecode(arrays['tiles'][begin : arrays['ends'][row]], cv2.IMREAD_COLOR)
+        if tile is None:
+            raise TileStoreError(f'the tile of {self.names[row]} in {self.path} is damaged')
+        return tile
+
+    def shape_of(self, row: int) -> tuple[int, int]:
+        """Height and width of the original image, in pixels."""
+        height, width = self._open().arrays['shapes'][row].tolist()
+        return height, width
+
+
+def open_store(path: str | Path, pool: ImagePool, settings: TileSettings) -> TileStore:
+    """The store at ``path``, checked once in each process; see :meth:`TileStore.check`."""
+    key = str(path), pool.images_fingerprint, settings
+    if key not in _OPEN_STORES:
+        store = TileStore(path)
+        store.check(pool, settings)
+        _OPEN_STORES[key] = store
+    return _OPEN_STORES[key]
