@@ -1,8 +1,13 @@
 """Shared by all tests: programs that a test starts find this checkout, as the test itself does."""
 
 import os
+import tempfile
 from pathlib import Path
 
 ROOT = str(Path(__file__).resolve().parent.parent)
 
 os.environ['PYTHONPATH'] = os.pathsep.join([ROOT, *filter(None, [os.environ.get('PYTHONPATH')])])
+
+# Nothing goes into the caches of whoever runs the tests, or comes from there.
+_caches = tempfile.TemporaryDirectory()
+os.environ['NEMO_MMSEG_CACHE'] = _caches.name

@@ -13,6 +13,9 @@ import numpy as np
 from ..utils.tensor_file import DTYPES, header_of
 from .bank import FORMAT_VERSION, TENSORS
 
+# Vectors of a million images are not in memory a second time.
+_VECTORS_AT_A_TIME = 2**14
+
 
 class BankWriter:
     """Writes a bank expression by expression in any order, so that no table is ever in memory.
@@ -47,13 +50,13 @@ class BankWriter:
             image_ids=np.asarray(image_ids, '<i8'),
             image_name_offsets=np.cumsum([0, *map(len, names)], dtype='<i8'),
             image_row=np.asarray(image_row, '<i4'),
-            image_vectors=np.asarray(image_vectors, '<f2'),
             image_name_bytes=np.frombuffer(b''.join(names), 'u1'),
         )
         count = len(sent_ids)
         row_type = np.dtype('<u2' if len(names) <= 2**16 else '<i4')
         layout = {name: (array.dtype, array.shape) for name, array in whole.items()}
         layout |= dict(
+            image_vectors=(DTYPES['F16'], image_vectors.shape),
             neighbors=(row_type, (count, stored)),
             similarities=(DTYPES['F16'], (count, stored)),
             self_similarity=(DTYPES['F16'], (count,)),
@@ -74,6 +77,10 @@ class BankWriter:
         for name, array in whole.items():
             self._file.seek(self._at[name])
             self._file.write(array.tobytes())
+        self._file.seek(self._at['image_vectors'])
+        for start in range(0, len(image_vectors), _VECTORS_AT_A_TIME):
+            part = image_vectors[start : start + _VECTORS_AT_A_TIME]
+            self._file.write(part.astype('<f2').tobytes())
         self._file.flush()
 
     def __enter__(self) -> BankWriter:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -13,8 +15,18 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from .embedding_cache import EmbeddingCache, image_key, text_key
 from .process import ordered_map
 from .shards import ShardStore
+
+# Shorter contexts are cut exactly, longer ones at the next multiple of eight: few texts are long,
+# and each length has a last batch that is not full.
+_EXACT_UP_TO = 16
+# A batch's number of rows is a multiple of this: products work off the rows that are left over from
+# their own steps in another way, and so with other last bits.
+_ROWS = 16
+# Texts read while one waits for others of its length; shards of all of them are in memory.
+_LONGEST_WAIT = 8192
 
 
 class _TextTower(nn.Module):
@@ -33,21 +45,32 @@ class ClipEmbedder:
 
     open_clip runs its text tower over the whole context (77 positions) however short the sentences
     are. Where the tower is causal and reads the end-of-text token, positions after that token
-    change nothing, and the context is cut at the longest sentence of the batch.
+    change nothing, and a batch holds texts of one length and is cut there.
+
+    The last bits of a vector depend on the shape of its batch, but not on the others in it or on
+    its place. So every batch has the same number of rows, short ones are filled up, and a vector is
+    a function of its image, or text, alone: it does not matter what else a run embeds.
 
     Args:
         model: open_clip's name of the architecture.
         pretrained: Tag or file of the weights.
         device: Where to compute. On a GPU under float16 autocast.
         cut_context: Whether to cut the context where that is exact. Defaults to True.
+        batch_size: Images, or texts, a batch. Defaults to 64.
     """
 
     def __init__(
-        self, model: str, pretrained: str | None, device: str = 'cpu', cut_context: bool = True
+        self,
+        model: str,
+        pretrained: str | None,
+        device: str = 'cpu',
+        cut_context: bool = True,
+        batch_size: int = 64,
     ) -> None:
         from nemo_mmseg.utils.clip import clip_preprocess, load_clip, load_clip_tokenizer
 
         self.device = device
+        self.batch_size = batch_size
         self.clip = load_clip(model, pretrained, device)
         self.tokenizer = load_clip_tokenizer(model)
         self.preprocess = clip_preprocess(model, self.clip)
@@ -77,39 +100,58 @@ class ClipEmbedder:
             self._text_of_thread.tower = _TextTower(clip)
         return self._text_of_thread.tower
 
-    def _run(self, call: Callable, *args: Any) -> np.ndarray:
+    def _run(self, call: Callable, batch: Tensor) -> np.ndarray:
+        """Unit vectors (n, D) of n <= batch_size inputs, computed as a full batch."""
+        count = len(batch)
+        whole = -(-self.batch_size // _ROWS) * _ROWS
+        filling = batch[-1:].expand(whole - count, *batch.shape[1:])
+        batch = torch.cat([batch, filling]).to(self.device, non_blocking=True)
         kind = torch.device(self.device).type
         with (
             torch.inference_mode(),
             torch.autocast(kind, dtype=torch.float16, enabled=kind == 'cuda'),
         ):
-            vectors = call(*args)
+            vectors = call(batch)[:count]
         # Normalised outside of autocast: a float16 norm would cost three digits.
         return nn.functional.normalize(vectors.float(), dim=-1).cpu().numpy()
 
     def images(self, batch: Tensor) -> np.ndarray:
-        """Unit vectors (B, D) float32 of preprocessed images (B, 3, H, W)."""
-        return self._run(self.clip.encode_image, batch.to(self.device, non_blocking=True))
+        """Unit vectors (n, D) float32 of preprocessed images (n, 3, H, W), n <= batch_size."""
+        return self._run(self.clip.encode_image, batch)
 
-    def texts(self, texts: Sequence[str]) -> np.ndarray:
-        """Unit vectors (B, D) float32 of sentences; equal lengths save time."""
+    def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, list[int]]:
+        """Token ids (n, T) int64 of texts, and how many of the T each needs."""
         ids = self.tokenizer(list(texts))
-        tower = self._text_tower()
         if self._cuttable is None:
-            return self._run(tower, ids.to(self.device))
-        end = self.tokenizer.eot_token_id
-        length = int((ids == end).int().argmax(dim=-1).max()) + 1
+            return ids, [ids.shape[1]] * len(ids)
+        lengths = (ids == self.tokenizer.eot_token_id).int().argmax(dim=-1) + 1
+        longer = (-(-lengths // 8) * 8).clamp(max=ids.shape[1])
+        return ids, torch.where(lengths > _EXACT_UP_TO, longer, lengths).tolist()
+
+    def encode(self, ids: Tensor) -> np.ndarray:
+        """Unit vectors (n, D) float32 of token ids (n, length) of one length, n <= batch_size."""
+        tower = self._text_tower()
+        length = ids.shape[1]
+        if self._cuttable is None:
+            return self._run(tower, ids)
         named = dict(tower.named_parameters()) | dict(tower.named_buffers())
         position = self._cuttable + 'positional_embedding'
         mask = self._cuttable + 'attn_mask'
         shorter = {position: named[position][:length], mask: named[mask][:length, :length]}
-        return self._run(
-            torch.func.functional_call, tower, shorter, (ids[:, :length].to(self.device),)
+        return self._run(lambda batch: torch.func.functional_call(tower, shorter, (batch,)), ids)
+
+    def tower(self) -> dict[str, str]:
+        """What a vector depends on beside the weights and the input."""
+        return dict(
+            preprocess=repr(self.preprocess),
+            context=f'cut to {_EXACT_UP_TO} or 8n' if self._cuttable else 'whole',
+            batch_size=self.batch_size,
+            device=torch.device(self.device).type,
         )
 
 
 class _ImageFiles(Dataset):
-    """Preprocessed images by row; a file that cannot be read is returned as an error."""
+    """Rows and preprocessed images; a file that cannot be read is returned as an error."""
 
     def __init__(self, pool: Any, preprocess: Callable) -> None:
         self.pool = pool
@@ -118,40 +160,101 @@ class _ImageFiles(Dataset):
     def __len__(self) -> int:
         return len(self.pool)
 
-    def __getitem__(self, row: int) -> Tensor | ValueError:
+    def __getitem__(self, row: int) -> tuple[int, Tensor | ValueError]:
         path = self.pool.path(row)
         try:
             with Image.open(path) as image:
-                return self.preprocess(image.convert('RGB'))
+                return row, self.preprocess(image.convert('RGB'))
         except (OSError, SyntaxError, ValueError) as error:
             # Raised where the batch arrives: a worker would wrap it into its own traceback.
-            return ValueError(f'cannot read the image {path}: {error}')
+            return row, _unreadable(path, error)
 
 
-def _stack(images: list[Tensor | ValueError]) -> Tensor | ValueError:
-    return next((i for i in images if isinstance(i, ValueError)), None) or torch.stack(images)
+def _unreadable(path: str, error: Exception) -> ValueError:
+    return ValueError(f'cannot read the image {path}: {error}')
 
 
-def _batches(store: ShardStore, shards: Iterable[int], batch_size: int) -> list[range]:
-    """Batches that never reach over the end of a shard, so that each shard stands for itself."""
-    return [
-        items[start : start + batch_size]
-        for items in map(store.items, shards)
-        for start in range(0, len(items), batch_size)
-    ]
+def _stack(batch: list[tuple[int, Tensor | ValueError]]) -> tuple[list[int], Tensor | ValueError]:
+    rows, images = zip(*batch)
+    bad = next((image for image in images if isinstance(image, ValueError)), None)
+    return list(rows), torch.stack(images) if bad is None else bad
 
 
-def _write_shards(
-    store: ShardStore, shards: Iterable[int], vectors: Iterator[np.ndarray], advance: Callable
-) -> None:
-    """Collect the vectors of batches, which come in order, and write each shard when it is full."""
-    for shard in shards:
-        parts, missing = [], len(store.items(shard))
-        while missing:
-            parts.append(next(vectors))
-            missing -= len(parts[-1])
-            advance(len(parts[-1]))
-        store.write(shard, np.concatenate(parts))
+class _Filling:
+    """Shards being filled: with vectors from the cache, then with those that were computed.
+
+    Args:
+        store: Where full shards go.
+        shards: The shards to fill.
+        key_of: Cache key of an item.
+        cache: Where known vectors come from and new ones go; None for none.
+        advance: Called with the number of items done since its last call.
+    """
+
+    def __init__(
+        self,
+        store: ShardStore,
+        shards: Iterable[int],
+        key_of: Callable[[int], bytes],
+        cache: EmbeddingCache | None,
+        advance: Callable[[int], Any],
+    ) -> None:
+        self.store = store
+        self.shards = shards
+        self.key_of = key_of
+        self.cache = cache
+        self.advance = advance
+        self._vectors: dict[int, np.ndarray] = {}
+        self._keys: dict[int, list[bytes]] = {}
+        self._missing: dict[int, list[int]] = {}
+        self._left: dict[int, int] = {}
+
+    def missing(self) -> Iterator[int]:
+        """Items to compute; shards are looked at one after the other as they are asked for."""
+        for shard in self.shards:
+            items = self.store.items(shard)
+            known = {}
+            if self.cache is not None:
+                self._keys[shard] = [self.key_of(item) for item in items]
+                known = self.cache.find(self._keys[shard])
+            self._vectors.update((items[index], vector) for index, vector in known.items())
+            missing = [item for index, item in enumerate(items) if index not in known]
+            self._missing[shard], self._left[shard] = missing, len(missing)
+            self.advance(len(known))
+            if missing:
+                yield from missing
+            else:
+                self._write(shard)
+
+    def take(self, items: Sequence[int], vectors: np.ndarray) -> None:
+        """Put computed vectors (n, D) where they belong, and write the shards they complete."""
+        self.advance(len(items))
+        for item, vector in zip(items, vectors):
+            self._vectors[item] = vector
+            shard = item // self.store.shard_size
+            self._left[shard] -= 1
+            if not self._left[shard]:
+                self._write(shard)
+
+    def _write(self, shard: int) -> None:
+        items, missing = self.store.items(shard), self._missing.pop(shard)
+        vectors = np.stack([self._vectors.pop(item) for item in items])
+        self.store.write(shard, vectors)
+        keys = self._keys.pop(shard, None)
+        if self.cache is not None and missing:
+            new = np.array(missing) - items.start
+            self.cache.add([keys[index] for index in new], vectors[new])
+
+
+def _batches(items: Iterable[int], size: int) -> Iterator[list[int]]:
+    batch = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
 
 
 def embed_images(
@@ -159,9 +262,9 @@ def embed_images(
     pool: Any,
     store: ShardStore,
     shards: Sequence[int],
-    batch_size: int = 64,
     num_workers: int = 2,
     advance: Callable[[int], Any] = lambda count: None,
+    cache: EmbeddingCache | None = None,
 ) -> None:
     """Embed the images of some shards and write them.
 
@@ -170,18 +273,29 @@ def embed_images(
         pool: The images: ``len(pool)``, ``pool.path(row)``.
         store: Where the shards go; item i is image i of the pool.
         shards: The shards to write.
-        batch_size: Images a batch. Defaults to 64.
         num_workers: Processes that decode; 0 decodes here. Defaults to 2.
         advance: Called with the number of images done since its last call.
+        cache: Vectors that are known. Defaults to none.
 
     Raises:
         ValueError: An image cannot be read; the message has its path.
     """
-    if not shards:
+
+    def key_of(row: int) -> bytes:
+        path = pool.path(row)
+        try:
+            return image_key(path)
+        except OSError as error:
+            raise _unreadable(path, error) from None
+
+    filling = _Filling(store, shards, key_of, cache, advance)
+    missing = filling.missing()
+    first = next(missing, None)
+    if first is None:
         return
     loader = DataLoader(
         _ImageFiles(pool, embedder.preprocess),
-        batch_sampler=_batches(store, shards, batch_size),
+        batch_sampler=_batches(chain([first], missing), embedder.batch_size),
         num_workers=num_workers,
         collate_fn=_stack,
         pin_memory=torch.device(embedder.device).type == 'cuda',
@@ -189,18 +303,18 @@ def embed_images(
         generator=torch.Generator(),
     )
 
-    def readable() -> Iterator[Tensor]:
-        for batch in loader:
-            if isinstance(batch, ValueError):
-                raise batch
-            yield batch
+    def embed(batch: tuple[list[int], Tensor | ValueError]) -> tuple[list[int], np.ndarray]:
+        rows, images = batch
+        if isinstance(images, ValueError):
+            raise images
+        return rows, embedder.images(images)
 
-    vectors = ordered_map(embedder.images, readable(), embedder.device)
-    _write_shards(store, shards, vectors, advance)
+    for rows, vectors in ordered_map(embed, loader, embedder.device):
+        filling.take(rows, vectors)
 
 
 def distinct_texts(texts: Sequence[str]) -> tuple[list[str], np.ndarray]:
-    """Each text once, short ones first, so that a batch holds texts of about one length.
+    """Each text once, short ones first, so that texts of one length stand together.
 
     Args:
         texts: Expressions (E,), with repetitions.
@@ -211,7 +325,7 @@ def distinct_texts(texts: Sequence[str]) -> tuple[list[str], np.ndarray]:
     """
     distinct = sorted(set(texts), key=lambda text: (len(text.split()), len(text), text))
     row = {text: i for i, text in enumerate(distinct)}
-    return distinct, np.array([row[text] for text in texts], dtype=np.int64)
+    return distinct, np.fromiter((row[text] for text in texts), np.int64, len(texts))
 
 
 def embed_texts(
@@ -219,8 +333,8 @@ def embed_texts(
     texts: Sequence[str],
     store: ShardStore,
     shards: Sequence[int],
-    batch_size: int = 64,
     advance: Callable[[int], Any] = lambda count: None,
+    cache: EmbeddingCache | None = None,
 ) -> None:
     """Embed the texts of some shards and write them.
 
@@ -229,9 +343,36 @@ def embed_texts(
         texts: All texts; see :func:`distinct_texts`.
         store: Where the shards go; item i is text i.
         shards: The shards to write.
-        batch_size: Texts a batch. Defaults to 64.
         advance: Called with the number of texts done since its last call.
+        cache: Vectors that are known. Defaults to none.
     """
-    batches = _batches(store, shards, batch_size)
-    lists = ([texts[i] for i in batch] for batch in batches)
-    _write_shards(store, shards, ordered_map(embedder.texts, lists, embedder.device), advance)
+    filling = _Filling(store, shards, lambda item: text_key(texts[item]), cache, advance)
+    batches = _by_length(embedder, texts, filling.missing())
+    encoded = ordered_map(
+        lambda batch: (batch[0], embedder.encode(batch[1])), batches, embedder.device
+    )
+    for items, vectors in encoded:
+        filling.take(items, vectors)
+
+
+def _by_length(
+    embedder: ClipEmbedder, texts: Sequence[str], items: Iterable[int]
+) -> Iterator[tuple[list[int], Tensor]]:
+    """Batches of texts of one length: items and token ids (n, length)."""
+    size = embedder.batch_size
+    # By length: when a text came, its item, its ids.
+    waiting: dict[int, list[tuple[int, int, Tensor]]] = defaultdict(list)
+
+    def batch(length: int) -> tuple[list[int], Tensor]:
+        _, some, ids = zip(*waiting.pop(length))
+        return list(some), torch.stack(ids)
+
+    for count, some in enumerate(_batches(items, size)):
+        for item, ids, length in zip(some, *embedder.tokenize([texts[item] for item in some])):
+            waiting[length].append((count * size, item, ids[:length].clone()))
+            if len(waiting[length]) == size:
+                yield batch(length)
+        for length in [n for n, w in waiting.items() if count * size - w[0][0] > _LONGEST_WAIT]:
+            yield batch(length)
+    for length in sorted(waiting):
+        yield batch(length)

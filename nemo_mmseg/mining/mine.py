@@ -25,6 +25,7 @@ from ..datasets.pool import bank_fingerprint, folder_pool
 from .bank import BankError, NegativeBank
 from .bank_writer import BankWriter
 from .embed import ClipEmbedder, distinct_texts, embed_images, embed_texts
+from .embedding_cache import EmbeddingCache, default_folder
 from .images import MinedImages
 from .process import default_device, rank_and_world, same_every_time
 from .search import search
@@ -49,6 +50,7 @@ def mine_bank(
     timeout: float = 1800,
     progress: bool = True,
     images: str | None = None,
+    cache: bool | str = True,
 ) -> NegativeBank:
     """Mine the bank of a data set, or find that it is there.
 
@@ -72,6 +74,10 @@ def mine_bank(
             to 1800.
         progress: Whether rank 0 shows a progress bar. Defaults to True.
         images: Folder whose images become the negatives, in place of the data set's own.
+        cache: Whether vectors are kept and found again by other runs, see
+            :mod:`nemo_mmseg.mining.embedding_cache`: True does so in the user's cache folder or in
+            ``$NEMO_MMSEG_CACHE``, a string names another folder. The bank is the same, with or
+            without. Defaults to True.
 
     Returns:
         The bank.
@@ -98,7 +104,7 @@ def mine_bank(
     with same_every_time(device):
         run.mine(
             dataset, _wanted(dataset, model, pretrained, keep, images), model, pretrained,
-            batch_size, num_workers, device, shard_size, images,
+            batch_size, num_workers, device, shard_size, images, cache,
         )  # fmt: skip
     return NegativeBank(path)
 
@@ -177,6 +183,17 @@ def _digest_of_weights(clip: torch.nn.Module) -> str:
     return digest.hexdigest()
 
 
+def _open_cache(
+    cache: bool | str, made: dict[str, Any], tower: dict[str, Any]
+) -> EmbeddingCache | None:
+    """The vectors that are known of the tower of a bank; None for no cache."""
+    if cache is False:
+        return None
+    what = {key: made[key] for key in ('model', 'weights_sha256', 'versions')} | tower
+    digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+    return EmbeddingCache(default_folder() if cache is True else cache, digest)
+
+
 def _checked_expressions(dataset: Any) -> tuple[np.ndarray, list[str], np.ndarray]:
     """The data set's expressions, after a look at what the bank's format needs."""
     sent_ids, texts, rows = dataset.expressions()
@@ -246,20 +263,21 @@ class _Run:
         device: str,
         shard_size: int,
         folder_of_images: str | None,
+        cache: bool | str,
     ) -> None:
         """Do it; see :func:`mine_bank`. ``wanted`` becomes the bank's metadata."""
         expressions = _checked_expressions(dataset)
         table = MinedImages(dataset.pool, folder_of_images)
         texts, text_index = distinct_texts(expressions[1])
-        embedder = ClipEmbedder(model, pretrained, device)
+        embedder = ClipEmbedder(model, pretrained, device, batch_size=batch_size)
         wanted.setdefault('weights_sha256', _digest_of_weights(embedder.clip))
         wanted['versions'] = {
             name: version(name) for name in ('torch', 'open_clip_torch', 'numpy', 'pillow')
         }
         settings = {key: value for key, value in wanted.items() if key != 'keep'}
-        settings |= dict(
-            batch_size=batch_size, shard_size=shard_size, device=torch.device(device).type
-        )
+        tower = embedder.tower()
+        known = _open_cache(cache, wanted, tower)
+        settings |= dict(tower, shard_size=shard_size)
         with self.alone():
             if self.path.is_file():  # another job made it meanwhile
                 check_bank(dataset, self.path, model, pretrained, wanted['keep'], folder_of_images)
@@ -283,21 +301,17 @@ class _Run:
             try:
                 with self._bar('embedding', todo) as bar:
                     embed_images(
-                        embedder,
-                        table,
-                        images,
-                        own_images,
-                        batch_size,
-                        num_workers,
-                        bar.update,
+                        embedder, table, images, own_images, num_workers, bar.update, known
                     )
-                    embed_texts(embedder, texts, sentences, own_texts, batch_size, bar.update)
+                    embed_texts(embedder, texts, sentences, own_texts, bar.update, known)
             except (FileNotFoundError, SafetensorError):
                 # Other ranks had these shards from a killed run and finished, folder removed,
                 # before this one began.
                 if not self.path.is_file():
                     raise
-            del embedder
+            if known is not None:
+                known.trim()
+            del embedder, known
             if torch.device(device).type == 'cuda':
                 torch.cuda.empty_cache()
             if self.rank == 0:
@@ -365,7 +379,7 @@ class _Run:
                 self._wait(lambda s=store, i=shard: s.read(i) is not None, f'{store.path(shard)}')
         sent_ids, _, rows = expressions
         own_rows = table.own_rows[rows]
-        vectors = np.concatenate([images.read(shard) for shard in range(len(images))])
+        vectors = images.read_all()
         part = images.folder / 'bank.tmp'
         keep = metadata['keep']
         with (
@@ -375,16 +389,10 @@ class _Run:
                 min(keep, table.candidates - 1), metadata,
             ) as writer,
         ):  # fmt: skip
-            blocks = _blocks(sentences)
             for found in search(
-                blocks, text_index, own_rows, vectors, keep, device, table.candidates
+                sentences.blocks(), text_index, own_rows, vectors, keep, device, table.candidates
             ):
                 writer.write(*found)
                 bar.update(len(found.expressions))
         os.replace(part, self.path)
         self._say(f'{self.path}: {self.path.stat().st_size / 2**20:.1f} MiB')
-
-
-def _blocks(store: ShardStore) -> Iterator[np.ndarray]:
-    for shard in range(len(store)):
-        yield store.read(shard)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,20 @@ class ShardStore:
             return None
         complete = len(vectors) == len(self.items(shard))
         return vectors if complete and seal == self._seal(shard, vectors) else None
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """Vectors (n, D) float32 of one shard after the other, all of which must be there."""
+        for shard in range(len(self)):
+            yield self.read(shard)
+
+    def read_all(self) -> np.ndarray:
+        """Vectors (N, D) float32 of all shards, which must be there; never twice in memory."""
+        table = None
+        for shard, vectors in enumerate(self.blocks()):
+            if table is None:
+                table = np.empty((self.num_items, vectors.shape[1]), np.float32)
+            table[self.items(shard).start : self.items(shard).stop] = vectors
+        return table
 
     def missing(self, shards: range) -> list[int]:
         """Those of the given shards that have to be written (again)."""

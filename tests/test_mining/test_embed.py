@@ -3,6 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
+from nemo_mmseg.mining import embed as embed_module
 from nemo_mmseg.mining.embed import ClipEmbedder, distinct_texts, embed_images, embed_texts
 from nemo_mmseg.mining.process import ordered_map, same_every_time
 from nemo_mmseg.mining.shards import ShardStore
@@ -11,7 +12,20 @@ from nemo_mmseg.mining.shards import ShardStore
 @pytest.fixture(scope='module')
 def embedder(tiny, shared_folder):
     tiny.register_clip(shared_folder)
-    return ClipEmbedder(tiny.MODEL, shared_folder + '/weights.pt')
+    return ClipEmbedder(tiny.MODEL, shared_folder + '/weights.pt', batch_size=5)
+
+
+def encode(embedder, texts):
+    """Vectors of texts, each with others of its length."""
+    ids, lengths = embedder.tokenize(texts)
+    vectors = [None] * len(texts)
+    for length in set(lengths):
+        which = [i for i, n in enumerate(lengths) if n == length]
+        for start in range(0, len(which), embedder.batch_size):
+            part = which[start : start + embedder.batch_size]
+            for i, vector in zip(part, embedder.encode(ids[part, :length])):
+                vectors[i] = vector
+    return np.stack(vectors)
 
 
 def texts_of(tiny, folder):
@@ -21,7 +35,7 @@ def texts_of(tiny, folder):
 def test_images_equal_open_clip(tiny, shared_folder, embedder, tmp_path):
     pool = tiny.TinyData(shared_folder).pool
     store = ShardStore(tmp_path, 'images', len(pool), 16, 'd')
-    embed_images(embedder, pool, store, range(len(store)), batch_size=5, num_workers=0)
+    embed_images(embedder, pool, store, range(len(store)), num_workers=0)
     vectors = np.concatenate([store.read(i) for i in range(len(store))])
     for row in (0, 15, 16, 39):
         image = embedder.preprocess(Image.open(pool.path(row)))[None]
@@ -35,15 +49,14 @@ def test_cut_context_gives_the_vectors_of_the_full_one(tiny, shared_folder, embe
     assert embedder._cuttable is not None
     with torch.no_grad():
         truth = embedder.clip.encode_text(embedder.tokenizer(texts), normalize=True).numpy()
-    # Texts of one length, and of all lengths in one batch.
-    np.testing.assert_allclose(embedder.texts(texts), truth, atol=1e-5)
-    np.testing.assert_allclose(embedder.texts(texts[:6]), truth[:6], atol=1e-5)
+    np.testing.assert_allclose(encode(embedder, texts), truth, atol=1e-5)
+    np.testing.assert_allclose(encode(embedder, texts[:6]), truth[:6], atol=1e-5)
     # The texts do differ, and one that is too long for the context is cut as open_clip does.
     assert np.abs(truth - truth[0]).max() > 0.1
     long = ['red ' * 200]
     with torch.no_grad():
         truth = embedder.clip.encode_text(embedder.tokenizer(long), normalize=True).numpy()
-    np.testing.assert_allclose(embedder.texts(long), truth, atol=1e-5)
+    np.testing.assert_allclose(encode(embedder, long), truth, atol=1e-5)
 
 
 def test_the_context_is_cut_indeed(embedder, monkeypatch):
@@ -55,8 +68,34 @@ def test_the_context_is_cut_indeed(embedder, monkeypatch):
         return real(x, *args, **kwargs)
 
     monkeypatch.setattr(embedder._text_tower().clip.transformer, 'forward', spy)
-    embedder.texts(['red dog', 'dog'])
-    assert lengths == [4]
+    encode(embedder, ['red dog', 'dog'])
+    assert sorted(lengths) == [3, 4]
+
+
+def test_long_contexts_are_cut_less_finely(embedder):
+    words = ' '.join(['red'] * 40).split()
+    _, lengths = embedder.tokenize([' '.join(words[:n]) for n in (1, 14, 15, 22, 23, 40)])
+    assert lengths == [3, 16, 24, 24, 32, 48]
+    _, lengths = embedder.tokenize(['red ' * 74, 'red ' * 200])
+    assert lengths == [77, 77]
+
+
+def test_a_vector_does_not_depend_on_its_batch(tiny, shared_folder, embedder):
+    """Not even in its last bit: what else a run embeds must not change its bank."""
+    data = tiny.TinyData(shared_folder)
+    images = torch.stack(
+        [embedder.preprocess(Image.open(data.pool.path(i)).convert('RGB')) for i in range(12)]
+    )
+    texts = [text for text in texts_of(tiny, shared_folder)[0] if len(text.split()) == 5]
+    ids, lengths = embedder.tokenize(texts)
+    assert len(set(lengths)) == 1 and len(texts) >= 12
+    ids = ids[:, : lengths[0]]
+    for call, inputs in ((embedder.images, images), (embedder.encode, ids)):
+        alone = np.concatenate([call(inputs[i : i + 1]) for i in range(12)])
+        for order in (range(12), range(11, -1, -1), [4, 1, 9, 2, 3, 5, 0, 10, 11, 6, 8, 7]):
+            for start in range(0, 12, 5):
+                part = list(order)[start : start + 5]
+                np.testing.assert_array_equal(call(inputs[part]), alone[part])
 
 
 def custom_tower(tiny, folder, **text_settings):
@@ -88,7 +127,7 @@ def test_only_exact_cuts_are_made(tiny, tmp_path, settings, cut):
     texts = ['red dog', 'a man on the left']
     with torch.no_grad():
         truth = embedder.clip.encode_text(embedder.tokenizer(texts), normalize=True).numpy()
-    np.testing.assert_allclose(embedder.texts(texts), truth, atol=1e-5)
+    np.testing.assert_allclose(encode(embedder, texts), truth, atol=1e-5)
 
 
 def test_distinct_texts():
@@ -112,9 +151,9 @@ def test_shards_do_not_depend_on_order_workers_or_threads(tiny, shared_folder, e
             # As two ranks would: each its own.
             for part in (shards[1::2], shards[::2]) if reverse else (shards,):
                 if call == 'i':
-                    embed_images(embedder, data.pool, store, part, 5, workers)
+                    embed_images(embedder, data.pool, store, part, workers)
                 else:
-                    embed_texts(embedder, texts, store, part, 5)
+                    embed_texts(embedder, texts, store, part)
         assert torch.get_num_threads() == threads
     torch.set_num_threads(before)
     files = sorted(p.name for p in (tmp_path / 'one').iterdir())
@@ -129,10 +168,22 @@ def test_unreadable_image_is_named(tiny, own_folder, embedder, tmp_path, workers
     pool = tiny.TinyData(own_folder).pool
     store = ShardStore(tmp_path / 'shards', 'images', len(pool), 16, 'd')
     with pytest.raises(ValueError, match='cannot read the image .*image_021.jpg'):
-        embed_images(embedder, pool, store, range(len(store)), 4, workers)
+        embed_images(embedder, pool, store, range(len(store)), workers)
     # Its shard is not there, and those that are there are whole.
     written = [i for i in range(3) if store.path(i).exists()]
     assert 1 not in written and store.missing(written) == []
+
+
+def test_texts_of_rare_lengths_do_not_wait_for_ever(tiny, embedder, tmp_path, monkeypatch):
+    """Every shard before the rare text is written long before the last one."""
+    monkeypatch.setattr(embed_module, '_LONGEST_WAIT', 20)
+    texts = ['red dog under a tree', *[f'{n} dog' for n in 'abcdefghij'] * 10]
+    store = ShardStore(tmp_path, 'texts', len(texts), 10, 'd')
+    written = []
+    monkeypatch.setattr(store, 'write', lambda shard, vectors: written.append(shard))
+    embed_texts(embedder, texts, store, range(11))
+    assert sorted(written) == list(range(11))
+    assert written.index(0) <= 4
 
 
 def test_cut_image_is_named(tiny, own_folder, embedder, tmp_path):
@@ -141,7 +192,7 @@ def test_cut_image_is_named(tiny, own_folder, embedder, tmp_path):
     pool = tiny.TinyData(own_folder).pool
     store = ShardStore(tmp_path / 'shards', 'images', len(pool), 16, 'd')
     with pytest.raises(ValueError, match='image_003.jpg'):
-        embed_images(embedder, pool, store, range(len(store)), 4, 0)
+        embed_images(embedder, pool, store, range(len(store)), 0)
 
 
 def test_shards_are_checked_before_use(tmp_path):

@@ -98,7 +98,7 @@ def mine(folder, path, **options):
     register_clip(folder)
     settings = dict(
         pretrained=osp.join(folder, 'weights.pt'), keep=12, batch_size=4, shard_size=8,
-        num_workers=0, device='cpu', progress=False, timeout=60,
+        num_workers=0, device='cpu', progress=False, timeout=60, cache=False,
     )  # fmt: skip
     settings.update(options)
     return mine_bank(TinyData(folder), path, settings.pop('model', MODEL), **settings)
