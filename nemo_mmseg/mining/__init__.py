@@ -3,8 +3,10 @@
 from .band import Band, BandRule
 from .bank import BankError, NegativeBank, UnknownSentenceError
 from .bank_writer import BankWriter
-from .mine import check_bank, mine_bank
+from .made_with import check_bank
+from .mine import mine_bank
 from .wanted import WantedBank, check_band, check_passes, data_sets_of, wanted_banks
+from .wanted_stores import wanted_stores
 
 __all__ = [
     'Band',
@@ -20,4 +22,5 @@ __all__ = [
     'data_sets_of',
     'mine_bank',
     'wanted_banks',
+    'wanted_stores',
 ]

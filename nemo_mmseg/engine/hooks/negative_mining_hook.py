@@ -1,4 +1,4 @@
-"""Mines the negatives that a training run's mosaics read, before it starts."""
+"""Mines the negatives of a training run's mosaics, and makes their tiles, before it starts."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop, IterBasedTrainLoop, Runner
 from mmseg.registry import HOOKS
 
-from nemo_mmseg.mining import check_band, check_passes, wanted_banks
+from nemo_mmseg.mining import check_band, check_passes, wanted_banks, wanted_stores
 
 
 @HOOKS.register_module()
 class NegativeMiningHook(Hook):
-    """Mine missing banks before training, and check those that are there.
+    """Mine missing banks and make missing tile stores before training, and check those there are.
 
     Every mosaic of the training data set (also inside wrappers and nested transforms) names its
     bank and how to make it. All ranks embed, rank 0 writes, the others watch for the file. Testing
     and validation alone never mine: they read no mosaics. Of mosaics without bank the schedule is
-    checked.
+    checked. Tile stores come first: they take minutes, and show images that cannot be read.
 
     Args:
         batch_size: Images, or texts, a batch of the miner. Defaults to 64.
@@ -29,6 +29,8 @@ class NegativeMiningHook(Hook):
         timeout: Seconds to wait for other ranks while nothing changes. Defaults to 1800.
 
     Raises:
+        TileStoreError: In ``before_run``: a tile store is damaged, or was made of other images or
+            with other settings.
         BankError: In ``before_run``: a bank is damaged, belongs to other data, was made with other
             settings, or its band is empty for every expression.
         ValueError: In ``before_run``: the training is over before a mosaic's ramp, or before its
@@ -59,6 +61,9 @@ class NegativeMiningHook(Hook):
         if passes is not None:
             check_passes(loop.dataloader.dataset, passes)
         mined = False
+        for store in wanted_stores(loop.dataloader.dataset):
+            mined |= not os.path.isfile(store.path)
+            store.make(**{key: self.options[key] for key in ('num_workers', 'timeout')})
         for wanted in wanted_banks(loop.dataloader.dataset):
             mined |= not os.path.isfile(wanted.path)
             check_band(wanted, wanted.mine(**self.options))

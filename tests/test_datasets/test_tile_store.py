@@ -1,0 +1,269 @@
+"""The tile store against resizing each image directly, and what it refuses."""
+
+import hashlib
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from safetensors import safe_open
+
+from nemo_mmseg.datasets.pool import FolderPool, ImagePool
+from nemo_mmseg.datasets.tile_store import TileSettings, TileStore, TileStoreError, open_store
+from nemo_mmseg.datasets.tile_store_writer import make_tile_store
+
+FILTERS = dict(bilinear=cv2.INTER_LINEAR, bicubic=cv2.INTER_CUBIC, area=cv2.INTER_AREA)
+RAW = TileSettings(24, 32)
+JPEG = TileSettings(24, 32, encoding='jpeg', quality=92)
+
+
+def smooth(rng, height, width):
+    """A picture with the smoothness of photographs, (height, width, 3) uint8."""
+    layers = [cv2.resize(rng.uniform(0, 255, (n, n, 3)), (width, height)) for n in (3, 6, 12)]
+    return np.clip(sum(layers) / 3, 0, 255).astype(np.uint8)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Pictures of several sizes and formats, in two folders; the names do not sort like numbers."""
+    rng = np.random.default_rng(0)
+    for i in range(12):
+        name = ['b/é_{}.jpg', 'c_{}.png', 'a/{}.jpg'][i % 3].format(i)
+        path = tmp_path / 'images' / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        height, width = rng.integers(40, 90, 2)
+        assert cv2.imwrite(str(path), smooth(rng, height, width))
+    return tmp_path / 'images'
+
+
+@pytest.fixture
+def pool(folder):
+    return FolderPool(str(folder))
+
+
+def own_pool(folder, names):
+    return ImagePool(str(folder), [3 * i for i in range(len(names))], list(names), 'data')
+
+
+@pytest.mark.parametrize('interpolation', FILTERS)
+@pytest.mark.parametrize('workers', [0, 2])
+def test_raw_tiles_are_the_resized_images(pool, tmp_path, interpolation, workers):
+    settings = TileSettings(24, 32, interpolation)
+    store = make_tile_store(pool, tmp_path / 's' / 'tiles', settings, workers, progress=False)
+    assert len(store) == len(pool) == 12
+    for name in pool.names:
+        image = cv2.imread(pool.path_of(name))
+        row = store.row_of(str(name))
+        assert store.names[row] == name and store.shape_of(row) == image.shape[:2]
+        expected = cv2.resize(image, (32, 24), interpolation=FILTERS[interpolation])
+        np.testing.assert_array_equal(store.read(row), expected)
+    assert os.listdir(tmp_path / 's') == ['tiles']
+
+
+def test_jpeg_tiles_are_near_the_resized_images(pool, tmp_path):
+    store = make_tile_store(pool, tmp_path / 'tiles', JPEG, 0, progress=False)
+    for name in pool.names:
+        tile = store.read(store.row_of(str(name)))
+        expected = cv2.resize(cv2.imread(pool.path_of(name)), (32, 24))
+        assert tile.shape == expected.shape and cv2.PSNR(tile, expected) > 33
+    better = TileSettings(24, 32, encoding='jpeg', quality=100)
+    make_tile_store(pool, tmp_path / 'better', better, 0, progress=False)
+    assert (tmp_path / 'better').stat().st_size > (tmp_path / 'tiles').stat().st_size
+
+
+@pytest.mark.parametrize('settings', [RAW, JPEG])
+def test_the_file_is_what_the_safetensors_library_reads(pool, tmp_path, settings):
+    store = make_tile_store(pool, tmp_path / 'tiles', settings, 0, progress=False)
+    with safe_open(tmp_path / 'tiles', 'numpy') as file:
+        assert set(file.keys()) == {'tiles', 'ends', 'shapes', 'name_offsets', 'name_bytes'}
+        tiles, ends = file.get_tensor('tiles'), file.get_tensor('ends')
+    first = tiles.reshape(-1)[: ends[0]]
+    if settings.encoding == 'jpeg':
+        np.testing.assert_array_equal(cv2.imdecode(first, 1), store.read(0))
+    else:
+        np.testing.assert_array_equal(first.reshape(24, 32, 3), store.read(0))
+
+
+def test_pools_of_a_data_set(folder, tmp_path):
+    names = ['c_1.png', 'a/2.jpg', 'a/11.jpg']
+    pool = own_pool(folder, names)
+    store = make_tile_store(pool, tmp_path / 'tiles', RAW, 0, progress=False)
+    assert list(store.names) == sorted(names)
+    # another data set with the same images shares it, one with another image does not
+    store.check(ImagePool(str(folder), [1, 2, 3], names, 'other data'), RAW)
+    with pytest.raises(TileStoreError, match='made of other images than the 2 in'):
+        store.check(own_pool(folder, names[:2]), RAW)
+    with pytest.raises(TileStoreError, match='has no image c_4.png'):
+        store.row_of('c_4.png')
+    # a part of the pool is still of that pool
+    store.check(pool.subset(np.array([0, 2])), RAW)
+
+
+def test_a_changed_image_is_noticed(folder, pool, tmp_path):
+    make_tile_store(pool, tmp_path / 'tiles', RAW, 0, progress=False)
+    cv2.imwrite(str(folder / 'c_1.png'), smooth(np.random.default_rng(9), 50, 50))
+    with pytest.raises(TileStoreError, match='made of other images'):
+        make_tile_store(FolderPool(str(folder)), tmp_path / 'tiles', RAW, 0, progress=False)
+
+
+@pytest.mark.parametrize(
+    'settings, said',
+    [
+        (TileSettings(32, 24), 'made with height=24, width=32, the config asks for height=32'),
+        (TileSettings(24, 32, 'area'), "interpolation='bilinear'.*interpolation='area'"),
+        (JPEG, "encoding='raw', quality=None, .*encoding='jpeg', quality=92"),
+    ],
+)
+def test_other_settings_are_refused(pool, tmp_path, settings, said):
+    path = tmp_path / 'tiles'
+    make_tile_store(pool, path, RAW, 0, progress=False)
+    before = path.read_bytes()
+    with pytest.raises(TileStoreError, match=said):
+        make_tile_store(pool, path, settings, 0, progress=False)
+    assert path.read_bytes() == before
+
+
+def test_a_missing_cut_or_damaged_file_is_named(pool, tmp_path):
+    path = tmp_path / 'tiles'
+    with pytest.raises(FileNotFoundError, match='no tile store .*make_tile_store.py CONFIG'):
+        len(TileStore(path))
+    make_tile_store(pool, path, RAW, 0, progress=False)
+    whole = path.read_bytes()
+    for content in (b'', whole[:100], whole[:-1], b'\0' * 4096 + whole[4096:]):
+        path.write_bytes(content)
+        with pytest.raises(TileStoreError, match='again with'):
+            len(TileStore(path))
+
+
+def test_a_damaged_jpeg_tile_is_named(pool, tmp_path):
+    path = tmp_path / 'tiles'
+    make_tile_store(pool, path, JPEG, 0, progress=False)
+    content = bytearray(path.read_bytes())
+    content[4096:4200] = bytes(104)
+    path.write_bytes(content)
+    with pytest.raises(TileStoreError, match=f'the tile of {sorted(pool.names)[0]} in'):
+        TileStore(path).read(0)
+
+
+def test_an_image_that_cannot_be_read_is_named_and_mended(folder, pool, tmp_path):
+    good = (folder / 'c_4.png').read_bytes()
+    (folder / 'c_4.png').write_bytes(bytes(len(good)))
+    path = tmp_path / 'tiles'
+    for workers in (0, 2):
+        with pytest.raises(ValueError, match='cannot read the image .*c_4.png'):
+            make_tile_store(pool, path, RAW, workers, progress=False)
+        assert not path.exists()
+    (folder / 'c_4.png').write_bytes(good)
+    make_tile_store(pool, path, RAW, 0, progress=False)
+    assert sorted(os.listdir(tmp_path)) == ['images', 'tiles']
+
+
+def test_a_pickle_is_a_path_and_pages_are_shared(pool, tmp_path):
+    store = make_tile_store(pool, tmp_path / 'tiles', RAW, 0, progress=False)
+    store.read(0)
+    text = pickle.dumps(store)
+    assert len(text) < 300
+    np.testing.assert_array_equal(pickle.loads(text).read(3), store.read(3))
+    assert not store.read(0).flags.writeable
+    assert open_store(store.path, pool, RAW) is open_store(store.path, pool, RAW)
+
+
+def test_no_room_is_said_before_it_is_full(pool, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shutil, 'disk_usage', lambda path: usage)
+    with pytest.raises(OSError, match='needs 0.0 GB more'):
+        make_tile_store(pool, tmp_path / 'tiles', RAW, 0, progress=False)
+
+
+SLOW_WRITER = """
+import sys
+import time
+import cv2
+from nemo_mmseg.datasets import tile_store_writer as writer
+from nemo_mmseg.datasets.pool import FolderPool
+from nemo_mmseg.datasets.tile_store import TileSettings
+writer._CHUNK = 2
+encode = writer.encode
+def slow(*args):
+    time.sleep(0.05)
+    return encode(*args)
+writer.encode = slow
+folder, path, encoding, quality = sys.argv[1:]
+settings = TileSettings(24, 32, encoding=encoding, quality=int(quality) or None)
+writer.make_tile_store(FolderPool(folder), path, settings, 0, progress=False)
+"""
+
+
+def digest(path):
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('settings', [RAW, JPEG])
+def test_killed_runs_are_continued(folder, pool, tmp_path, settings):
+    make_tile_store(pool, tmp_path / 'whole', settings, 2, progress=False)
+    path, index = tmp_path / 'killed', tmp_path / 'killed.part.index'
+    command = [sys.executable, '-c', SLOW_WRITER, str(folder), str(path), settings.encoding]
+    sizes = []
+    for _ in range(2):
+        run = subprocess.Popen([*command, str(settings.quality or 0)])
+        start = index.stat().st_size if index.exists() else 0
+        while not index.exists() or index.stat().st_size < max(start, 32) + 2 * 16:
+            assert run.poll() is None
+            time.sleep(0.005)
+        run.send_signal(signal.SIGKILL)
+        run.wait()
+        assert not path.exists()
+        sizes.append(index.stat().st_size)
+    assert 32 < sizes[0] < sizes[1] <= 32 + 12 * 16
+    before = (tmp_path / 'killed.part').stat().st_ino
+    make_tile_store(pool, path, settings, 0, progress=False)
+    assert path.stat().st_ino == before, 'what was there was thrown away'
+    assert digest(path) == digest(tmp_path / 'whole')
+    assert sorted(os.listdir(tmp_path)) == ['images', 'killed', 'whole']
+
+
+@pytest.mark.parametrize('damage', ['torn record', 'lost tiles', 'lost records', 'other settings'])
+def test_remains_of_a_crash(pool, tmp_path, damage, monkeypatch):
+    from nemo_mmseg.datasets import tile_store_writer as writer
+
+    make_tile_store(pool, tmp_path / 'whole', RAW, 0, progress=False)
+    monkeypatch.setattr(writer, '_CHUNK', 3)
+    path, tile = tmp_path / 'tiles', 24 * 32 * 3
+    part, index = tmp_path / 'tiles.part', tmp_path / 'tiles.part.index'
+    monkeypatch.setattr(writer._Writer, '_finish', lambda *args: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        settings = TileSettings(24, 32, 'area') if damage == 'other settings' else RAW
+        make_tile_store(pool, path, settings, 0, progress=False)
+    monkeypatch.undo()
+    assert part.stat().st_size == 4096 + 12 * tile and index.stat().st_size == 32 + 12 * 16
+    if damage == 'torn record':
+        os.truncate(index, 32 + 5 * 16 + 7)
+    elif damage == 'lost tiles':
+        os.truncate(part, 4096 + 7 * tile + 100)
+    elif damage == 'lost records':
+        content = index.read_bytes()
+        index.write_bytes(content[: 32 + 6 * 16] + bytes(6 * 16))
+    make_tile_store(pool, path, RAW, 0, progress=False)
+    assert digest(path) == digest(tmp_path / 'whole')
+
+
+@pytest.mark.slow
+def test_two_jobs_and_another_rank_at_once(folder, pool, tmp_path, monkeypatch):
+    path = tmp_path / 'tiles'
+    command = [sys.executable, '-c', SLOW_WRITER, str(folder), str(path), 'raw', '0']
+    runs = [subprocess.Popen(command) for _ in range(2)]
+    monkeypatch.setenv('RANK', '1')
+    monkeypatch.setenv('WORLD_SIZE', '2')
+    make_tile_store(pool, path, RAW, 0, timeout=120, progress=False)
+    assert [run.wait() for run in runs] == [0, 0]
+    assert sorted(os.listdir(tmp_path)) == ['images', 'tiles']
+    with pytest.raises(TimeoutError, match='did not grow for 0.5 s'):
+        make_tile_store(pool, tmp_path / 'never', RAW, 0, timeout=0.5)
