@@ -21,12 +21,12 @@ from mmengine.logging import print_log
 from safetensors import SafetensorError
 from tqdm import tqdm
 
-from ..datasets.pool import bank_fingerprint, folder_pool
-from .bank import BankError, NegativeBank
+from .bank import NegativeBank
 from .bank_writer import BankWriter
 from .embed import ClipEmbedder, distinct_texts, embed_images, embed_texts
-from .embedding_cache import EmbeddingCache, default_folder
 from .images import MinedImages
+from .index_ranker import RECALL_OF, IndexRanker
+from .made_with import asked_for, check_bank, digest_of_weights, open_cache
 from .process import default_device, rank_and_world, same_every_time
 from .search import search
 from .shards import ShardStore, difference, listing
@@ -51,6 +51,7 @@ def mine_bank(
     progress: bool = True,
     images: str | None = None,
     cache: bool | str = True,
+    index: str | None = None,
 ) -> NegativeBank:
     """Mine the bank of a data set, or find that it is there.
 
@@ -78,12 +79,17 @@ def mine_bank(
             :mod:`nemo_mmseg.mining.embedding_cache`: True does so in the user's cache folder or in
             ``$NEMO_MMSEG_CACHE``, a string names another folder. The bank is the same, with or
             without. Defaults to True.
+        index: A faiss index, e.g. ``'IVF4096,Flat;nprobe=64'``, for pools so large that exact
+            search takes too long. It overlooks images; which share of the best ones it finds is
+            printed and goes into the metadata. None searches exactly.
 
     Returns:
         The bank.
 
     Raises:
-        ValueError: ``keep`` < 1, an unknown model, no weights, or an image that cannot be read.
+        ValueError: ``keep`` < 1, an unknown model, no weights, an image that cannot be read, or an
+            index that faiss does not know.
+        ImportError: ``index`` without faiss.
         FileNotFoundError: The weights are neither a known tag nor a file, or the folder of images
             is missing or empty.
         BankError: A file at ``path`` is damaged, or was made for other data or with other settings.
@@ -95,7 +101,7 @@ def mine_bank(
     path = Path(path)
     run = _Run(path, rank_and_world(), timeout, progress)
     if path.is_file():
-        bank = check_bank(dataset, path, model, pretrained, keep, images)
+        bank = check_bank(dataset, path, model, pretrained, keep, images, index)
         run.clean_up()
         return bank
     if pretrained is None and ':' not in model:
@@ -103,95 +109,10 @@ def mine_bank(
     device = device or default_device()
     with same_every_time(device):
         run.mine(
-            dataset, _wanted(dataset, model, pretrained, keep, images), model, pretrained,
+            dataset, asked_for(dataset, model, pretrained, keep, images, index), model, pretrained,
             batch_size, num_workers, device, shard_size, images, cache,
         )  # fmt: skip
     return NegativeBank(path)
-
-
-def check_bank(
-    dataset: Any,
-    path: str | Path,
-    model: str,
-    pretrained: str | None,
-    keep: int,
-    images: str | None = None,
-) -> NegativeBank:
-    """The bank at ``path``, if it is that of the data set and was made with the settings.
-
-    Args:
-        dataset: See :func:`mine_bank`.
-        path: The bank.
-        model: The miner it must be of.
-        pretrained: Its weights.
-        keep: Images that were to be stored an expression.
-        images: Folder of its negatives; None where they are the data set's own images.
-
-    Raises:
-        FileNotFoundError: There is no bank.
-        BankError: It is damaged, or was made for other data or with other settings.
-    """
-    bank, wanted = NegativeBank(path), _wanted(dataset, model, pretrained, keep, images)
-    name = f'{wanted["dataset"]!r}, split {wanted["split"]!r}'
-    bank.check(wanted['fingerprint'], name + (f', with the images of {images}' if images else ''))
-    made = bank.metadata
-    for key in ('model', 'pretrained', 'weights_sha256', 'keep'):
-        if key in wanted and made.get(key) != wanted[key]:
-            raise BankError(
-                f'the bank {path} was made with {key}={made.get(key)!r}, this run asks for '
-                f'{wanted[key]!r}. Delete it, or name another path'
-            )
-    return bank
-
-
-def _wanted(
-    dataset: Any, model: str, pretrained: str | None, keep: int, images: str | None
-) -> dict[str, Any]:
-    """What the bank's metadata must say, as far as it is known without loading the network."""
-    from nemo_mmseg.utils.clip import SHIPPED
-
-    wanted: dict[str, Any] = dict(
-        dataset=str(dataset.metainfo.get('dataset_name')),
-        split=str(getattr(dataset, 'split', None)),
-        fingerprint=bank_fingerprint(dataset, images),
-        model=model,
-        # Of a file the name alone: where it lies says nothing, its content is compared.
-        pretrained=pretrained and Path(pretrained).name,
-        keep=int(keep),
-    )
-    if images is not None:
-        wanted.update(images=Path(images).name, candidates=len(folder_pool(images)))
-    shipped = SHIPPED.get(model)
-    file = Path(pretrained or '')
-    if shipped and pretrained == shipped['tag']:
-        file = shipped['folder'] / 'weights.safetensors'
-    if file.is_file():
-        digest = hashlib.sha256()
-        with open(file, 'rb') as content:
-            while part := content.read(2**20):
-                digest.update(part)
-        wanted['weights_sha256'] = digest.hexdigest()
-    return wanted
-
-
-def _digest_of_weights(clip: torch.nn.Module) -> str:
-    """Digest of a model's tensors, for weights whose file is known to open_clip alone."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(clip.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.contiguous().cpu().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _open_cache(
-    cache: bool | str, made: dict[str, Any], tower: dict[str, Any]
-) -> EmbeddingCache | None:
-    """The vectors that are known of the tower of a bank; None for no cache."""
-    if cache is False:
-        return None
-    what = {key: made[key] for key in ('model', 'weights_sha256', 'versions')} | tower
-    digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
-    return EmbeddingCache(default_folder() if cache is True else cache, digest)
 
 
 def _checked_expressions(dataset: Any) -> tuple[np.ndarray, list[str], np.ndarray]:
@@ -270,17 +191,20 @@ class _Run:
         table = MinedImages(dataset.pool, folder_of_images)
         texts, text_index = distinct_texts(expressions[1])
         embedder = ClipEmbedder(model, pretrained, device, batch_size=batch_size)
-        wanted.setdefault('weights_sha256', _digest_of_weights(embedder.clip))
+        wanted.setdefault('weights_sha256', digest_of_weights(embedder.clip))
         wanted['versions'] = {
             name: version(name) for name in ('torch', 'open_clip_torch', 'numpy', 'pillow')
         }
-        settings = {key: value for key, value in wanted.items() if key != 'keep'}
+        settings = {key: value for key, value in wanted.items() if key not in ('keep', 'index')}
         tower = embedder.tower()
-        known = _open_cache(cache, wanted, tower)
+        known = open_cache(cache, wanted, tower)
         settings |= dict(tower, shard_size=shard_size)
         with self.alone():
             if self.path.is_file():  # another job made it meanwhile
-                check_bank(dataset, self.path, model, pretrained, wanted['keep'], folder_of_images)
+                check_bank(
+                    dataset, self.path, model, pretrained, wanted['keep'], folder_of_images,
+                    wanted.get('index'),
+                )  # fmt: skip
                 return
             folder, digest = self._folder(settings)
             images = ShardStore(folder, 'images', len(table), shard_size, digest)
@@ -381,7 +305,12 @@ class _Run:
         own_rows = table.own_rows[rows]
         vectors = images.read_all()
         part = images.folder / 'bank.tmp'
-        keep = metadata['keep']
+        keep, index, ranker = metadata['keep'], metadata.get('index'), None
+        if index is not None:
+            ranker = IndexRanker(vectors, min(keep + 1, table.candidates), table.candidates, index)
+            recall = ranker.recall(_some(sentences), table.candidates)
+            metadata = dict(metadata, recall=round(recall, 4))
+            self._say(f'{index} finds {recall:.2%} of the best {ranker.count} images of a text')
         with (
             self._bar('searching', len(sent_ids)) as bar,
             BankWriter(
@@ -390,9 +319,18 @@ class _Run:
             ) as writer,
         ):  # fmt: skip
             for found in search(
-                sentences.blocks(), text_index, own_rows, vectors, keep, device, table.candidates
-            ):
+                sentences.blocks(), text_index, own_rows, vectors, keep, device, table.candidates,
+                ranker,
+            ):  # fmt: skip
                 writer.write(*found)
                 bar.update(len(found.expressions))
         os.replace(part, self.path)
         self._say(f'{self.path}: {self.path.stat().st_size / 2**20:.1f} MiB')
+
+
+def _some(sentences: ShardStore) -> Iterator[np.ndarray]:
+    """Some texts of all lengths."""
+    shards = np.unique(np.linspace(0, len(sentences) - 1, 16).astype(int)).tolist()
+    for shard in shards:
+        vectors = sentences.read(shard)
+        yield vectors[:: max(1, len(vectors) * len(shards) // RECALL_OF)]

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .index_ranker import IndexRanker
 from .process import ordered_map
 from .ranking import IMAGES_AT_A_TIME, Ranker
 
@@ -49,6 +50,7 @@ def search(
     keep: int,
     device: str = 'cpu',
     candidates: int | None = None,
+    ranker: IndexRanker | None = None,
 ) -> Iterator[Found]:
     """Find for every expression the best images other than its own.
 
@@ -64,6 +66,7 @@ def search(
         device: Where to compute. Defaults to the CPU.
         candidates: How many of the images, from the first on, can be found; the others are own
             images only. None for all.
+        ranker: Ranks the images by an index instead of exactly, one more than ``keep``.
 
     Yields:
         Answers; every expression is in exactly one, in the order of the texts.
@@ -76,7 +79,7 @@ def search(
     count = min(keep + 1, candidates)
     for start in range(0, len(images), IMAGES_AT_A_TIME):
         _check_finite(images[start : start + IMAGES_AT_A_TIME], 'image', start)
-    ranker = Ranker(images, count, candidates, device)
+    ranker = ranker or Ranker(images, count, candidates, device)
     # The division into blocks depends on the pool alone: the same products, so the same bytes.
     width = min(len(images), IMAGES_AT_A_TIME) + 4 * count
     height = max(1, SCORES_AT_A_TIME // width)

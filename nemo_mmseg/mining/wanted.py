@@ -12,7 +12,8 @@ from mmengine.logging import print_log
 from ..datasets.nested_transforms import transforms_in
 from .band import BandRule
 from .bank import BankError, NegativeBank
-from .mine import check_bank, mine_bank
+from .made_with import check_bank
+from .mine import mine_bank
 
 
 @dataclass
@@ -21,7 +22,7 @@ class WantedBank:
 
     Attributes:
         dataset: The (innermost) data set.
-        mosaic: The transform, with ``bank=dict(path, model, pretrained, keep, images)``.
+        mosaic: The transform, with ``bank=dict(path, model, pretrained, keep, images, index)``.
     """
 
     dataset: Any
@@ -33,7 +34,7 @@ class WantedBank:
         return self.mosaic.bank['path']
 
     def settings(self) -> dict[str, Any]:
-        """Model, weights, number of images and folder of the bank.
+        """Model, weights, number of images, folder and index of the bank.
 
         Raises:
             ValueError: The config does not say how to make the bank.
@@ -49,6 +50,7 @@ class WantedBank:
             pretrained=bank.get('pretrained'),
             keep=bank.get('keep', 1000),
             images=bank.get('images'),
+            index=bank.get('index'),
         )
 
     def mine(self, **options: Any) -> NegativeBank:

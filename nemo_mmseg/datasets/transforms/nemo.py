@@ -26,7 +26,7 @@ from .position_words import position_cells
 from .ramps import Ramp
 
 # Of the argument `bank`; all but the first say how it is mined.
-BANK_KEYS = ('path', 'model', 'pretrained', 'keep', 'images')
+BANK_KEYS = ('path', 'model', 'pretrained', 'keep', 'images', 'index')
 
 
 @TRANSFORMS.register_module()

@@ -27,6 +27,8 @@ class NegativeMiningHook(Hook):
         num_workers: Processes that decode images. Defaults to 2.
         device: Where to compute; None for the process's GPU if there is one.
         timeout: Seconds to wait for other ranks while nothing changes. Defaults to 1800.
+        cache: Whether vectors are kept for other runs; True, a folder or False, see
+            :func:`nemo_mmseg.mining.mine_bank`. Defaults to True.
 
     Raises:
         TileStoreError: In ``before_run``: a tile store is damaged, or was made of other images or
@@ -46,9 +48,14 @@ class NegativeMiningHook(Hook):
         num_workers: int = 2,
         device: str | None = None,
         timeout: float = 1800,
+        cache: bool | str = True,
     ) -> None:
         self.options = dict(
-            batch_size=batch_size, num_workers=num_workers, device=device, timeout=timeout
+            batch_size=batch_size,
+            num_workers=num_workers,
+            device=device,
+            timeout=timeout,
+            cache=cache,
         )
 
     def before_run(self, runner: Runner) -> None:
