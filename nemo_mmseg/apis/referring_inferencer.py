@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 from ..datasets.transforms.load_referring_image import read_image
 from ..evaluation.predictions import (
     describe_mask,
-    mask_score,
+    mask_scores,
     resize_mask,
     write_image,
     write_json,
@@ -222,11 +222,10 @@ def _batches(jobs: Sequence[dict], batch_size: int) -> Iterator[list[dict]]:
 
 def _collect(job: dict, sample: object, draw: bool) -> dict:
     """The result of one image."""
-    small = (sample.pred_sem_seg.data > 0).cpu().numpy()
-    probabilities = sample.seg_logits.data.float().cpu().numpy()
+    found = sample.pred_sem_seg.data > 0
     shape = job['image'].shape[:2]
-    scores = [mask_score(*pair) for pair in zip(small, probabilities, strict=True)]
-    masks = np.stack([resize_mask(mask, shape) for mask in small])
+    scores = mask_scores(found, sample.seg_logits.data)
+    masks = np.stack([resize_mask(mask, shape) for mask in found.cpu().numpy()])
     overlays = []
     if draw:
         image = job['image'][..., ::-1]

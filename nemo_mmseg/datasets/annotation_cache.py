@@ -174,7 +174,10 @@ def write_items(path: Path, found: CachedItems) -> None:
     part = path.with_name(f'{path.stem}-{uuid.uuid4().hex}.part')
     try:
         try:
+            part.touch()
+            rights = part.stat().st_mode  # the user's usual ones, where the library gives its own
             save_file(tensors, part, metadata=dict(nemo_mmseg=meta))
+            part.chmod(rights)
         except SafetensorError as error:  # so it calls a full disk, too
             raise OSError(str(error)) from error
         os.replace(part, path)

@@ -38,6 +38,7 @@ class _PlainUnpickler(pickle.Unpickler):
         raise pickle.UnpicklingError('it asks for an object kept elsewhere')
 
 
+@collector_paused()
 def load_plain_pickle(path: str) -> Any:
     """Read a pickle that holds nothing but containers, strings, numbers, booleans and None.
 
@@ -64,6 +65,7 @@ def load_plain_pickle(path: str) -> Any:
     raise ValueError(f'{path} is not a plain pickle of references: {problem}')
 
 
+@collector_paused()
 def load_json(path: str) -> Any:
     """Read a JSON file; a damaged one is a ValueError that names it.
 
@@ -138,11 +140,14 @@ def _field(record: dict, key: str, what: str, source: str) -> Any:
 def _by_id(instances: dict, name: str, keys: tuple[str, ...], source: str) -> dict[int, dict]:
     """The `images` or `annotations` of ``instances.json`` by their ids."""
     found: dict[int, dict] = {}
+    wanted = {'id', *keys}
     for record in _field(instances, name, 'the file', source):
-        number = _field(record, 'id', f'an entry of {name!r}', source)
-        for key in keys:
-            _field(record, key, f'entry {number} of {name!r}', source)
-        if found.setdefault(number, record) != record:
+        if not isinstance(record, dict) or not record.keys() >= wanted:
+            number = _field(record, 'id', f'an entry of {name!r}', source)
+            for key in keys:
+                _field(record, key, f'entry {number} of {name!r}', source)
+        number = record['id']
+        if found.setdefault(number, record) is not record and found[number] != record:
             raise ValueError(f'{source}: two different entries of {name!r} have the id {number}')
     return found
 
@@ -153,14 +158,18 @@ def _expressions(ref: dict, text_key: str, source: str) -> tuple[tuple[int, ...]
     if not sentences:
         raise ValueError(f'{source}: reference {ref_id} has no expression')
     sent_ids, texts = [], []
+    wanted = {text_key, 'sent_id'}
     for sentence in sentences:
-        text = _field(sentence, text_key, f'an expression of reference {ref_id}', source)
+        if not isinstance(sentence, dict) or not sentence.keys() >= wanted:
+            for key in (text_key, 'sent_id'):
+                _field(sentence, key, f'an expression of reference {ref_id}', source)
+        text = sentence[text_key]
         if not isinstance(text, str) or not text.strip():
             raise ValueError(
-                f'{source}: expression {sentence.get("sent_id")} of reference {ref_id} is empty'
+                f'{source}: expression {sentence["sent_id"]} of reference {ref_id} is empty'
             )
         texts.append(text.strip())
-        sent_ids.append(_field(sentence, 'sent_id', f'an expression of reference {ref_id}', source))
+        sent_ids.append(sentence['sent_id'])
     return tuple(map(int, sent_ids)), tuple(texts)
 
 

@@ -131,7 +131,6 @@ class BaseReferringDataset(BaseDataset, ABC):
         """
         return None
 
-    @collector_paused()
     def load_data_list(self) -> list[dict]:
         """One item per reference, expression or image (called by MMEngine)."""
         references = self.load_reference_list()
@@ -149,6 +148,7 @@ class BaseReferringDataset(BaseDataset, ABC):
         left = {name for name, keep in zip(names, kept) if keep}
         return [reference for reference in references if reference.image['file_name'] in left]
 
+    @collector_paused()
     def full_init(self) -> None:
         """Read the items, and let transforms look at the images they draw from."""
         if self._fully_initialized:

@@ -14,7 +14,7 @@ from mmseg.registry import METRICS
 from .expression_scores import PREDICTIONS
 from .generalized_counts import GeneralizedCounts, NoTargetRule
 from .iou import count_sample, image_name, iou_values, masks_of
-from .predictions import describe_mask, mask_score, resize_mask, write_image, write_json
+from .predictions import describe_mask, mask_scores, resize_mask, write_image, write_json
 
 
 @METRICS.register_module()
@@ -85,15 +85,16 @@ class DumpReferringResults(BaseMetric):
         for key in ('sent_ids', 'expressions', 'ori_shape'):
             if sample.get(key) is None:
                 raise KeyError(f'{image_name(sample)}: the data sample has no `{key}`')
-        masks = (masks_of(sample, 'pred_sem_seg') > 0).cpu().numpy()
+        found = masks_of(sample, 'pred_sem_seg') > 0
+        masks = found.cpu().numpy()
         if len(masks) != len(sample['sent_ids']):
             raise ValueError(
                 f'{image_name(sample)}: {len(masks)} masks for {len(sample["sent_ids"])} '
                 'expressions'
             )
-        probabilities = None
+        scores = None
         if sample.get('seg_logits') is not None:
-            probabilities = masks_of(sample, 'seg_logits').float().cpu().numpy()
+            scores = mask_scores(found, masks_of(sample, 'seg_logits'))
         counted = self._counted(sample, len(masks))
         ref_ids, distractors = sample.get('ref_ids'), sample.get('num_distractors')
         records = []
@@ -114,8 +115,8 @@ class DumpReferringResults(BaseMetric):
                 mask=file,
                 **describe_mask(full),
             )
-            if probabilities is not None:
-                record['score'] = mask_score(mask, probabilities[index])
+            if scores is not None:
+                record['score'] = scores[index]
             records.append(record)
         return records
 

@@ -10,7 +10,7 @@ from mmseg.registry import METRICS
 from prettytable import PrettyTable
 
 from .generalized_counts import GeneralizedCounts, NoTargetRule
-from .iou import count_sample, precision_key
+from .iou import count_samples, precision_key
 
 
 @METRICS.register_module()
@@ -95,9 +95,9 @@ class GeneralizedReferringIoU(BaseMetric):
             data_batch: Not used; MMEngine passes it.
             data_samples: Data samples as dicts, with `pred_sem_seg`, `gt_sem_seg` and metainfo.
         """
-        for sample in data_samples:
-            counted = count_sample(sample, self.ignore_index, type(self).__name__).cpu().numpy()
-            counts = GeneralizedCounts.of_sample(sample, counted, self.rule)
+        counted = count_samples(data_samples, self.ignore_index, type(self).__name__)
+        for sample, values in zip(data_samples, counted, strict=True):
+            counts = GeneralizedCounts.of_sample(sample, values, self.rule)
             entry = counts.intersection, counts.union, counts.said_empty, counts.is_empty
             self.results.append((str(sample.get('dataset_name') or ''), np.stack(entry)))
 

@@ -26,19 +26,34 @@ def intersection_and_union(
     Raises:
         ValueError: If the shapes differ or are not three-dimensional.
     """
+    return _counts(prediction, truth, ignore_index)[:2]
+
+
+def _above_zero(mask: Tensor) -> Tensor:
+    """(N, H, W) bool; bytes are converted, which takes PyTorch a 16th of a comparison."""
+    return mask.bool() if mask.dtype in (torch.uint8, torch.bool) else mask > 0
+
+
+def _counts(
+    prediction: Tensor, truth: Tensor, ignore_index: int | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Intersections, unions and pixels of the truth; see :func:`intersection_and_union`."""
     if prediction.ndim != 3 or prediction.shape != truth.shape:
         raise ValueError(
             f'masks must be two (N, H, W) of the same shape, got prediction '
             f'{tuple(prediction.shape)} and truth {tuple(truth.shape)}'
         )
     truth = truth.to(prediction.device)
-    predicted, true = prediction > 0, truth > 0
+    predicted, true = _above_zero(prediction), _above_zero(truth)
     if ignore_index is not None:
         counted = truth != ignore_index
         predicted, true = predicted & counted, true & counted
-    intersection = (predicted & true).flatten(1).sum(1)
-    union = (predicted | true).flatten(1).sum(1)
-    return intersection, union
+    # int32 holds any image, and is summed twice as fast as int64
+    both, said, area = (
+        mask.flatten(1).sum(1, dtype=torch.int32).long()
+        for mask in (predicted & true, predicted, true)
+    )
+    return both, said + area - both, area
 
 
 def iou_values(intersection: np.ndarray, union: np.ndarray, empty_union: float = 1.0) -> np.ndarray:
@@ -151,8 +166,22 @@ def count_sample(sample: dict, ignore_index: int | None = 255, who: str = 'Refer
             f'{len(truth)} true masks'
         )
     try:
-        counts = intersection_and_union(prediction, truth, ignore_index)
+        counts = _counts(prediction, truth, ignore_index)
     except ValueError as error:
         raise ValueError(f'{who}: {image_name(sample)}: {error}') from error
-    area = ((truth > 0) & (truth != ignore_index)).flatten(1).sum(1).to(counts[0].device)
-    return torch.stack([*counts, area, torch.full_like(area, truth.shape[1:].numel())], dim=1)
+    pixels = torch.full_like(counts[0], truth.shape[1:].numel())
+    return torch.stack([*counts, pixels], dim=1)
+
+
+def count_samples(
+    samples: Sequence[dict], ignore_index: int | None = 255, who: str = 'ReferringIoU'
+) -> list[np.ndarray]:
+    """:func:`count_sample` of each data sample of a batch, brought to the host in one transfer.
+
+    Every copy from a GPU waits for all work that is queued on it.
+    """
+    counts = [count_sample(sample, ignore_index, who) for sample in samples]
+    if not counts:
+        return []
+    flat = torch.cat(counts).cpu().numpy()
+    return np.split(flat, np.cumsum([len(count) for count in counts])[:-1])

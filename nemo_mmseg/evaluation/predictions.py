@@ -8,8 +8,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
+from torch import Tensor
 
 
 def encode_rle(mask: np.ndarray) -> dict:
@@ -46,31 +48,34 @@ def resize_mask(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     return cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST_EXACT) > 0
 
 
-def describe_mask(mask: np.ndarray, probability: np.ndarray | None = None) -> dict:
+def describe_mask(mask: np.ndarray) -> dict:
     """What a mask says, as JSON-able values.
 
     Args:
         mask: (H, W) bool.
-        probability: (H, W) foreground probability in 0..1, or None.
 
     Returns:
-        `area` (pixels), `bbox` (`[x, y, width, height]`, pixels; None for an empty mask), `rle`,
-        and with a probability `score`: its mean over the mask, 0 for an empty mask.
+        `area` (pixels), `bbox` (`[x, y, width, height]`, pixels; None for an empty mask) and `rle`.
     """
     rows, cols = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     box = None
     if rows.size:
         left, top = int(cols[0]), int(rows[0])
         box = [left, top, int(cols[-1]) - left + 1, int(rows[-1]) - top + 1]
-    record = dict(area=int(mask.sum()), bbox=box, rle=encode_rle(mask))
-    if probability is not None:
-        record['score'] = mask_score(mask, probability)
-    return record
+    return dict(area=int(mask.sum()), bbox=box, rle=encode_rle(mask))
 
 
-def mask_score(mask: np.ndarray, probability: np.ndarray) -> float:
-    """Mean foreground probability over a mask, 0..1; 0 for an empty mask."""
-    return float(probability[mask].mean(dtype=np.float64)) if mask.any() else 0.0
+def mask_scores(masks: Tensor, probabilities: Tensor) -> list[float]:
+    """Mean foreground probability over each mask, 0..1; 0 for an empty mask.
+
+    Computed where the masks are, so that no map of probabilities leaves the device.
+
+    Args:
+        masks: (N, H, W) bool.
+        probabilities: (N, H, W), 0..1, on the same device.
+    """
+    inside = probabilities.masked_fill(~masks, 0).flatten(1).sum(1, dtype=torch.float64)
+    return (inside / masks.flatten(1).sum(1).clamp(min=1)).tolist()
 
 
 def write_image(path: str | os.PathLike, image: np.ndarray) -> None:

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 from mmseg.registry import METRICS
@@ -12,7 +11,7 @@ from prettytable import PrettyTable
 
 from .difficulty import check_by, slice_by
 from .expression_scores import ExpressionScores
-from .iou import TIES, count_sample, precision_key
+from .iou import TIES, count_samples, precision_key
 from .predictions import write_csv
 
 
@@ -103,15 +102,8 @@ class ReferringIoU(BaseMetric):
             data_batch: Not used; MMEngine passes it.
             data_samples: Data samples as dicts, with `pred_sem_seg`, `gt_sem_seg` and metainfo.
         """
-        counts = [
-            count_sample(sample, self.ignore_index, type(self).__name__) for sample in data_samples
-        ]
-        if not counts:
-            return
-        # one transfer for the batch: every copy from a GPU waits for all work queued on it
-        sizes = [len(count) for count in counts]
-        flat = torch.cat(counts).cpu().numpy()
-        for sample, count in zip(data_samples, np.split(flat, np.cumsum(sizes)[:-1]), strict=True):
+        counts = count_samples(data_samples, self.ignore_index, type(self).__name__)
+        for sample, count in zip(data_samples, counts, strict=True):
             self.results.append(ExpressionScores.entry(sample, *count.T))
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import cv2
-import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -60,6 +59,8 @@ def load_font(size: int) -> ImageFont.FreeTypeFont:
     Args:
         size: In pixels.
     """
+    import matplotlib  # here: it is large, and few runs write on pictures
+
     path = os.path.join(matplotlib.get_data_path(), 'fonts', 'ttf', 'DejaVuSans.ttf')
     return ImageFont.truetype(path, size)
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import cv2
-import numpy as np
-import torch
 import torch.nn.functional as F
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
+from .cubic_warp import warp_cubic
 from .geometry import foreground_margin, image_to_input, original_shape, store
 
 
@@ -31,14 +29,7 @@ def cris(
     meta = sample.metainfo
     probability = foreground_margin(logits).sigmoid()[:, None]
     probability = F.interpolate(probability, input_shape, mode='bicubic', align_corners=True)[:, 0]
+    # The matrix leads from the image to the input: the direction in which values are looked up.
     matrix = image_to_input(meta, input_shape)
-    height, width = original_shape(meta, input_shape)
-    # The matrix leads from the image to the input, which is the direction in which cv2 looks values
-    # up.
-    flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
-    maps = [
-        cv2.warpAffine(one, matrix, (width, height), flags=flags, borderValue=0.0)
-        for one in probability.float().cpu().numpy()
-    ]
-    warped = torch.from_numpy(np.stack(maps)).to(logits.device)
+    warped = warp_cubic(probability, matrix, original_shape(meta, input_shape))
     store(sample, warped.clamp(0, 1), warped > threshold)

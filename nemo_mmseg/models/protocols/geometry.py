@@ -73,6 +73,11 @@ def original_shape(meta: dict, input_shape: tuple[int, int]) -> tuple[int, int]:
     return int(height), int(width)
 
 
+def is_straight(matrix: np.ndarray) -> bool:
+    """Whether a (2, 3) matrix keeps rows rows and columns columns, as all but rotations do."""
+    return matrix[0][1] == 0 and matrix[1][0] == 0
+
+
 def sample_bilinear(maps: Tensor, matrix: np.ndarray, shape: tuple[int, int]) -> Tensor:
     """Read maps at the places that a matrix gives for every pixel of a new image.
 
@@ -87,13 +92,16 @@ def sample_bilinear(maps: Tensor, matrix: np.ndarray, shape: tuple[int, int]) ->
     height, width = maps.shape[-2:]
     if tuple(shape) == (height, width) and np.allclose(matrix, np.eye(2, 3), atol=1e-9):
         return maps
-    matrix = torch.as_tensor(matrix, dtype=torch.float64)
-    x = torch.arange(shape[1], dtype=torch.float64)
-    y = torch.arange(shape[0], dtype=torch.float64)[:, None]
-    places = torch.stack([row[0] * x + row[1] * y + row[2] for row in matrix], dim=-1)
+    x = np.arange(shape[1], dtype=np.float64)
+    y = np.arange(shape[0], dtype=np.float64)[:, None]
     # grid_sample counts from -1 to 1 between the centres of the outermost pixels.
-    span = torch.tensor([max(width - 1, 1), max(height - 1, 1)], dtype=torch.float64)
-    grid = (2 * places / span - 1).to(maps)
+    places = [
+        2 * (row[0] * x + row[1] * y + row[2]) / max(side - 1, 1) - 1
+        for row, side in zip(matrix, (width, height))
+    ]
+    if is_straight(matrix):  # a row and a column say it all: less to copy to the device
+        places = [places[0][:1], places[1][:, :1]]
+    grid = torch.stack([torch.from_numpy(place).to(maps).expand(shape) for place in places], dim=-1)
     sampled = F.grid_sample(
         maps[None], grid[None], mode='bilinear', padding_mode='border', align_corners=True
     )
