@@ -39,11 +39,10 @@ _STALE = 24 * 3600
 
 
 def cache_folder() -> Path:
-    """``$NEMO_MMSEG_CACHE``, else ``nemo_mmseg/annotations`` among the user's caches."""
-    if os.environ.get('NEMO_MMSEG_CACHE'):
-        return Path(os.environ['NEMO_MMSEG_CACHE'])
+    """``annotations`` in ``$NEMO_MMSEG_CACHE``, else in ``nemo_mmseg`` among the user's caches."""
+    own = os.environ.get('NEMO_MMSEG_CACHE')
     caches = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
-    return Path(caches) / 'nemo_mmseg' / 'annotations'
+    return Path(own or Path(caches) / 'nemo_mmseg') / 'annotations'
 
 
 @contextmanager

