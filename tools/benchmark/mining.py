@@ -1,7 +1,13 @@
-"""Measure search and bank at the size of RefCOCO's training set, on random vectors.
+"""Measure mining at the size of RefCOCO's training set, on random vectors, pictures and texts.
 
-`python tools/benchmark/mining.py` prints CPU time of the search against its matrix product, its
-peak memory for few and for many expressions, and what the bank costs its readers.
+    python tools/benchmark/mining.py search            # CPU time against the matrix product; peak
+    python tools/benchmark/mining.py search --device cuda
+    python tools/benchmark/mining.py run               # a whole run against the image tower alone
+    python tools/benchmark/mining.py scale             # growth towards a million images
+    python tools/benchmark/mining.py index             # recall and time of faiss indexes
+
+Variants run in turns, on one thread, and ratios are those of medians of CPU time (of time on a
+GPU). Peaks are measured in a process of their own.
 """
 
 import argparse
@@ -12,20 +18,35 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
 
 from nemo_mmseg.mining import BankWriter, NegativeBank
+from nemo_mmseg.mining.embed import ClipEmbedder, distinct_texts, embed_images, embed_texts
+from nemo_mmseg.mining.index_ranker import IndexRanker
+from nemo_mmseg.mining.ranking import Ranker
 from nemo_mmseg.mining.search import search
+from nemo_mmseg.mining.shards import ShardStore
 
 EXPRESSIONS, IMAGES, DIM = 120_624, 16_994, 512
+SHARD = 512
 
 
-def unit(count: int) -> np.ndarray:
-    """Random unit vectors (count, DIM)."""
-    return torch.nn.functional.normalize(torch.randn(count, DIM)).numpy()
+def unit(count: int, kinds: int = 0) -> np.ndarray:
+    """Random unit vectors (count, DIM), around as many centres as there are kinds (0: none)."""
+    vectors = torch.randn(count, DIM)
+    if kinds:
+        centres = torch.randn(kinds, DIM, generator=torch.Generator().manual_seed(1))
+        vectors = centres[torch.randint(kinds, (count,))] + 0.7 * vectors
+    return torch.nn.functional.normalize(vectors).numpy()
+
+
+def shards_of(texts: np.ndarray) -> Iterator[np.ndarray]:
+    """The texts as a store gives them."""
+    for start in range(0, len(texts), SHARD):
+        yield texts[start : start + SHARD]
 
 
 def peak() -> float:
@@ -33,141 +54,265 @@ def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def measure_search(expressions: int, keep: int) -> None:
-    """Print CPU time against the matrix product alone, and the peak over the images' vectors."""
+def seconds(call: Callable, device: str = 'cpu') -> float:
+    """CPU time of a call, its workers' included; on a GPU the time it takes."""
+
+    def now() -> float:
+        if device != 'cpu':
+            torch.cuda.synchronize()
+            return time.perf_counter()
+        children = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return time.process_time() + children.ru_utime + children.ru_stime
+
+    started = now()
+    call()
+    return now() - started
+
+
+def in_turns(variants: dict[str, Callable], turns: int, device: str = 'cpu') -> dict[str, float]:
+    """Median seconds of each variant."""
+    times = {name: [] for name in variants}
+    for _ in range(turns):
+        for name, call in variants.items():
+            times[name].append(seconds(call, device))
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def in_a_process(*arguments: object) -> None:
+    """Run another measurement of this program by itself."""
+    command = [sys.executable, '-W', 'ignore', __file__, *map(str, arguments)]
+    subprocess.check_call(command)
+
+
+def measure_search(expressions: int, device: str) -> None:
+    """Print time against the matrix product, for vectors at random and in kinds."""
+    turns = 10
+    part = expressions // turns
+    for kinds in (0, 50):
+        images, texts = unit(IMAGES, kinds), unit(part, kinds)
+        table = torch.from_numpy(images).to(device)
+        own = np.random.default_rng(0).integers(0, IMAGES, part)
+
+        def product(texts: np.ndarray = texts, table: torch.Tensor = table) -> None:
+            for block in shards_of(texts):
+                torch.from_numpy(block).to(device) @ table.T
+
+        def find(keep: int, texts=texts, own=own, images=images) -> None:
+            for _ in search(shards_of(texts), np.arange(part), own, images, keep, device):
+                pass
+
+        variants = {'product': product} | {
+            f'keep={keep}': lambda keep=keep, find=find: find(keep) for keep in (300, 1000, 5000)
+        }
+        product()
+        times = in_turns(variants, turns, device)
+        ratios = [f'{name} {times[name] / times["product"]:.2f}' for name in list(variants)[1:]]
+        print(
+            f'search of {part * turns} texts in {IMAGES} images ({kinds or "no"} kinds, {device}), '
+            f'/ the matrix product: {", ".join(ratios)} '
+            f'(product {1e6 * times["product"] / part:.0f} us a text)',
+            flush=True,
+        )
+
+
+def measure_peak(expressions: int, keep: int) -> None:
+    """Print the peak of a search over the images' vectors."""
     images, rng = unit(IMAGES), np.random.default_rng(0)
+    blocks = (unit(SHARD)[: expressions - start] for start in range(0, expressions, SHARD))
+    own, before = rng.integers(0, IMAGES, expressions), peak()
+    for _ in search(blocks, np.arange(expressions), own, images, keep):
+        pass
+    print(f'{expressions} texts, keep={keep}: peak {peak() - before:.0f} MB', flush=True)
 
-    def blocks() -> Iterator[np.ndarray]:
-        for start in range(0, expressions, 512):
-            yield unit(512)[: expressions - start]
 
-    # The search comes first: the peak of the product alone would hide its own.
-    before, started = peak(), time.process_time()
-    own = rng.integers(0, IMAGES, expressions)
-    answered = 0
-    for found in search(blocks(), np.arange(expressions), own, images, keep):
-        answered += len(found.expressions)
-    spent, added = (time.process_time() - started) / expressions, peak() - before
-    assert answered == expressions
+class _Pictures:
+    """A pool whose files are met several times."""
 
-    table, block = torch.from_numpy(images), torch.from_numpy(unit(512))
-    started = time.process_time()
-    for _ in range(8):
-        block @ table.T
-    product = (time.process_time() - started) / 8 / 512
+    def __init__(self, folder: str, count: int, files: int = 24) -> None:
+        from photo_like import jpeg, picture
+
+        self.count = count
+        self.paths = [os.path.join(folder, f'{i}.jpg') for i in range(files)]
+        for seed, path in enumerate(self.paths):
+            rng = np.random.default_rng(seed)
+            with open(path, 'wb') as file:
+                file.write(jpeg(picture(rng), rng))
+
+    def __len__(self) -> int:
+        return self.count
+
+    def path(self, row: int) -> str:
+        return self.paths[row % len(self.paths)]
+
+
+def refcoco_like(count: int) -> list[str]:
+    """Distinct texts of 1 to some 20 words, 3.6 on average, with a long tail as RefCOCO's."""
+    words = (
+        'a the man woman left right red blue shirt guy girl dog top white black middle second '
+        'person in of with chair front back bottom green standing hat table boy'
+    ).split()
+    rng, texts = np.random.default_rng(0), set()
+    while len(texts) < count:
+        texts.add(' '.join(rng.choice(words, 1 + rng.negative_binomial(2.2, 0.458))))
+    return sorted(texts)
+
+
+def measure_run(images: int, texts: int, turns: int) -> None:
+    """Print the CPU time of a whole run on RefCOCO's counts against the image tower alone."""
+    import open_clip
+
+    sentences, _ = distinct_texts(refcoco_like(texts))
+    lengths = [len(text.split()) for text in sentences]
+    print(f'{texts} texts of {np.mean(lengths):.2f} words, at most {max(lengths)}', flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        weights = os.path.join(folder, 'weights.pt')
+        torch.save(open_clip.create_model('ViT-B-32').state_dict(), weights)
+        embedder = ClipEmbedder('ViT-B-32', weights)
+        pool = _Pictures(folder, images)
+        batch = torch.randn(64, 3, 224, 224)
+        stores = [
+            ShardStore(folder, name, count, SHARD, '')
+            for name, count in (('images', images), ('texts', texts))
+        ]
+
+        def tower() -> None:
+            with torch.inference_mode():
+                for _ in range(images // 64):
+                    embedder.clip.encode_image(batch)
+
+        def plain_texts() -> None:  # open_clip's own way, of 64 texts
+            with torch.inference_mode():
+                embedder.clip.encode_text(embedder.tokenizer(sentences[:64]))
+
+        times = in_turns(
+            {
+                'tower': tower,
+                'images': lambda: embed_images(embedder, pool, stores[0], range(len(stores[0]))),
+                'texts': lambda: embed_texts(embedder, sentences, stores[1], range(len(stores[1]))),
+                'plain': plain_texts,
+            },
+            turns,
+        )
+    image, text = times['images'] / images, times['texts'] / texts
+    alone, plain = times['tower'] / images, times['plain'] / 64
+    parts = dict(images=IMAGES * image, texts=EXPRESSIONS * text)
     print(
-        f'search, {expressions} expressions, keep={keep}: {spent / product:.2f} x the matrix '
-        f'product ({1e3 * spent:.2f} ms of CPU an expression), peak {added:.0f} MB',
+        'a run on RefCOCO (search excepted) / the batched image tower alone: '
+        f'{sum(parts.values()) / (IMAGES * alone):.2f} ('
+        + ', '.join(f'{name} {cost / (IMAGES * alone):.2f}' for name, cost in parts.items())
+        + f'); texts by open_clip in batches {plain / text:.1f} x as long; '
+        f'tower {1e3 * alone:.0f} ms an image, texts {1e3 * text:.1f} ms each',
         flush=True,
     )
 
 
-def write_bank(path: str, expressions: int, keep: int) -> None:
-    """Write a bank of random rankings."""
-    rng = np.random.default_rng(0)
-    vectors, before, started = unit(IMAGES), peak(), time.perf_counter()
-    with BankWriter(
-        path,
-        np.arange(expressions),
-        rng.integers(0, IMAGES, expressions),
-        np.arange(IMAGES),
-        [f'COCO_train2014_{i:012d}.jpg' for i in range(IMAGES)],
-        vectors,
-        keep,
-        dict(fingerprint='0'),
-    ) as writer:
-        for part in np.array_split(np.arange(expressions), -(-expressions // 1000)):
-            rows = rng.integers(0, IMAGES, (len(part), keep))
-            similarities = np.linspace(0.35, 0.1, keep)[None] + rng.normal(0, 0.02, (len(part), 1))
-            writer.write(part, rows, similarities, rng.normal(0.3, 0.02, len(part)))
-    print(
-        f'bank written: {os.path.getsize(path) / 1e6:.0f} MB '
-        f'in {time.perf_counter() - started:.1f} s, peak {peak() - before:.0f} MB',
-        flush=True,
-    )
+def measure_scale(images: int, count: int, keep: int, folder: str | None) -> None:
+    """Print time and memory of a search, and of writing and reading its bank."""
+    rng, vectors = np.random.default_rng(0), unit(images)
+    blocks = (unit(SHARD)[: count - start] for start in range(0, count, SHARD))
+    table, block = torch.from_numpy(vectors), torch.from_numpy(unit(SHARD))
+    product = statistics.median(seconds(lambda: block @ table.T) for _ in range(5)) / SHARD
+    making = seconds(lambda: unit(SHARD)) / SHARD
+    own, names = rng.integers(0, images, count), [f'{i:012d}.jpg' for i in range(images)]
+    ids, before = np.arange(count), peak()
+    with tempfile.TemporaryDirectory(dir=folder) as made:
+        path = os.path.join(made, 'bank.safetensors')
 
+        def mine() -> None:
+            with BankWriter(
+                path, ids, own, np.arange(images), names, vectors, keep, dict(fingerprint='0')
+            ) as writer:
+                for found in search(blocks, ids, own, vectors, keep):
+                    writer.write(*found)
 
-def read_bank(path: str) -> None:
-    """Print the time to open the bank, to take a band, and to size all bands."""
-    opening = []
-    for _ in range(20):
+        spent = seconds(mine) - making * count
+        added, size = peak() - before, os.path.getsize(path)
+        before = peak()
+        bank = NegativeBank(path)
         started = time.perf_counter()
-        NegativeBank(path).row(0)
-        opening.append(time.perf_counter() - started)
-    bank = NegativeBank(path)
-    ids = np.random.default_rng(0).integers(0, len(bank), 20_000).tolist()
-    started = time.perf_counter()
-    for sent_id in ids:
-        bank.band(sent_id, 0.95)
-    band = (time.perf_counter() - started) / len(ids)
-    started = time.perf_counter()
-    bank.band_sizes(0.95)
-    sizes = time.perf_counter() - started
+        bank.row(0)
+        opened = time.perf_counter() - started
+        some = rng.integers(0, count, 2000).tolist()
+        band = seconds(lambda: [bank.band(sent_id, 0.95) for sent_id in some]) / len(some)
+        held = peak() - before
     print(
-        f'bank opened in {1e3 * statistics.median(opening):.2f} ms (at most '
-        f'{1e3 * max(opening):.2f}); a band in {1e6 * band:.1f} us; all sized in {sizes:.2f} s',
+        f'{images} images ({vectors.nbytes / 1e6:.0f} MB), {count} texts, keep={keep}: '
+        f'{spent:.0f} s of CPU, {spent / count / product:.2f} x the product, peak {added:.0f} MB '
+        f'over the vectors; bank of {size / 1e6:.0f} MB opened in {1e3 * opened:.1f} ms, '
+        f'a band in {1e6 * band:.0f} us, 2000 of them {held:.0f} MB',
         flush=True,
     )
 
 
-def read_as_worker(path: str) -> None:
-    """Read all of the bank, wait for the others, and print what its pages cost this process."""
-    bank = NegativeBank(path)
-    np.asarray(bank._open().neighbors).max(), np.asarray(bank._open().similarities).max()
-    print('read', flush=True)
-    sys.stdin.readline()
-    sums = dict.fromkeys(('Rss', 'Pss', 'Private_Clean', 'Private_Dirty'), 0)
-    inside = False
-    for line in open('/proc/self/smaps'):
-        key = line.split(':')[0]
-        if '-' in key.split()[0] and key not in sums:
-            inside = path in line
-        elif inside and key in sums:
-            sums[key] += int(line.split()[1])
-    print(', '.join(f'{key} {value / 1024:.1f} MB' for key, value in sums.items()), flush=True)
-    sys.stdin.readline()
+def measure_texts(count: int) -> None:
+    """Print what telling distinct texts apart costs."""
+    texts, before = [f'the {i % (count // 2)} th one on the left' for i in range(count)], peak()
+    spent = seconds(lambda: distinct_texts(texts))
+    print(f'{count} expressions told apart: {spent:.1f} s, {peak() - before:.0f} MB', flush=True)
 
 
-def measure_workers(path: str, count: int) -> None:
-    """Print what the bank's mapping costs several processes that read all of it."""
-    command = [sys.executable, '-W', 'ignore', __file__, '--worker', path]
-    workers = [
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        for _ in range(count)
-    ]
-    for worker in workers:
-        worker.stdout.readline()
-    for worker in workers:
-        print(file=worker.stdin, flush=True)
-        print(f'worker, of {count}: {worker.stdout.readline().strip()}')
-    for worker in workers:
-        # Only now may they go: what is private or shared depends on who else has the page.
-        print(file=worker.stdin, flush=True)
-        worker.wait()
+def measure_indexes(images: int, texts: int, keep: int) -> None:
+    """Print recall and time of some faiss indexes, on vectors of 500 kinds."""
+    table, queries, nothing = unit(images, 500), unit(texts, 500), np.zeros(0, np.int64)
+    exact = Ranker(table, keep, images, 'cpu')
+    lists = int(4 * images**0.5)
+    rankers = {
+        f'IVF{lists},Flat;nprobe={probes}': probes
+        for probes in (lists // 64, lists // 16, lists // 4)
+    }
+    alone = seconds(lambda: exact.rank(queries, nothing, nothing)) / texts
+    for index in rankers:
+        built = []
+        making = seconds(lambda: built.append(IndexRanker(table, keep, images, index)))  # noqa: B023
+        ranker = built[0]
+        spent = seconds(lambda: ranker.rank(queries, nothing, nothing)) / texts  # noqa: B023
+        print(
+            f'{index}, {images} images, keep={keep}: recall {ranker.recall([queries], images):.3f},'
+            f' {spent / alone:.2f} x the time of exact search, made in {making:.0f} s',
+            flush=True,
+        )
+
+
+# Measurements that run in a process of their own.
+_PARTS = ('peak', 'size', 'texts')
 
 
 def main() -> None:
-    """Run all measurements, each in a process of its own where memory counts."""
-    parser = argparse.ArgumentParser(description='Measure search and bank')
-    parser.add_argument('--expressions', type=int, default=EXPRESSIONS)
-    parser.add_argument('--keep', type=int, default=1000)
+    """Run one kind of measurement."""
+    parser = argparse.ArgumentParser(description='Measure mining')
+    parser.add_argument('what', choices=('search', 'run', 'scale', 'index', *_PARTS))
+    parser.add_argument('--device', default='cpu', help='of the search')
+    parser.add_argument('--expressions', type=int, default=20_000, help='of the search')
+    parser.add_argument('--images', type=int, nargs='+', help='sizes of the pool (scale, index)')
+    parser.add_argument('--keep', type=int, default=300, help='of scale and index')
+    parser.add_argument('--texts', type=int, default=10, help='an image (scale)')
+    parser.add_argument('--turns', type=int, default=3, help='of a run')
     parser.add_argument('--folder', help='where the bank is written; default: the temporary one')
-    parser.add_argument('--worker', help=argparse.SUPPRESS)
-    parser.add_argument('--search', type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.worker:
-        read_as_worker(args.worker)
-    elif args.search:
-        measure_search(args.search, args.keep)
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    if args.what == 'search':
+        measure_search(args.expressions, args.device)
+        for count, keep in ((2_000, 300), (20_000, 300), (2_000, 1000), (20_000, 1000)):
+            in_a_process('peak', '--expressions', count, '--keep', keep)
+    elif args.what == 'run':
+        measure_run(64, 2048, args.turns)
+    elif args.what == 'scale':
+        for count in args.images or (12_500, 25_000, 50_000):
+            folder = ['--folder', args.folder] if args.folder else []
+            size = '--images', count, '--texts', args.texts, '--keep', args.keep
+            in_a_process('size', *size, *folder)
+        for count in (250_000, 500_000, 1_000_000):
+            in_a_process('texts', '--expressions', count)
+    elif args.what == 'index':
+        for count in args.images or (50_000,):
+            measure_indexes(count, 256, args.keep)
+    elif args.what == 'peak':
+        measure_peak(args.expressions, args.keep)
+    elif args.what == 'size':
+        measure_scale(args.images[0], args.texts * args.images[0], args.keep, args.folder)
     else:
-        for count in (2_000, 20_000):
-            command = [sys.executable, '-W', 'ignore', __file__, '--search', str(count)]
-            subprocess.check_call([*command, '--keep', str(args.keep)])
-        with tempfile.TemporaryDirectory(dir=args.folder) as folder:
-            path = os.path.join(folder, 'bank.safetensors')
-            write_bank(path, args.expressions, args.keep)
-            read_bank(path)
-            measure_workers(path, 4)
+        measure_texts(args.expressions)
 
 
 if __name__ == '__main__':
