@@ -63,16 +63,13 @@ def polygon(rng: np.random.Generator) -> list[float]:
     return points.round(2).ravel().tolist()
 
 
-def make(root: str | os.PathLike, images: int = 128, seed: int = 0) -> dict:
+def make(root: str | os.PathLike, images: int = 128, seed: int = 0) -> None:
     """Write pictures and annotations.
 
     Args:
         root: Folder to write into.
         images: Number of pictures.
         seed: Of everything.
-
-    Returns:
-        The config of the data set, without pipeline.
     """
     rng, root = np.random.default_rng(seed), Path(root)
     for folder in ('images', 'mini'):
@@ -101,6 +98,10 @@ def make(root: str | os.PathLike, images: int = 128, seed: int = 0) -> dict:
     instances = dict(images=records, annotations=annotations, categories=[dict(id=1, name='thing')])
     (root / 'mini' / 'instances.json').write_text(json.dumps(instances))
     (root / 'mini' / 'refs(unc).p').write_bytes(pickle.dumps(references, protocol=2))
+
+
+def config(root: str | os.PathLike) -> dict:
+    """The config of the data set in a folder, without pipeline."""
     return dict(
         type='RefCOCODataset',
         data_root=str(root),

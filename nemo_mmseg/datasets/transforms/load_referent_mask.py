@@ -53,22 +53,25 @@ def referent_masks(results: dict) -> np.ndarray:
     Raises:
         ValueError: The mask of an annotation cannot be decoded or is empty.
     """
-    height, width = results['height'], results['width']
-    masks = np.zeros((len(results['targets']), height, width), np.uint8)
+    shape = results['height'], results['width']
     decoded: dict[int, np.ndarray] = {}
-    for mask, targets in zip(masks, results['targets']):
+    masks = []
+    for targets in results['targets']:
+        mask = None
         for target in targets:
             if target not in decoded:
                 instance = results['instances'][target]
                 where = f'annotation {instance["ann_id"]} of {results["img_path"]}'
                 try:
-                    decoded[target] = decode_segmentation(instance['segmentation'], height, width)
+                    decoded[target] = decode_segmentation(instance['segmentation'], *shape)
                 except Exception as error:  # pycocotools raises plain exceptions and TypeErrors
                     raise ValueError(f'cannot decode {where}: {error}') from error
                 if not decoded[target].any():
                     raise ValueError(f'the mask of {where} is empty')
-            np.maximum(mask, decoded[target], out=mask)
-    return masks
+            mask = decoded[target] if mask is None else np.maximum(mask, decoded[target])
+        masks.append(np.zeros(shape, np.uint8) if mask is None else mask)
+    # The usual sample has one mask, which need not be copied.
+    return masks[0][None] if len(masks) == 1 else np.stack(masks)
 
 
 @TRANSFORMS.register_module()

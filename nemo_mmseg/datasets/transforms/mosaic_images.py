@@ -113,7 +113,7 @@ class MosaicImages:
             negative_fit=negative_fit,
             negative_blur=negative_blur,
             interpolation=interpolation,
-            store=None if store is None else dict(store),
+            store=None if store is None else _checked(store),
             negative_decode=negative_decode,
         )
         self.images = images
@@ -122,7 +122,7 @@ class MosaicImages:
         self._filter = INTERPOLATIONS[interpolation]
         self._path = self._target_path = self._tiles = None
         if store is not None:
-            self._use_store(layout, **_checked(store))
+            self._use_store(layout, **store)
 
     def _use_store(
         self,
