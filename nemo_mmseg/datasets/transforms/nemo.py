@@ -68,7 +68,8 @@ class NeMoMosaic(BaseTransform):
         plain: Transforms that read and resize a plain sample.
         bank: Where the mined negatives lie and how they are made: dict of ``path``, ``model``,
             ``pretrained`` and ``keep`` (see :func:`nemo_mmseg.mining.mine_bank`). With ``images``,
-            a folder, negatives (random ones, too) are its images in place of the data set's own.
+            a folder, negatives (random ones, too) are its images in place of the data set's own;
+            with ``index`` a faiss index is searched.
         warmup_prob: Before ``start_epoch``, the chance of a random mosaic; number or ramp. Defaults
             to 0.
         random_prob: From ``start_epoch`` on, the chance of a random mosaic; number or ramp.
