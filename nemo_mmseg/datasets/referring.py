@@ -6,6 +6,7 @@ import hashlib
 import os.path as osp
 import warnings
 from abc import ABC, abstractmethod
+from array import array
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -302,16 +303,18 @@ class BaseReferringDataset(BaseDataset, ABC):
             Sentence ids (E,) int64, the E texts, and the row (E,) int64 of each one's image in
             :attr:`pool`.
         """
-        rows = []
+        # Arrays of numbers: ten million expressions are little more than their texts.
+        sent_ids, rows, texts = array('q'), array('q'), []
         for index in range(len(self)):
             item = self.get_data_info(index)
-            row = self.pool.row_of(item['img_id'])
-            rows += [(s, text, row) for s, text in zip(item['sent_ids'], item['expressions'])]
-        rows.sort()
+            sent_ids.extend(item['sent_ids'])
+            texts += item['expressions']
+            rows.extend([self.pool.row_of(item['img_id'])] * len(item['expressions']))
+        order = np.argsort(sent_ids, kind='stable')
         return (
-            np.array([r[0] for r in rows], dtype=np.int64),
-            [r[1] for r in rows],
-            np.array([r[2] for r in rows], dtype=np.int64),
+            np.array(sent_ids, dtype=np.int64)[order],
+            [texts[i] for i in order],
+            np.array(rows, dtype=np.int64)[order],
         )
 
     def prepare_data(self, idx: int) -> Any:
