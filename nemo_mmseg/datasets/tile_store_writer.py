@@ -197,7 +197,7 @@ class _Writer:
             if needed > free:
                 raise OSError(
                     f'the tile store {self.path} needs {needed / 1e9:.1f} GB more, but '
-                    f'{free / 1e9:.1f} GB are free (JPEG tiles take about a third)'
+                    f'{free / 1e9:.1f} GB are free (JPEG tiles take about a fifth)'
                 )
 
     def _add_tiles(

@@ -153,10 +153,18 @@ def memory(process: int) -> dict[str, float]:
     return found
 
 
+def cpu_seconds(process: int) -> float:
+    """CPU time that a process has used."""
+    fields = Path(f'/proc/{process}/stat').read_text().rpartition(')')[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')
+
+
 def measure_workers(sets: dict[str, Any], counts: list[int], samples: int) -> None:
     """Print the rate, and what each worker keeps in memory after all samples."""
     table = PrettyTable(
-        ['', 'workers', 'samples/s', 'Rss a worker', 'Pss a worker', 'sum of Pss'], align='r'
+        ['', 'workers', 'samples/s', 'CPU ms a sample', 'Rss a worker', 'Pss a worker']
+        + ['sum of Pss'],
+        align='r',
     )
     table.align[''] = 'l'
     for kind in ('plain', 'mosaic, no store', 'mosaic, raw store', 'mosaic, raw store, target too'):
@@ -173,16 +181,20 @@ def measure_workers(sets: dict[str, Any], counts: list[int], samples: int) -> No
             batches = iter(loader)
             for _ in range(count):  # workers start
                 next(batches)
+            processes = [worker.pid for worker in batches._workers]
+            used = sum(map(cpu_seconds, processes))
             start, left = time.perf_counter(), len(loader) - count
             for _ in range(left):
                 next(batches)
             rate = 8 * left / (time.perf_counter() - start)
-            found = [memory(worker.pid) for worker in batches._workers]
+            used = sum(map(cpu_seconds, processes)) - used
+            found = [memory(process) for process in processes]
             table.add_row(
                 [
                     kind,
                     count,
                     f'{rate:.0f}',
+                    f'{1e3 * used / (8 * left):.2f}',
                     *(f'{sum(f[k] for f in found) / count:.0f} MB' for k in ('Rss', 'Pss')),
                     f'{sum(f["Pss"] for f in found):.0f} MB',
                 ]

@@ -74,7 +74,7 @@ class MosaicImages:
             :class:`NegativeMiningHook` where it is missing. dict of
 
             - ``path``: the file;
-            - ``encoding``: ``'raw'``, the same pixels as without store, or ``'jpeg'``, a third of
+            - ``encoding``: ``'raw'``, the same pixels as without store, or ``'jpeg'``, a fifth of
               the bytes (``docs/performance.md`` has the PSNR). Defaults to ``'raw'``;
             - ``quality``: of JPEG tiles, 1 to 100. Defaults to 92;
             - ``size``: height and width of the tiles. Defaults to those of the largest equal cell;

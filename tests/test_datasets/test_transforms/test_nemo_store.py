@@ -1,14 +1,20 @@
 """Mosaics whose cells come from a tile store, against those that decode every image."""
 
+import runpy
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
 import cv2
 import numpy as np
 import pytest
 import torch
-from mmseg.registry import DATASETS, TRANSFORMS
+from mmengine.runner import BaseLoop
+from mmseg.registry import DATASETS, HOOKS, TRANSFORMS
 from torch.utils.data import DataLoader
 
 from nemo_mmseg.datasets import SampleIndex
-from nemo_mmseg.datasets.tile_store import TileStoreError
+from nemo_mmseg.datasets.tile_store import TileStore, TileStoreError
 from nemo_mmseg.datasets.transforms.mosaic_images import read_reduced
 from nemo_mmseg.mining import wanted_stores
 
@@ -190,6 +196,49 @@ def test_two_stores_in_one_file(pictures, tmp_path):
     assert (
         len(wanted_stores(DATASETS.build(dict(type='ConcatDataset', datasets=pair[:1] * 2)))) == 1
     )
+
+
+def test_the_hook_makes_missing_stores_before_training(pictures, tmp_path):
+    class Loop(BaseLoop):
+        dataloader = SimpleNamespace(dataset=build(pictures, dict(path=str(tmp_path / 'tiles'))))
+
+        def __init__(self):
+            """Nothing to build."""
+
+        def run(self):
+            """Not run."""
+
+    runner = SimpleNamespace(_train_loop=Loop())
+    hook = HOOKS.build(dict(type='NegativeMiningHook', num_workers=0))
+    for _ in range(2):  # it is there the second time
+        hook.before_run(runner)
+    assert len(TileStore(tmp_path / 'tiles')) == 4
+    Loop.dataloader.dataset = build(pictures, dict(path=str(tmp_path / 'tiles')))
+    assert_same(samples(Loop.dataloader.dataset), samples(build(pictures)))
+    (tmp_path / 'tiles').write_bytes(b'')
+    with pytest.raises(TileStoreError, match='cut short or no tile store'):
+        hook.before_run(runner)
+
+
+TOOLS = Path(__file__).resolve().parents[3] / 'tools'
+
+
+@pytest.mark.parametrize('tool', ['make_tile_store.py', 'mine_negatives.py'])
+def test_tools_make_the_stores_of_a_config(pictures, tmp_path, monkeypatch, tool, capsys):
+    mosaic = dict(type='NeMoMosaic', size=SIZE, plain=[], random_prob=1.0, mined_prob=0.0)
+    mosaic['store'] = dict(path=str(tmp_path / 'tiles'))
+    config = tmp_path / 'config.py'
+    data = pictures.config([mosaic])
+    config.write_text(f'train_dataloader = dict(dataset={data!r})')
+    monkeypatch.setattr(sys, 'argv', [tool, str(config), '--workers', '0'])
+    monkeypatch.delenv('LOCAL_RANK', raising=False)
+    if tool == 'mine_negatives.py':  # after the store it misses the bank
+        with pytest.raises(ValueError, match='no NeMoMosaic with a bank'):
+            runpy.run_path(str(TOOLS / tool), run_name='__main__')
+    else:
+        runpy.run_path(str(TOOLS / tool), run_name='__main__')
+        assert 'tiles: 4 tiles of 20x30, raw' in capsys.readouterr().out
+    assert len(TileStore(tmp_path / 'tiles')) == 4
 
 
 PATH = dict(path='tiles')
