@@ -255,10 +255,10 @@ def measure_indexes(images: int, texts: int, keep: int) -> None:
     """Print recall and time of some faiss indexes, on vectors of 500 kinds."""
     table, queries, nothing = unit(images, 500), unit(texts, 500), np.zeros(0, np.int64)
     exact = Ranker(table, keep, images, 'cpu')
-    lists = int(4 * images**0.5)
+    lists = int(images**0.5)
     rankers = {
         f'IVF{lists},Flat;nprobe={probes}': probes
-        for probes in (lists // 64, lists // 16, lists // 4)
+        for probes in (lists // 16, lists // 8, lists // 4)
     }
     alone = seconds(lambda: exact.rank(queries, nothing, nothing)) / texts
     for index in rankers:
