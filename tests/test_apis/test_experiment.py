@@ -291,8 +291,8 @@ def test_shipped_experiments_fit_the_budget_and_share_their_runs(tmp_path):
             if run.folder not in digests:
                 hours += experiment.cores * each / 3600
             assert digests.setdefault(run.folder, run.digest()) == run.digest()
-    assert {file.stem for file in FILES} == {'comparison', 'band', 'distractors'}
-    assert len(digests) == 27 == len(set(digests.values())) and hours < 8
+    assert {file.stem for file in FILES} == {'comparison', 'band', 'distractors', 'few_images'}
+    assert len(digests) == 36 == len(set(digests.values())) and hours < 8
 
 
 @pytest.mark.slow
