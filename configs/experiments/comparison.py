@@ -19,11 +19,11 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.05, by_epoch=False, begin=0, end=100),
     dict(type='CosineAnnealingLR', by_epoch=False, begin=0, end=iterations, eta_min_ratio=0.02),
 ]
-# The demo: 7.5 minutes for 4 passes over 5,017 references in batches of 16, on two cores.
-seconds_per_iteration = 0.36
-seconds_per_test = 45
-cores = 2
-# The three experiments share their runs: 27 in all.
+# With OMP_NUM_THREADS=1 a run takes one core; on two the command is started twice, since processes share a grid.
+seconds_per_iteration = 0.48
+seconds_per_test = 90
+cores = 1
+# band.py and distractors.py share these runs: 27 in all.
 runs = 'refshapes-plus-256'
 cut = (
     'the other flavours of RefShapes; refshapes+, which places no referent by words, is taken for the hardest, unmeasured',

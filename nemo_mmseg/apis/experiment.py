@@ -27,6 +27,7 @@ from .find_config import find_config
 RECORD = 'run.json'
 # File in a run's folder that the process at work on it holds locked.
 LOCK = 'lock'
+_SET_BY_TRAINING = ('launcher', 'load_from', 'resume', 'work_dir')
 _NAMES = re.compile(r'[^A-Za-z0-9.=_-]+')
 
 
@@ -209,7 +210,9 @@ class Run:
         if not file.is_file():
             return 'which ones is not known'
         then, now = (flat(c.to_dict()) for c in (Config.fromfile(file), self.config()))
-        keys = [key for key in {**then, **now} if then.get(key) != now.get(key)]
+        # The file is train.py's, with what that sets.
+        keys = [key for key in {**then, **now} if key in now or key not in _SET_BY_TRAINING]
+        keys = [key for key in keys if then.get(key) != now.get(key)]
         texts = [f'{key}={now.get(key)!r}, not {then.get(key)!r}' for key in keys]
         return '; '.join(texts[:3] + ['...'] * (len(texts) > 3)) or 'other splits'
 

@@ -62,6 +62,8 @@ class FakeTools:
         self.calls.append((tool, f'{folder.parent.name}/{folder.name}'))
         if tool == 'train.py':
             (folder / 'iter_2.pth').write_text('weights')
+            with config.open('a') as file:  # as MMEngine's runner writes it
+                file.write(f'work_dir = {str(folder)!r}\nlauncher = "none"\n')
             return
         assert Path(command[5]) == folder / 'iter_2.pth'
         row, seed = folder.parent.name, int(folder.name[5:])
@@ -131,6 +133,7 @@ def test_other_settings_in_the_same_folder_are_refused(tmp_path):
         run_experiment(make_experiment(splits=('val',)), tmp_path, FakeTools())
     page = write_experiment_page(changed, tmp_path, '')[1].read_text()
     assert 'none, seed 0; mixed up, seed 0; none, seed 1; mixed up, seed 1 (optim_w' in page
+    assert 'launcher' not in page and 'work_dir' not in page
     assert 'other settings' not in write_experiment_page(experiment, tmp_path, '')[1].read_text()
 
 
@@ -288,8 +291,8 @@ def test_shipped_experiments_fit_the_budget_and_share_their_runs(tmp_path):
             if run.folder not in digests:
                 hours += experiment.cores * each / 3600
             assert digests.setdefault(run.folder, run.digest()) == run.digest()
-    assert {file.stem for file in FILES} == {'comparison', 'band', 'distractors'}
-    assert len(digests) == 27 == len(set(digests.values())) and hours < 8
+    assert {file.stem for file in FILES} == {'comparison', 'band', 'distractors', 'few_images'}
+    assert len(digests) == 36 == len(set(digests.values())) and hours < 8
 
 
 @pytest.mark.slow
