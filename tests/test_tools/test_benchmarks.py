@@ -8,8 +8,10 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / 'tools' / 'benchmark'
 CRIS = 'cris_refshapes-clip_1xb16-4e_refshapes-plus-256x256'
@@ -71,6 +73,21 @@ def test_curves_are_compared_with_noise(monkeypatch, capsys):
     found = table(LAVT, monkeypatch, capsys, more=['--curve', '2'])
     assert found['plain'].endswith('noise 0.5000')
     assert found['bf16'].endswith('0.2500 from plain, within noise')
+
+
+@pytest.mark.parametrize('chosen', [[], ['fused']])
+def test_the_optimizer_is_pytorchs_usual_one_or_fused(chosen, monkeypatch):
+    tool = runpy.run_path(str(BENCHMARKS / 'train_step.py'), run_name='tool')
+    for name, replacement in (
+        ('MODELS', SimpleNamespace(build=lambda cfg: torch.nn.Linear(2, 2))),
+        ('build_optim_wrapper', lambda model, wrapper: wrapper['optimizer']),
+    ):
+        monkeypatch.setitem(tool['build'].__globals__, name, replacement)
+    optimizer = dict(type='AdamW', lr=1e-3, fused=True)
+    cfg = SimpleNamespace(model=dict(), optim_wrapper=dict(optimizer=optimizer))
+    # fused=False would also switch off foreach, PyTorch's choice where nothing is said
+    expected = dict(type='AdamW', lr=1e-3, **({'fused': True} if chosen else {}))
+    assert tool['build'](chosen, cfg, 'cpu')[1] == expected
 
 
 def benchmark(tool, *arguments, cwd):

@@ -98,7 +98,11 @@ def build(chosen: list[str], cfg: Config, device: str) -> tuple[torch.nn.Module,
     wrapper = dict(cfg.optim_wrapper, type='OptimWrapper')
     for key in ('loss_scale', 'dtype', 'use_fp16'):
         wrapper.pop(key, None)
-    wrapper['optimizer'] = dict(wrapper['optimizer'], fused='fused' in chosen)
+    wrapper['optimizer'] = dict(wrapper['optimizer'])
+    # absent, not False, which PyTorch takes for "neither fused nor foreach", its slow loop
+    wrapper['optimizer'].pop('fused', None)
+    if 'fused' in chosen:
+        wrapper['optimizer']['fused'] = True
     if 'accumulate' in chosen:
         wrapper['accumulative_counts'] = 4
     return model, build_optim_wrapper(model, wrapper)
@@ -143,8 +147,10 @@ def measure(args: argparse.Namespace) -> dict:
 
     source = batches(args, cfg, model)
     times, waited, losses, images = [], [], [], []
-    for step in range(args.curve or args.warm_up + args.steps):
-        if step == args.warm_up and device == 'cuda':
+    steps = args.curve or args.warm_up + args.steps
+    warm_up = min(args.warm_up, steps - 1)
+    for step in range(steps):
+        if step == warm_up and device == 'cuda':
             torch.cuda.reset_peak_memory_stats()
         asked = time.perf_counter()
         batch = next(source)
@@ -162,9 +168,9 @@ def measure(args: argparse.Namespace) -> dict:
         peak = torch.cuda.max_memory_allocated() / 2**20
     else:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-    rate = images[-1] / median(times[args.warm_up :])
+    rate = images[-1] / median(times[warm_up:])
     # the mean: a loader that falls behind makes few steps wait long
-    data = sum(waited[args.warm_up :]) / len(waited[args.warm_up :])
+    data = sum(waited[warm_up:]) / len(waited[warm_up:])
     return dict(rate=rate, peak=peak, data=data, losses=torch.stack(losses).tolist())
 
 
