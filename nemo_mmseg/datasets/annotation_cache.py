@@ -41,7 +41,8 @@ _STALE = 24 * 3600
 def cache_folder() -> Path:
     """``annotations`` in ``$NEMO_MMSEG_CACHE``, else in ``nemo_mmseg`` among the user's caches."""
     own = os.environ.get('NEMO_MMSEG_CACHE')
-    caches = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
+    # not Path.home(), which raises where a container's user has no home
+    caches = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
     return Path(own or Path(caches) / 'nemo_mmseg') / 'annotations'
 
 
@@ -89,7 +90,8 @@ def cache_file(title: str, options: dict, sources: Sequence[str], folder: Path) 
         OSError: A source cannot be read.
     """
     code = [Path(__file__).with_name(name) for name in _CODE]
-    asked = json.dumps([options, [os.path.abspath(file) for file in sources]], sort_keys=True)
+    asked = [options, [os.path.abspath(file) for file in sources]]
+    asked = json.dumps(asked, sort_keys=True, default=str)
     what = hashlib.blake2b(asked.encode(), digest_size=6).hexdigest()
     title = re.sub(r'[^\w+.]+', '-', title)
     return Path(folder) / f'{title}-{what}-{content_digest([*sources, *code])}.safetensors'

@@ -53,7 +53,7 @@ class RefCOCODataset(BaseReferringDataset):
         files = [self.split_file, self.ann_file]
         if self.leak_guard is not None:
             guard = dict(self.leak_guard)
-            held_out = guard.get('split_files', [])
+            held_out = guard.get('split_files') or ()
             files += [osp.join(guard.get('data_root', ''), file) for file in held_out]
         return files, dict(split=self.split, text_key=self.text_key)
 

@@ -27,7 +27,7 @@ from .annotation_cache import (
     write_items,
 )
 from .item_view import ItemView
-from .leak_guard import LeakGuard
+from .leak_guard import LeakGuard, split_images
 from .nested_transforms import transforms_in
 from .pool import ImagePool
 from .refer import Reference
@@ -188,6 +188,7 @@ class BaseReferringDataset(BaseDataset, ABC):
             return False
         found = read_items(path)
         if found is None:
+            split_images.cache_clear()  # what is kept must not be made of a file as it was before
             self.data_list = self.load_data_list()
             self.filter_data()
             pool = self._pool
@@ -215,7 +216,8 @@ class BaseReferringDataset(BaseDataset, ABC):
 
     def get_data_info(self, idx: int) -> dict:
         """An item before any transform (called by MMEngine)."""
-        self.full_init()
+        if not self._fully_initialized:
+            self.full_init()
         if not self._text_items:
             return super().get_data_info(idx)
         index = idx if idx >= 0 else len(self) + idx

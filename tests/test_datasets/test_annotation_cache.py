@@ -4,6 +4,7 @@ import gc
 import json
 import multiprocessing
 import os
+import pickle
 import warnings
 
 import pytest
@@ -86,6 +87,22 @@ def test_a_changed_file_of_equal_size_and_time_is_noticed(mini, tmp_path, readin
     assert [d.get_data_info(0)['instances'][0]['area'] for d in (before, after)] == [300, 400]
     assert len(readings) == 2
     assert len(files_in(tmp_path / 'c')) == 1, 'what was made of the older file is gone'
+
+
+def test_a_changed_file_of_the_guard_is_noticed_within_a_program(mini, tmp_path):
+    held_out = mini.root / 'mini' / 'held_out.p'
+    split_file = mini.root / 'mini' / 'refs(unc).p'
+    held_out.write_bytes(split_file.read_bytes())
+    guard = dict(split_files=[str(held_out)], action='drop')
+    config = mini.config(cache=str(tmp_path / 'c'), leak_guard=guard)
+    first = len(DATASETS.build(config))
+    refs = pickle.loads(held_out.read_bytes())
+    trained = next(ref for ref in refs if ref['split'] == 'train')
+    held_out.write_bytes(pickle.dumps([*refs, dict(trained, split='val')], protocol=2))
+    for _ in range(2):
+        found = DATASETS.build(config)
+        assert trained['image_id'] not in found.pool.ids
+        assert len(found) < first
 
 
 @pytest.mark.parametrize(
