@@ -31,5 +31,5 @@ def cris(
     probability = F.interpolate(probability, input_shape, mode='bicubic', align_corners=True)[:, 0]
     # The matrix leads from the image to the input: the direction in which values are looked up.
     matrix = image_to_input(meta, input_shape)
-    warped = warp_cubic(probability, matrix, original_shape(meta, input_shape))
+    warped = warp_cubic(probability.float(), matrix, original_shape(meta, input_shape))
     store(sample, warped.clamp(0, 1), warped > threshold)

@@ -40,7 +40,7 @@ def resample_cubic(maps: Tensor, matrix: np.ndarray, shape: tuple[int, int]) -> 
     """:func:`warp_cubic` for a matrix that keeps rows rows, without OpenCV.
 
     One resampling along the rows and one along the columns. The values are OpenCV 5's up to
-    rounding (3e-5); OpenCV 4 rounds the places to 1/32 of a pixel.
+    rounding (5e-5 for noise); OpenCV 4 rounds the places to 1/32 of a pixel.
     """
     for dim, row in ((2, 0), (1, 1)):
         scale, shift = matrix[row][row], matrix[row][2]
