@@ -15,7 +15,6 @@ Arrays, for I images in the order of their names:
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import OrderedDict
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ FORMAT_VERSION = 1
 ARRAYS = ('tiles', 'ends', 'shapes', 'name_offsets', 'name_bytes')
 MAKE_COMMAND = 'python tools/make_tile_store.py CONFIG'
 # Handles of stores in this process. They are not kept in transforms, which are pickled to workers.
-_OPEN_STORES: OrderedDict[tuple, TileStore] = OrderedDict()
+_OPEN_STORES: dict[tuple, TileStore] = {}
 
 
 class TileStoreError(RuntimeError):

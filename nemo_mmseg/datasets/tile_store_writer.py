@@ -63,12 +63,14 @@ def make_tile_store(
             settings.
         ValueError: An image cannot be read.
         FileNotFoundError: An image is missing.
-        OSError: There is no room for it.
+        OSError: There is no room for it, or ``path`` is a folder.
         TimeoutError: Rank 0 does not get on.
     """
     from ..mining.process import rank_and_world
 
     path = Path(path)
+    if path.is_dir():  # or all tiles would be made before the last step fails
+        raise IsADirectoryError(f'the tile store {path} must be a file, but is a folder')
     if not path.is_file():
         if rank_and_world()[0] == 0:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -182,6 +182,12 @@ def test_no_room_is_said_before_it_is_full(pool, tmp_path, monkeypatch):
         make_tile_store(pool, tmp_path / 'tiles', RAW, 0, progress=False)
 
 
+def test_a_folder_is_refused_before_tiles_are_made(pool, tmp_path):
+    with pytest.raises(IsADirectoryError, match='must be a file, but is a folder'):
+        make_tile_store(pool, tmp_path / 'images', RAW, 0, progress=False)
+    assert os.listdir(tmp_path) == ['images']
+
+
 SLOW_WRITER = """
 import sys
 import time

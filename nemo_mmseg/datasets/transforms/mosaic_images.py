@@ -53,7 +53,7 @@ def read_reduced(path: str, height: int, width: int) -> np.ndarray:
         with Image.open(io.BytesIO(content)) as image:  # reads the header alone
             # The shorter side, because a camera's orientation can swap them.
             times = min(image.size) // max(height, width) if image.format == 'JPEG' else 1
-    except (OSError, SyntaxError, ValueError):
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         times = 1  # OpenCV may know it, or says what is wrong
     flag = next((flag for by, flag in _REDUCED.items() if by <= times), None)
     image = None if flag is None else cv2.imdecode(np.frombuffer(content, np.uint8), flag)
@@ -150,7 +150,7 @@ class MosaicImages:
                 'store=dict(..., resize=True) resizes them, at the cost in docs/performance.md'
             )
         if encoding == 'jpeg':
-            quality = 92 if quality is None else quality
+            quality = 92 if quality is None else int(quality)
         self._tiles = TileSettings(
             int(height), int(width), self.settings['interpolation'], encoding, quality
         )

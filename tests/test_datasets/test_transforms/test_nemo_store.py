@@ -11,6 +11,7 @@ import pytest
 import torch
 from mmengine.runner import BaseLoop
 from mmseg.registry import DATASETS, HOOKS, TRANSFORMS
+from PIL import Image
 from torch.utils.data import DataLoader
 
 from nemo_mmseg.datasets import SampleIndex
@@ -82,7 +83,9 @@ def test_images_are_not_opened_any_more(pictures, tmp_path):
 
 @pytest.mark.parametrize('target', [False, True])
 def test_jpeg_tiles_give_nearly_the_same_samples(pictures, tmp_path, target):
-    dataset = build(pictures, dict(path=str(tmp_path / 'tiles'), encoding='jpeg', target=target))
+    # YAML and JSON configs may hold 92.0
+    jpeg = dict(path=str(tmp_path / 'tiles'), encoding='jpeg', quality=92.0, target=target)
+    dataset = build(pictures, jpeg)
     make(dataset)
     differs = False
     for got, expected in zip(samples(dataset), samples(build(pictures)), strict=True):
@@ -297,6 +300,13 @@ def test_reduced_decoding_never_gives_less_than_a_cell(tmp_path):
     (tmp_path / 'bad.jpg').write_bytes(b'no image')
     with pytest.raises(ValueError, match='cannot read the image .*bad.jpg'):
         read_reduced(str(tmp_path / 'bad.jpg'), 12, 12)
+
+
+def test_images_too_large_for_pillow_are_decoded_at_full_size(tmp_path, monkeypatch):
+    path, image = str(tmp_path / 'a.jpg'), smooth(0, 96, 128)
+    cv2.imwrite(path, image)
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 1000)
+    np.testing.assert_array_equal(read_reduced(path, 12, 12), cv2.imread(path))
 
 
 def test_mosaics_of_reduced_negatives(pictures):
