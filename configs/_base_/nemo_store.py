@@ -1,5 +1,5 @@
 # NeMo that reads its mosaics from a tile store: every training image is resized to a cell once, into one memory-mapped
-# file that all workers share, and a mosaic costs half a plain sample, about as much as one with target=False (docs/performance.md). A config adds this
+# file that all workers share, and a mosaic costs half a plain sample (docs/performance.md; with target=False about as much). A config adds this
 # base in place of nemo.py and names a store of its own for each data set and size:
 #     nemo = dict(_base_.nemo, store=dict(_base_.nemo.store, path='data/tiles/NAME_240x240.safetensors'), bank=..., ...)
 # NegativeMiningHook makes the store where it is missing. Raw tiles have the pixels of a mosaic without store and take
