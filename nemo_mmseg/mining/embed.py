@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import copy
+import re
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +28,8 @@ _EXACT_UP_TO = 16
 # A batch's number of rows is a multiple of this: products work off the rows that are left over from
 # their own steps in another way, and so with other last bits.
 _ROWS = 16
-# Texts read while one waits for others of its length; shards of all of them are in memory.
+# How many texts further on are read while one waits for others of its length; the shards of all of
+# them are in memory.
 _LONGEST_WAIT = 8192
 
 
@@ -104,8 +108,9 @@ class ClipEmbedder:
         """Unit vectors (n, D) of n <= batch_size inputs, computed as a full batch."""
         count = len(batch)
         whole = -(-self.batch_size // _ROWS) * _ROWS
-        filling = batch[-1:].expand(whole - count, *batch.shape[1:])
-        batch = torch.cat([batch, filling]).to(self.device, non_blocking=True)
+        batch = batch.to(self.device, non_blocking=True)
+        if count < whole:
+            batch = torch.cat([batch, batch[-1:].expand(whole - count, *batch.shape[1:])])
         kind = torch.device(self.device).type
         with (
             torch.inference_mode(),
@@ -143,7 +148,8 @@ class ClipEmbedder:
     def tower(self) -> dict[str, str]:
         """What a vector depends on beside the weights and the input."""
         return dict(
-            preprocess=repr(self.preprocess),
+            # Functions among the steps (open_clip 2) have an address, another one in each process.
+            preprocess=re.sub(' at 0x[0-9a-f]+', '', repr(self.preprocess)),
             context=f'cut to {_EXACT_UP_TO} or 8n' if self._cuttable else 'whole',
             batch_size=self.batch_size,
             device=torch.device(self.device).type,
@@ -151,7 +157,7 @@ class ClipEmbedder:
 
 
 class _ImageFiles(Dataset):
-    """Rows and preprocessed images; a file that cannot be read is returned as an error."""
+    """Rows, preprocessed images and keys; a file that cannot be read is returned as an error."""
 
     def __init__(self, pool: Any, preprocess: Callable) -> None:
         self.pool = pool
@@ -160,24 +166,30 @@ class _ImageFiles(Dataset):
     def __len__(self) -> int:
         return len(self.pool)
 
-    def __getitem__(self, row: int) -> tuple[int, Tensor | ValueError]:
+    def __getitem__(self, row: int) -> tuple[int, Tensor | ValueError, bytes]:
         path = self.pool.path(row)
         try:
-            with Image.open(path) as image:
-                return row, self.preprocess(image.convert('RGB'))
+            with open(path, 'rb') as file:
+                # Of what is decoded: the file may have changed since the cache was asked.
+                key = image_key(file.read())
+                file.seek(0)
+                with Image.open(file) as image:
+                    return row, self.preprocess(image.convert('RGB')), key
         except (OSError, SyntaxError, ValueError) as error:
             # Raised where the batch arrives: a worker would wrap it into its own traceback.
-            return row, _unreadable(path, error)
+            return row, _unreadable(path, error), b''
 
 
 def _unreadable(path: str, error: Exception) -> ValueError:
     return ValueError(f'cannot read the image {path}: {error}')
 
 
-def _stack(batch: list[tuple[int, Tensor | ValueError]]) -> tuple[list[int], Tensor | ValueError]:
-    rows, images = zip(*batch)
+def _stack(
+    batch: list[tuple[int, Tensor | ValueError, bytes]],
+) -> tuple[list[int], Tensor | ValueError, list[bytes]]:
+    rows, images, keys = zip(*batch)
     bad = next((image for image in images if isinstance(image, ValueError)), None)
-    return list(rows), torch.stack(images) if bad is None else bad
+    return list(rows), torch.stack(images) if bad is None else bad, list(keys)
 
 
 class _Filling:
@@ -186,7 +198,7 @@ class _Filling:
     Args:
         store: Where full shards go.
         shards: The shards to fill.
-        key_of: Cache key of an item.
+        keys_of: Cache keys of some items.
         cache: Where known vectors come from and new ones go; None for none.
         advance: Called with the number of items done since its last call.
     """
@@ -195,13 +207,13 @@ class _Filling:
         self,
         store: ShardStore,
         shards: Iterable[int],
-        key_of: Callable[[int], bytes],
+        keys_of: Callable[[Iterable[int]], list[bytes]],
         cache: EmbeddingCache | None,
         advance: Callable[[int], Any],
     ) -> None:
         self.store = store
         self.shards = shards
-        self.key_of = key_of
+        self.keys_of = keys_of
         self.cache = cache
         self.advance = advance
         self._vectors: dict[int, np.ndarray] = {}
@@ -215,7 +227,7 @@ class _Filling:
             items = self.store.items(shard)
             known = {}
             if self.cache is not None:
-                self._keys[shard] = [self.key_of(item) for item in items]
+                self._keys[shard] = self.keys_of(items)
                 known = self.cache.find(self._keys[shard])
             self._vectors.update((items[index], vector) for index, vector in known.items())
             missing = [item for index, item in enumerate(items) if index not in known]
@@ -226,12 +238,19 @@ class _Filling:
             else:
                 self._write(shard)
 
-    def take(self, items: Sequence[int], vectors: np.ndarray) -> None:
-        """Put computed vectors (n, D) where they belong, and write the shards they complete."""
+    def take(
+        self, items: Sequence[int], vectors: np.ndarray, keys: Sequence[bytes] | None = None
+    ) -> None:
+        """Put computed vectors (n, D) where they belong, and write the shards they complete.
+
+        ``keys`` are those of what they were computed from; None where it cannot have changed.
+        """
         self.advance(len(items))
-        for item, vector in zip(items, vectors):
+        for place, (item, vector) in enumerate(zip(items, vectors)):
             self._vectors[item] = vector
             shard = item // self.store.shard_size
+            if keys is not None and self.cache is not None:
+                self._keys[shard][item - self.store.items(shard).start] = keys[place]
             self._left[shard] -= 1
             if not self._left[shard]:
                 self._write(shard)
@@ -284,11 +303,16 @@ def embed_images(
     def key_of(row: int) -> bytes:
         path = pool.path(row)
         try:
-            return image_key(path)
+            return image_key(Path(path).read_bytes())
         except OSError as error:
             raise _unreadable(path, error) from None
 
-    filling = _Filling(store, shards, key_of, cache, advance)
+    def keys_of(rows: Iterable[int]) -> list[bytes]:
+        # Reading and hashing release the interpreter: a slow disk is waited for once, not per file.
+        with ThreadPoolExecutor(8) as pool_of_threads:
+            return list(pool_of_threads.map(key_of, rows))
+
+    filling = _Filling(store, shards, keys_of, cache, advance)
     missing = filling.missing()
     first = next(missing, None)
     if first is None:
@@ -303,14 +327,16 @@ def embed_images(
         generator=torch.Generator(),
     )
 
-    def embed(batch: tuple[list[int], Tensor | ValueError]) -> tuple[list[int], np.ndarray]:
-        rows, images = batch
+    def embed(
+        batch: tuple[list[int], Tensor | ValueError, list[bytes]],
+    ) -> tuple[list[int], np.ndarray, list[bytes]]:
+        rows, images, keys = batch
         if isinstance(images, ValueError):
             raise images
-        return rows, embedder.images(images)
+        return rows, embedder.images(images), keys
 
-    for rows, vectors in ordered_map(embed, loader, embedder.device):
-        filling.take(rows, vectors)
+    for done in ordered_map(embed, loader, embedder.device):
+        filling.take(*done)
 
 
 def distinct_texts(texts: Sequence[str]) -> tuple[list[str], np.ndarray]:
@@ -346,7 +372,11 @@ def embed_texts(
         advance: Called with the number of texts done since its last call.
         cache: Vectors that are known. Defaults to none.
     """
-    filling = _Filling(store, shards, lambda item: text_key(texts[item]), cache, advance)
+
+    def keys_of(items: Iterable[int]) -> list[bytes]:
+        return [text_key(texts[item]) for item in items]
+
+    filling = _Filling(store, shards, keys_of, cache, advance)
     batches = _by_length(embedder, texts, filling.missing())
     encoded = ordered_map(
         lambda batch: (batch[0], embedder.encode(batch[1])), batches, embedder.device
@@ -360,19 +390,19 @@ def _by_length(
 ) -> Iterator[tuple[list[int], Tensor]]:
     """Batches of texts of one length: items and token ids (n, length)."""
     size = embedder.batch_size
-    # By length: when a text came, its item, its ids.
-    waiting: dict[int, list[tuple[int, int, Tensor]]] = defaultdict(list)
+    # By length: item and ids.
+    waiting: dict[int, list[tuple[int, Tensor]]] = defaultdict(list)
 
     def batch(length: int) -> tuple[list[int], Tensor]:
-        _, some, ids = zip(*waiting.pop(length))
+        some, ids = zip(*waiting.pop(length))
         return list(some), torch.stack(ids)
 
-    for count, some in enumerate(_batches(items, size)):
+    for some in _batches(items, size):
         for item, ids, length in zip(some, *embedder.tokenize([texts[item] for item in some])):
-            waiting[length].append((count * size, item, ids[:length].clone()))
+            waiting[length].append((item, ids[:length].clone()))
             if len(waiting[length]) == size:
                 yield batch(length)
-        for length in [n for n, w in waiting.items() if count * size - w[0][0] > _LONGEST_WAIT]:
+        for length in [n for n, w in waiting.items() if some[-1] - w[0][0] > _LONGEST_WAIT]:
             yield batch(length)
     for length in sorted(waiting):
         yield batch(length)

@@ -7,8 +7,8 @@ changed does not, whatever its name, size or time.
 
 A pack is one safetensors file of some vectors. It is written under another name and renamed, never
 changed, and named after its keys: processes that write at the same time write different packs, or
-the same. Packs that were not used for longest go when all take more than a limit. The folder may be
-deleted at any time.
+the same. Packs that were not used for longest go when all take more than a limit. No run fails by
+the cache: the folder may be deleted at any time, be full, or be one that can only be read.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import os
 import time
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -45,17 +46,9 @@ def text_key(text: str) -> bytes:
     return hashlib.blake2b(text.encode(), digest_size=KEY_BYTES, person=b'text').digest()
 
 
-def image_key(path: str) -> bytes:
-    """Key of an image file, by its content (about 1 GB/s).
-
-    Raises:
-        OSError: It cannot be read.
-    """
-    digest = hashlib.blake2b(digest_size=KEY_BYTES, person=b'image')
-    with open(path, 'rb') as file:
-        while part := file.read(2**20):
-            digest.update(part)
-    return digest.digest()
+def image_key(content: bytes) -> bytes:
+    """Key of an image file, by its content (about 1 GB/s)."""
+    return hashlib.blake2b(content, digest_size=KEY_BYTES, person=b'image').digest()
 
 
 class EmbeddingCache:
@@ -129,8 +122,9 @@ class EmbeddingCache:
         path = self._packs[pack]
         try:
             if pack not in self._used:
-                os.utime(path)
                 self._used.add(pack)
+                with suppress(OSError):  # another user's, or a disk that is not written to
+                    os.utime(path)
             # Of torch's kind: those tensors are maps of the file, and its other rows are not read.
             with safe_open(path, 'pt') as file:
                 keys, vectors, sums = (
@@ -192,8 +186,9 @@ class EmbeddingCache:
         for _, path, size in sorted(packs):
             if total <= self.limit:
                 break
+            with suppress(OSError):  # gone already, or another user's
+                Path(path).unlink()
             total -= size
-            Path(path).unlink(missing_ok=True)
 
 
 def _heads(keys: np.ndarray) -> np.ndarray:

@@ -15,7 +15,8 @@ RECALL_OF = 256
 class IndexRanker:
     """The same as :class:`Ranker`, but for images that the index overlooks.
 
-    The order, and what equal scores do, are the same; results do not depend on threads.
+    Scores are exact, also where the index compresses; the order, and what equal scores do, are the
+    same; results do not depend on threads.
 
     Args:
         images: Vectors (I, D) float32.
@@ -65,6 +66,9 @@ class IndexRanker:
                 f'index={self.description!r} finds fewer than {self.count} images for some texts: '
                 'let it look at more of the pool (a larger nprobe), or keep fewer'
             )
+        # An index may compress the images, but the bank's thresholds compare cosines.
+        for text, found, scores in zip(texts, rows, best):
+            scores[:] = np.einsum('cd,d->c', self.images[found], text)
         best, rows = unpack_keys(np.sort(sort_keys(best, rows), axis=1))
         return rows, best, np.einsum('nd,nd->n', texts[text_of], self.images[own])
 

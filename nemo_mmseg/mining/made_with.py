@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.logging import print_log
 
 from ..datasets.pool import bank_fingerprint, folder_pool
 from .bank import BankError, NegativeBank
@@ -109,11 +111,25 @@ def digest_of_weights(clip: torch.nn.Module) -> str:
 
 
 def open_cache(
-    cache: bool | str, made: dict[str, Any], tower: dict[str, Any]
+    cache: bool | str, made: dict[str, Any], tower: dict[str, Any], device: str
 ) -> EmbeddingCache | None:
-    """The vectors that are known of the tower of a bank; None for no cache."""
+    """The vectors that are known of the tower of a bank; None for no cache.
+
+    Machines of other kinds compute other last bits: where they share a folder, each has its own.
+    """
     if cache is False:
         return None
+    on_gpu = torch.device(device).type == 'cuda'
     what = {key: made[key] for key in ('model', 'weights_sha256', 'versions')} | tower
+    what |= dict(
+        torchvision=version('torchvision'),
+        machine=torch.cuda.get_device_name(device)
+        if on_gpu
+        else torch.backends.cpu.get_cpu_capability(),
+    )
     digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
-    return EmbeddingCache(default_folder() if cache is True else cache, digest)
+    try:
+        return EmbeddingCache(default_folder() if cache is True else cache, digest)
+    except (OSError, RuntimeError) as error:  # a user without a home, for one
+        print_log(f'embeddings are not cached: {error}', 'current')
+        return None

@@ -78,7 +78,7 @@ def mine_bank(
         cache: Whether vectors are kept and found again by other runs, see
             :mod:`nemo_mmseg.mining.embedding_cache`: True does so in the user's cache folder or in
             ``$NEMO_MMSEG_CACHE``, a string names another folder. The bank is the same, with or
-            without. Defaults to True.
+            without; what cannot be read or written is done without. Defaults to True.
         index: A faiss index, e.g. ``'IVF4096,Flat;nprobe=64'``, for pools so large that exact
             search takes too long. It overlooks images; which share of the best ones it finds is
             printed and goes into the metadata. None searches exactly.
@@ -197,7 +197,7 @@ class _Run:
         }
         settings = {key: value for key, value in wanted.items() if key not in ('keep', 'index')}
         tower = embedder.tower()
-        known = open_cache(cache, wanted, tower)
+        known = open_cache(cache, wanted, tower, device)
         settings |= dict(tower, shard_size=shard_size)
         with self.alone():
             if self.path.is_file():  # another job made it meanwhile

@@ -79,8 +79,11 @@ def search(
     count = min(keep + 1, candidates)
     for start in range(0, len(images), IMAGES_AT_A_TIME):
         _check_finite(images[start : start + IMAGES_AT_A_TIME], 'image', start)
-    ranker = ranker or Ranker(images, count, candidates, device)
-    # The division into blocks depends on the pool alone: the same products, so the same bytes.
+    if ranker is None:
+        ranker = Ranker(images, count, candidates, device)
+    else:
+        device = 'cpu'  # where faiss works: by several threads, each with a block
+    # The division into blocks depends on pool and keep alone: the same products, so the same bytes.
     width = min(len(images), IMAGES_AT_A_TIME) + 4 * count
     height = max(1, SCORES_AT_A_TIME // width)
 

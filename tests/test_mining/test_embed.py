@@ -2,9 +2,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision import transforms
 
 from nemo_mmseg.mining import embed as embed_module
 from nemo_mmseg.mining.embed import ClipEmbedder, distinct_texts, embed_images, embed_texts
+from nemo_mmseg.mining.embedding_cache import EmbeddingCache, text_key
 from nemo_mmseg.mining.process import ordered_map, same_every_time
 from nemo_mmseg.mining.shards import ShardStore
 
@@ -98,6 +100,16 @@ def test_a_vector_does_not_depend_on_its_batch(tiny, shared_folder, embedder):
                 np.testing.assert_array_equal(call(inputs[part]), alone[part])
 
 
+def test_a_tower_is_the_same_in_every_process(embedder, monkeypatch):
+    steps = [lambda image: image.convert('RGB'), transforms.ToTensor()]
+    monkeypatch.setattr(embedder, 'preprocess', transforms.Compose(steps))
+    before = embedder.tower()
+    steps[0] = lambda image: image.convert('RGB')
+    monkeypatch.setattr(embedder, 'preprocess', transforms.Compose(steps))
+    assert 'ToTensor' in before['preprocess'] and ' at 0x' not in before['preprocess']
+    assert embedder.tower() == before
+
+
 def custom_tower(tiny, folder, **text_settings):
     """An embedder of a CLIP whose text tower is a module of its own."""
     import json
@@ -184,6 +196,14 @@ def test_texts_of_rare_lengths_do_not_wait_for_ever(tiny, embedder, tmp_path, mo
     embed_texts(embedder, texts, store, range(11))
     assert sorted(written) == list(range(11))
     assert written.index(0) <= 4
+    # Where most texts are known: what counts is how far the reading is, not how much is new.
+    written.clear()
+    keys = [text_key(text) for text in texts if text[0] not in 'rj']
+    vectors = encode(embedder, ['dog']).repeat(len(keys), 0)
+    EmbeddingCache(tmp_path / 'cache', 't').add(keys, vectors)
+    cache = EmbeddingCache(tmp_path / 'cache', 't')
+    embed_texts(embedder, texts, store, range(11), cache=cache)
+    assert sorted(written) == list(range(11)) and written.index(0) <= 4
 
 
 def test_cut_image_is_named(tiny, own_folder, embedder, tmp_path):

@@ -1,15 +1,19 @@
 import os
 import shutil
 import time
+from collections import Counter
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from nemo_mmseg.mining import embed as embed_module
 from nemo_mmseg.mining import embedding_cache as cache_module
 from nemo_mmseg.mining.embedding_cache import EmbeddingCache, image_key, text_key
+from nemo_mmseg.mining.made_with import open_cache
+from nemo_mmseg.mining.shards import ShardStore
 
 
 def keys_of(names):
@@ -36,15 +40,10 @@ def test_what_was_added_is_found_by_the_next(tmp_path):
     assert not list(tmp_path.glob('*/*.tmp'))
 
 
-def test_an_image_is_its_content(tmp_path):
-    one, other = tmp_path / 'one', tmp_path / 'other'
-    one.write_bytes(b'a' * 3_000_000)
-    shutil.copy(one, other)
-    assert image_key(one) == image_key(other) != text_key('a' * 3_000_000)
-    before, stat = image_key(one), one.stat()
-    one.write_bytes(b'b' + b'a' * 2_999_999)
-    os.utime(one, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # same name, size and time
-    assert image_key(one) != before
+def test_an_image_is_its_content():
+    key = image_key(b'a' * 3_000_000)
+    assert key == image_key(b'a' * 3_000_000) != text_key('a' * 3_000_000)
+    assert key != image_key(b'b' + b'a' * 2_999_999)
 
 
 def test_keys_that_differ_in_their_second_half_are_told_apart(tmp_path):
@@ -122,6 +121,68 @@ def test_a_folder_that_cannot_be_written_stops_nothing(tmp_path, monkeypatch):
         cache.add(keys_of([1]), vectors_of([1]))
     cache.trim()
     assert len(said) == 1 and 'not cached' in said[0]
+
+
+def test_a_folder_that_can_only_be_read_serves(tmp_path, monkeypatch):
+    EmbeddingCache(tmp_path, 't').add(keys_of(range(3)), vectors_of(range(3)))
+
+    def refuse(*args, **kwargs):
+        raise PermissionError('read-only')
+
+    monkeypatch.setattr(os, 'utime', refuse)
+    monkeypatch.setattr(Path, 'unlink', refuse)
+    cache = EmbeddingCache(tmp_path, 't', limit=1)
+    assert sorted(cache.find(keys_of(range(3)))) == [0, 1, 2]
+    cache.trim()
+    assert len(EmbeddingCache(tmp_path, 't')) == 3
+
+
+def test_each_kind_of_machine_has_its_own(tmp_path, monkeypatch):
+    made = dict(model='m', weights_sha256='w', versions={})
+    one, same = (open_cache(str(tmp_path), made, {}, 'cpu').folder for _ in range(2))
+    monkeypatch.setattr(torch.backends.cpu, 'get_cpu_capability', lambda: 'another')
+    assert one == same != open_cache(str(tmp_path), made, {}, 'cpu').folder
+
+
+def test_a_user_without_a_home_has_no_cache(monkeypatch):
+    for name in ('NEMO_MMSEG_CACHE', 'XDG_CACHE_HOME'):
+        monkeypatch.delenv(name, raising=False)
+
+    def homeless():
+        raise RuntimeError('Could not determine home directory.')
+
+    monkeypatch.setattr(Path, 'home', homeless)
+    made = dict(model='m', weights_sha256='w', versions={})
+    assert open_cache(True, made, {}, 'cpu') is None
+
+
+def test_a_file_that_changes_meanwhile_is_cached_as_what_was_embedded(
+    tiny, shared_folder, tmp_path
+):
+    tiny.register_clip(shared_folder)
+    embedder = embed_module.ClipEmbedder(tiny.MODEL, shared_folder + '/weights.pt')
+    real = tiny.TinyData(shared_folder).pool
+
+    class Changing:
+        """Every file is another one when it is looked at again."""
+
+        seen = Counter()
+
+        def __len__(self):
+            return 6
+
+        def path(self, row):
+            self.seen[row] += 1
+            return real.path(row + 6 * (self.seen[row] - 1))
+
+    store = ShardStore(tmp_path / 'shards', 'images', 6, 4, 'd')
+    cache = EmbeddingCache(tmp_path / 'cache', 't')
+    embed_module.embed_images(embedder, Changing(), store, range(2), 0, cache=cache)
+    keys = [image_key(Path(real.path(row)).read_bytes()) for row in range(12)]
+    found = EmbeddingCache(tmp_path / 'cache', 't').find(keys)
+    assert sorted(found) == list(range(6, 12))
+    for row, vector in enumerate(store.read_all()):
+        np.testing.assert_array_equal(found[row + 6], vector)
 
 
 @pytest.fixture

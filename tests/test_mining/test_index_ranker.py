@@ -31,6 +31,13 @@ def test_a_flat_index_is_the_exact_search(faiss):
     assert indexed.recall([texts[:10], texts[10:]], 250) == 1
 
 
+def test_scores_are_exact_where_the_index_compresses(faiss):
+    images, texts = some_vectors(300, 0), some_vectors(20, 1)
+    rows, best, _ = IndexRanker(images, 250, 300, 'SQ4').rank(texts, np.arange(20), np.arange(20))
+    np.testing.assert_array_equal(best, np.take_along_axis(texts @ images.T, rows, 1))
+    assert (np.diff(best) <= 0).all()
+
+
 def test_an_index_that_overlooks_says_how_much(faiss):
     rng = np.random.default_rng(0)
     images = rng.normal(size=(4000, 16)).astype(np.float32)
