@@ -33,6 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from nemo_mmseg.datasets.refshapes import words as vocab  # noqa: E402
 from nemo_mmseg.datasets.refshapes.pairs import make_pairs  # noqa: E402
+from nemo_mmseg.utils.atomic_write import atomic_write  # noqa: E402
 
 ASSETS = Path(__file__).resolve().parents[1] / 'nemo_mmseg' / 'assets' / 'refshapes_clip'
 CONFIG = {
@@ -54,16 +55,15 @@ def make_shard(job: tuple[int, int], folder: str) -> str:
     if not os.path.exists(path):
         cv2.setNumThreads(0)
         made = [make_pairs(seed, number * SHARD + i) for i in range(SHARD)]
-        temporary = f'{path}.{os.getpid()}.tmp.npz'
-        np.savez(
-            temporary,
-            images=np.stack([m.image for m in made]),
-            boxes=np.concatenate([m.boxes for m in made]),
-            kinds=np.concatenate([m.kinds for m in made]),
-            counts=np.array([len(m.sentences) for m in made]),
-            sentences=np.array([s for m in made for s in m.sentences]),
-        )
-        os.replace(temporary, path)
+        with atomic_write(path) as part, part.open('wb') as file:
+            np.savez(
+                file,
+                images=np.stack([m.image for m in made]),
+                boxes=np.concatenate([m.boxes for m in made]),
+                kinds=np.concatenate([m.kinds for m in made]),
+                counts=np.array([len(m.sentences) for m in made]),
+                sentences=np.array([s for m in made for s in m.sentences]),
+            )
     return path
 
 
@@ -282,10 +282,8 @@ def save(model, path: Path) -> None:
         for k, v in model.state_dict().items()
         if not k.endswith('attn_mask')
     }
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-    save_file(state, temporary)
-    temporary.chmod(0o644)  # safetensors makes files that only the owner reads
-    os.replace(temporary, path)
+    with atomic_write(path) as part:
+        save_file(state, part)
 
 
 def write_config(folder: Path) -> None:

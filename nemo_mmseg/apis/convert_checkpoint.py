@@ -15,6 +15,7 @@ from mmseg.registry import MODELS
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from nemo_mmseg.utils.atomic_write import atomic_write
 from nemo_mmseg.utils.checkpoint import read_checkpoint
 from nemo_mmseg.version import __version__
 
@@ -144,15 +145,11 @@ def convert_file(
         model=converted.model,
         left_out=converted.left_out,
     )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = target.with_name(f'{target.name}.{os.getpid()}.tmp')
     try:
-        torch.save(dict(state_dict=OrderedDict(converted), meta=meta), unfinished)
-        os.replace(unfinished, target)
+        with atomic_write(target) as part, part.open('wb') as file:
+            torch.save(dict(state_dict=OrderedDict(converted), meta=meta), file)
     except RuntimeError as error:  # PyTorch's, e.g. of a full disk
         raise OSError(f'{target} cannot be written: {error}') from error
-    finally:
-        unfinished.unlink(missing_ok=True)
     return converted
 
 

@@ -21,7 +21,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.logging import print_log
 
-from ..visualization.page import write_text
+from ..utils.atomic_write import write_text
 from .find_config import find_config
 
 RECORD = 'run.json'

@@ -14,7 +14,6 @@ import json
 import os
 import re
 import time
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +22,8 @@ from pathlib import Path
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
+
+from ..utils.atomic_write import atomic_write
 
 # What makes the items: a change of it is a change of every cache.
 _CODE = (
@@ -36,14 +37,6 @@ _CODE = (
 _TENSORS = ('items', 'ends', 'image_ids', 'image_names')
 # A part that is left of a writer that was killed is removed after a day.
 _STALE = 24 * 3600
-
-
-def cache_folder() -> Path:
-    """``annotations`` in ``$NEMO_MMSEG_CACHE``, else in ``nemo_mmseg`` among the user's caches."""
-    own = os.environ.get('NEMO_MMSEG_CACHE')
-    # not Path.home(), which raises where a container's user has no home
-    caches = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
-    return Path(own or Path(caches) / 'nemo_mmseg') / 'annotations'
 
 
 @contextmanager
@@ -163,7 +156,6 @@ def write_items(path: Path, found: CachedItems) -> None:
     Raises:
         OSError: The folder is not writable, or the disk is full.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     names = np.ascontiguousarray(found.image_names)
     tensors = dict(
         items=found.items,
@@ -172,18 +164,11 @@ def write_items(path: Path, found: CachedItems) -> None:
         image_names=names.view(np.int32).reshape(len(names), -1),
     )
     meta = json.dumps(dict(fingerprint=found.fingerprint, remarks=found.remarks))
-    part = path.with_name(f'{path.stem}-{uuid.uuid4().hex}.part')
     try:
-        try:
-            part.touch()
-            rights = part.stat().st_mode  # the user's usual ones, where the library gives its own
+        with atomic_write(path) as part:
             save_file(tensors, part, metadata=dict(nemo_mmseg=meta))
-            part.chmod(rights)
-        except SafetensorError as error:  # so it calls a full disk, too
-            raise OSError(str(error)) from error
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    except SafetensorError as error:  # so it calls a full disk, too
+        raise OSError(str(error)) from error
     _tidy(path)
 
 
@@ -193,7 +178,7 @@ def _tidy(path: Path) -> None:
     for other in path.parent.iterdir():
         try:
             old = other.suffix == '.safetensors' and other.name.rsplit('-', 1)[0] == same
-            dead = other.suffix == '.part' and time.time() - other.stat().st_mtime > _STALE
+            dead = other.suffix == '.tmp' and time.time() - other.stat().st_mtime > _STALE
             if dead or (old and other != path):
                 other.unlink()
         except OSError:  # another process was faster, or has it open (Windows)

@@ -16,10 +16,10 @@ from mmengine.dataset import BaseDataset
 from mmengine.fileio import exists, list_dir_or_file
 from mmengine.logging import print_log
 
+from ..utils.user_cache import user_cache
 from .annotation_cache import (
     CachedItems,
     cache_file,
-    cache_folder,
     collector_paused,
     decode_item,
     encode_items,
@@ -178,7 +178,7 @@ class BaseReferringDataset(BaseDataset, ABC):
         options = dict(files[1], group_by=self.group_by, leak_guard=self.leak_guard)
         options.update(type=type(self).__name__, images=self.data_prefix['img_path'])
         title = '-'.join([*Path(files[0][0]).with_suffix('').parts[-2:], self.group_by])
-        folder = cache_folder() if self.cache is True else Path(self.cache)
+        folder = user_cache('annotations') if self.cache is True else Path(self.cache)
         return cache_file(title, options, files[0], folder)
 
     def _init_from_cache(self) -> bool:
@@ -313,6 +313,8 @@ class BaseReferringDataset(BaseDataset, ABC):
             texts += item['expressions']
             rows.extend([self.pool.row_of(item['img_id'])] * len(item['expressions']))
         order = np.argsort(sent_ids, kind='stable')
+        if (np.diff(np.asarray(sent_ids)[order]) == 0).any():  # not by the order of the items
+            order = sorted(order, key=lambda i: (sent_ids[i], texts[i], rows[i]))
         return (
             np.array(sent_ids, dtype=np.int64)[order],
             [texts[i] for i in order],

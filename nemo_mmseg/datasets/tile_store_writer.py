@@ -65,10 +65,13 @@ def make_tile_store(
         FileNotFoundError: An image is missing.
         OSError: There is no room for it, or ``path`` is a folder.
         TimeoutError: Rank 0 does not get on.
+        RuntimeError: OpenCV is too old for JPEG tiles.
     """
     from ..mining.process import rank_and_world
 
     path = Path(path)
+    if settings.encoding == 'jpeg' and not hasattr(cv2, 'IMWRITE_JPEG_SAMPLING_FACTOR'):
+        raise RuntimeError(f'JPEG tiles need OpenCV 4.7 or newer, this is {cv2.__version__}')
     if path.is_dir():  # or all tiles would be made before the last step fails
         raise IsADirectoryError(f'the tile store {path} must be a file, but is a folder')
     if not path.is_file():

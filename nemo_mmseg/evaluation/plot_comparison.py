@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure  # without pyplot: no window, no state shared with others
 
+from ..utils.atomic_write import atomic_write
 from .difficulty import CROSS
 from .run_comparison import WHOLE, ComparisonRow, RunComparison
 
@@ -67,14 +68,8 @@ def plot_comparison(
         f'grey: all {number} expressions, with their interval; n: expressions of a slice',
         fontsize=8,
     )
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f'.{path.stem}.{os.getpid()}.tmp{path.suffix}')
-    try:
-        figure.savefig(part, dpi=130)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with atomic_write(path) as part:
+        figure.savefig(part, dpi=130, format=Path(path).suffix[1:] or 'png')
 
 
 def _limits(rows: Sequence[ComparisonRow]) -> tuple[float, float]:

@@ -4,7 +4,6 @@ import csv
 import json
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -12,6 +11,8 @@ import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
 from torch import Tensor
+
+from ..utils.atomic_write import atomic_write, write_text
 
 
 def encode_rle(mask: np.ndarray) -> dict:
@@ -85,26 +86,13 @@ def write_image(path: str | os.PathLike, image: np.ndarray) -> None:
         path: File to write; its folder is made.
         image: (H, W) bool mask, written as 1-bit black and white, or (H, W, 3) uint8 RGB.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-    try:
+    with atomic_write(path) as part:
         Image.fromarray(image).save(part, format='PNG')
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def write_json(path: str | os.PathLike, content: object) -> None:
     """Writes JSON under another name first, see `write_image`."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-    try:
-        part.write_text(json.dumps(content, indent=1, allow_nan=False) + '\n', encoding='utf-8')
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    write_text(path, json.dumps(content, indent=1, allow_nan=False) + '\n')
 
 
 def write_csv(path: str | os.PathLike, rows: Sequence[dict]) -> None:
@@ -115,15 +103,8 @@ def write_csv(path: str | os.PathLike, rows: Sequence[dict]) -> None:
         rows: The lines, at least one, all with the keys of the first, which become the header. What
             is not known (nan) is left empty.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-    try:
-        with part.open('w', newline='', encoding='utf-8') as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            for row in rows:
-                writer.writerow({k: '' if value != value else value for k, value in row.items()})
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with atomic_write(path) as part, part.open('w', newline='', encoding='utf-8') as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({k: '' if value != value else value for k, value in row.items()})

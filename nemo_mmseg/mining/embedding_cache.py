@@ -26,19 +26,13 @@ from mmengine.logging import print_log
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from ..utils.atomic_write import atomic_write
+
 # Bytes of all packs: one million images and texts of 512 numbers take 2 GB.
 LIMIT = 4 * 2**30
 KEY_BYTES = 16
 # A part that a killed writer left is removed after a day.
 _STALE = 24 * 3600
-
-
-def default_folder() -> Path:
-    """``$NEMO_MMSEG_CACHE/embeddings``, else ``nemo_mmseg/embeddings`` among the user's caches."""
-    if os.environ.get('NEMO_MMSEG_CACHE'):
-        return Path(os.environ['NEMO_MMSEG_CACHE'], 'embeddings')
-    caches = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
-    return Path(caches, 'nemo_mmseg', 'embeddings')
 
 
 def text_key(text: str) -> bytes:
@@ -149,20 +143,15 @@ class EmbeddingCache:
         text = b''.join(keys)
         vectors = np.ascontiguousarray(vectors, np.float32)
         path = self.folder / f'{hashlib.blake2b(text, digest_size=16).hexdigest()}.safetensors'
-        part = path.with_name(f'{path.name}.{os.uname().nodename}.{os.getpid()}.tmp')
         tensors = dict(
             keys=np.frombuffer(text, np.uint8).reshape(-1, KEY_BYTES),
             vectors=vectors,
             sums=np.array([zlib.crc32(vector) for vector in vectors], np.int64),
         )
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            try:
+            with atomic_write(path) as part:
                 save_file(tensors, part)
                 self._added += part.stat().st_size
-                os.replace(part, path)
-            finally:
-                part.unlink(missing_ok=True)
         except (OSError, SafetensorError) as error:
             self._writable = False
             print_log(f'embeddings are not cached in {self.folder}: {error}', 'current')

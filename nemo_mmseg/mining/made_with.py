@@ -12,8 +12,9 @@ import torch
 from mmengine.logging import print_log
 
 from ..datasets.pool import bank_fingerprint, folder_pool
+from ..utils.user_cache import user_cache
 from .bank import BankError, NegativeBank
-from .embedding_cache import EmbeddingCache, default_folder
+from .embedding_cache import EmbeddingCache
 
 
 def check_bank(
@@ -129,7 +130,7 @@ def open_cache(
     )
     digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
     try:
-        return EmbeddingCache(default_folder() if cache is True else cache, digest)
+        return EmbeddingCache(user_cache('embeddings') if cache is True else cache, digest)
     except (OSError, RuntimeError) as error:  # a user without a home, for one
         print_log(f'embeddings are not cached: {error}', 'current')
         return None

@@ -21,6 +21,7 @@ from mmengine.logging import print_log
 from safetensors import SafetensorError
 from tqdm import tqdm
 
+from ..utils.atomic_write import write_text
 from .bank import NegativeBank
 from .bank_writer import BankWriter
 from .embed import ClipEmbedder, distinct_texts, embed_images, embed_texts
@@ -268,9 +269,7 @@ class _Run:
                     shutil.rmtree(other, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
         if self.rank == 0:
-            part = folder / 'settings.json.tmp'
-            part.write_text(text)
-            os.replace(part, folder / 'settings.json')
+            write_text(folder / 'settings.json', text)
         return folder, digest
 
     def _wait(self, ready: Callable[[], bool], what: str) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from ..utils.atomic_write import atomic_write
 
 
 class ShardStore:
@@ -59,10 +60,10 @@ class ShardStore:
 
         vectors = np.ascontiguousarray(vectors, dtype=np.float32)
         path = self.path(shard)
-        part = path.with_name(f'{path.name}.{os.uname().nodename}.{os.getpid()}.tmp')
         # One key: the order of several in the file is random.
-        save_file({'vectors': vectors}, part, metadata={'nemo_mmseg': self._seal(shard, vectors)})
-        os.replace(part, path)
+        seal = {'nemo_mmseg': self._seal(shard, vectors)}
+        with atomic_write(path) as part:
+            save_file({'vectors': vectors}, part, metadata=seal)
 
     def read(self, shard: int) -> np.ndarray | None:
         """The vectors (n, D) float32 of a shard; None where it is missing, damaged or foreign."""

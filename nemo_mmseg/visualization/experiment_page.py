@@ -14,15 +14,8 @@ from matplotlib.figure import Figure
 
 from ..evaluation import ExpressionScores, paired_bootstrap, slice_by
 from ..evaluation.run_comparison import match_runs
-from .page import (
-    figure_png,
-    html_table,
-    image_tag,
-    markdown_table,
-    write_bytes,
-    write_page,
-    write_text,
-)
+from ..utils.atomic_write import write_bytes, write_text
+from .page import figure_png, html_table, image_tag, markdown_table, write_page
 
 Scores = dict[str, dict[int, ExpressionScores]]
 NOTES = (

@@ -7,11 +7,12 @@ import html
 import io
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
+
+from ..utils.atomic_write import write_text
 
 _PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
 body{{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:75rem;padding:0
@@ -20,23 +21,6 @@ body{{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:75rem;paddin
 h2{{margin-top:2.5rem}} p{{max-width:55rem}} pre{{overflow-x:auto;background:#f4f4f4;padding:.7rem}}
 </style></head><body><h1>{title}</h1>{body}</body></html>
 """
-
-
-def write_bytes(path: str | os.PathLike, content: bytes) -> None:
-    """Write a file under another name first, so that no half-written one is ever seen."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-    try:
-        part.write_bytes(content)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def write_text(path: str | os.PathLike, text: str) -> None:
-    """The same of a text, in UTF-8."""
-    write_bytes(path, text.encode())
 
 
 def write_page(path: str | os.PathLike, title: str, body: str) -> None:

@@ -12,12 +12,12 @@ from mmseg.registry import DATASETS
 
 from nemo_mmseg.datasets import RefCOCODataset, referring
 from nemo_mmseg.datasets.annotation_cache import (
-    cache_folder,
     collector_paused,
     decode_item,
     encode_items,
     read_items,
 )
+from nemo_mmseg.utils.user_cache import user_cache
 
 
 def files_in(folder):
@@ -160,13 +160,13 @@ def test_by_default_small_annotations_are_read_and_large_ones_kept(
     mini, tmp_path, readings, monkeypatch
 ):
     monkeypatch.setenv('NEMO_MMSEG_CACHE', str(tmp_path / 'own'))
-    assert cache_folder() == tmp_path / 'own' / 'annotations'
+    assert user_cache('annotations') == tmp_path / 'own' / 'annotations'
     DATASETS.build(mini.config())
-    assert not files_in(cache_folder())
+    assert not files_in(user_cache('annotations'))
     monkeypatch.setattr(referring, 'CACHED_FROM', 10)
     for _ in range(2):
         DATASETS.build(mini.config())
-    assert len(files_in(cache_folder())) == 1 and len(readings) == 2
+    assert len(files_in(user_cache('annotations'))) == 1 and len(readings) == 2
 
 
 def test_sub_classes_of_others_and_parts_of_a_data_set_are_not_kept(mini, tmp_path):

@@ -60,6 +60,20 @@ def test_expressions_are_sorted_and_point_at_their_image(mini):
     ] * 2 + ['image_1.jpg']
 
 
+def test_expressions_of_equal_ids_do_not_follow_the_grouping(mini):
+    for ref in mini.refs:
+        for sentence in ref['sentences']:
+            sentence['sent_id'] //= 20
+    mini.write()
+    found = [
+        DATASETS.build(mini.config(group_by=group)).expressions()
+        for group in ('reference', 'expression', 'image')
+    ]
+    wanted = sorted(zip(*(list(column) for column in found[0])))
+    for columns in found:
+        assert list(zip(*(list(column) for column in columns))) == wanted
+
+
 def test_fingerprint_depends_on_the_data_and_not_on_the_grouping(mini):
     prints = [
         DATASETS.build(mini.config(group_by=g)).fingerprint

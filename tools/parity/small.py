@@ -7,7 +7,6 @@ values. Weights and images are drawn by :mod:`.filling`, whose rule is compared 
 from __future__ import annotations
 
 import gzip
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,8 @@ from types import ModuleType
 
 import numpy as np
 import torch
+
+from nemo_mmseg.utils.atomic_write import atomic_write
 
 from . import filling
 from .common import Case, summarize
@@ -61,9 +62,8 @@ def write_small(method: ModuleType, folder: Path, target: Path) -> int:
                 kept.update({f'{key}/{part}': np.asarray(x) for part, x in summary.items()})
             elif key not in rules.dropped:
                 kept[key] = case[key]
-        unfinished = target / f'{values}.tmp.npz'
-        np.savez_compressed(unfinished, **kept)
-        os.replace(unfinished, target / values)
+        with atomic_write(target / values) as part, part.open('wb') as file:
+            np.savez_compressed(file, **kept)
         packed = gzip.compress((folder / names).read_bytes(), mtime=0)
         (target / f'{names}.gz').write_bytes(packed)
     return sum(path.stat().st_size for path in target.iterdir())

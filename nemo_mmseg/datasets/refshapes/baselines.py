@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import os.path as osp
 import pickle
 
 import numpy as np
 
+from ...utils.atomic_write import write_bytes
 from ..refer import load_json, load_plain_pickle, load_references
 from ..transforms.load_referent_mask import decode_segmentation
 
@@ -79,7 +78,4 @@ def shuffle_expressions(
     sentences = [(chosen[i]['sentences'], chosen[i]['sent_ids']) for i in order]
     for ref, (texts, sent_ids) in zip(chosen, sentences):
         ref['sentences'], ref['sent_ids'] = texts, sent_ids
-    os.makedirs(osp.dirname(out_file), exist_ok=True)
-    with open(out_file + '.tmp', 'wb') as file:
-        pickle.dump(refs, file, protocol=2)
-    os.replace(out_file + '.tmp', out_file)
+    write_bytes(out_file, pickle.dumps(refs, protocol=2))

@@ -18,6 +18,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from ...utils.atomic_write import write_bytes
 from .sample import make_sample
 from .segment import to_coco
 from .vocabulary import (
@@ -36,15 +37,6 @@ _OBJECTS_PER_IMAGE = 10
 _UNCOMPRESSED_EVERY = 40
 
 
-def _replace(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def _make_image(job: tuple[str, int], out: str, flavour: str, seed: int) -> dict:
     """Make one image of the set, write its JPEG, and return what the annotation files say of it."""
     cv2.setNumThreads(0)
@@ -58,7 +50,7 @@ def _make_image(job: tuple[str, int], out: str, flavour: str, seed: int) -> dict
     ok, jpeg = cv2.imencode('.jpg', scene.image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
     if not ok:
         raise RuntimeError(f'OpenCV cannot encode {name} as JPEG')
-    _replace(Path(out) / 'train2014' / name, jpeg.tobytes())
+    write_bytes(Path(out) / 'train2014' / name, jpeg.tobytes())
 
     annotations, objects = [], []
     for i, (obj, mask) in enumerate(zip(scene.objects, scene.masks)):
@@ -223,18 +215,18 @@ def make_refshapes(
         'annotations': annotations,
         'categories': categories,
     }
-    _replace(folder / 'instances.json', json.dumps(instances).encode())
+    write_bytes(folder / 'instances.json', json.dumps(instances).encode())
     if flavour == GENERALIZED:
-        _replace(folder / 'grefs(unc).json', json.dumps(refs).encode())
+        write_bytes(folder / 'grefs(unc).json', json.dumps(refs).encode())
     else:
         # Pickle writes an object that it met before as a pointer, and which strings are one object
         # depends on the processes: a round trip through JSON makes the bytes depend on values
         # alone.
         refs = json.loads(json.dumps(refs))
-        _replace(folder / 'refs(unc).p', pickle.dumps(refs, protocol=2))
+        write_bytes(folder / 'refs(unc).p', pickle.dumps(refs, protocol=2))
     scene_graphs = {'scenes': scenes, 'expressions': meanings}
-    _replace(folder / 'scenes.json', json.dumps(scene_graphs, default=_plain).encode())
-    _replace(folder / 'settings.json', json.dumps(settings, indent=1).encode())
+    write_bytes(folder / 'scenes.json', json.dumps(scene_graphs, default=_plain).encode())
+    write_bytes(folder / 'settings.json', json.dumps(settings, indent=1).encode())
     return True
 
 
