@@ -179,7 +179,7 @@ class BaseReferringDataset(BaseDataset, ABC):
         options.update(type=type(self).__name__, images=self.data_prefix['img_path'])
         title = '-'.join([*Path(files[0][0]).with_suffix('').parts[-2:], self.group_by])
         folder = user_cache('annotations') if self.cache is True else Path(self.cache)
-        return cache_file(title, options, files[0], folder)
+        return folder and cache_file(title, options, files[0], folder)
 
     def _init_from_cache(self) -> bool:
         """What MMEngine's ``full_init`` does, by way of a file; False where there can be none."""

@@ -118,7 +118,8 @@ def open_cache(
 
     Machines of other kinds compute other last bits: where they share a folder, each has its own.
     """
-    if cache is False:
+    folder = user_cache('embeddings') if cache is True else cache
+    if not folder:
         return None
     on_gpu = torch.device(device).type == 'cuda'
     what = {key: made[key] for key in ('model', 'weights_sha256', 'versions')} | tower
@@ -130,7 +131,7 @@ def open_cache(
     )
     digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
     try:
-        return EmbeddingCache(user_cache('embeddings') if cache is True else cache, digest)
-    except (OSError, RuntimeError) as error:  # a user without a home, for one
+        return EmbeddingCache(folder, digest)
+    except OSError as error:
         print_log(f'embeddings are not cached: {error}', 'current')
         return None

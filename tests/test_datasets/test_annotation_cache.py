@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import pickle
 import warnings
+from pathlib import Path
 
 import pytest
 from mmseg.registry import DATASETS
@@ -167,6 +168,20 @@ def test_by_default_small_annotations_are_read_and_large_ones_kept(
     for _ in range(2):
         DATASETS.build(mini.config())
     assert len(files_in(user_cache('annotations'))) == 1 and len(readings) == 2
+
+
+def test_a_user_without_a_home_has_no_cache(mini, readings, monkeypatch):
+    for name in ('NEMO_MMSEG_CACHE', 'XDG_CACHE_HOME'):
+        monkeypatch.delenv(name, raising=False)
+
+    def homeless():
+        raise RuntimeError('Could not determine home directory.')
+
+    monkeypatch.setattr(Path, 'home', homeless)
+    monkeypatch.setattr(referring, 'CACHED_FROM', 10)
+    for _ in range(2):
+        DATASETS.build(mini.config())
+    assert len(readings) == 2
 
 
 def test_sub_classes_of_others_and_parts_of_a_data_set_are_not_kept(mini, tmp_path):
