@@ -15,7 +15,7 @@ import os
 import re
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +37,12 @@ _CODE = (
 _TENSORS = ('items', 'ends', 'image_ids', 'image_names')
 # A part that is left of a writer that was killed is removed after a day.
 _STALE = 24 * 3600
+# So is a cache that was not read for three months, e.g. of a data set that was moved.
+_UNUSED = 90 * 24 * 3600
+# A cache, or a part of one.
+_NAME = re.compile(
+    r'\.?[^.].*-[0-9a-f]{12}-[0-9a-f]{32}\.safetensors(?P<part>\.[0-9a-f]{32}\.tmp)?'
+)
 
 
 @contextmanager
@@ -139,6 +145,8 @@ def read_items(path: Path) -> CachedItems | None:
         with safe_open(path, 'pt') as file:
             found = {name: file.get_tensor(name).numpy() for name in _TENSORS}
             meta = json.loads(file.metadata()['nemo_mmseg'])
+        with suppress(OSError):  # another user's, or a disk that is not written to
+            os.utime(path)
         names = found['image_names']
         found['image_names'] = names.view(f'<U{names.shape[1]}')[:, 0]
         return CachedItems(**found, **meta)
@@ -173,13 +181,19 @@ def write_items(path: Path, found: CachedItems) -> None:
 
 
 def _tidy(path: Path) -> None:
-    """Remove caches of the same data set made of older files, and what dead writers left."""
+    """Remove caches of the same data set made of older files, those unused for long, and parts.
+
+    The folder may be one that the user keeps other things in: nothing else is touched.
+    """
     same = path.name.rsplit('-', 1)[0]
     for other in path.parent.iterdir():
+        name = _NAME.fullmatch(other.name)
         try:
-            old = other.suffix == '.safetensors' and other.name.rsplit('-', 1)[0] == same
-            dead = other.suffix == '.tmp' and time.time() - other.stat().st_mtime > _STALE
-            if dead or (old and other != path):
+            if name is None or other == path:
+                continue
+            unused = time.time() - other.stat().st_mtime
+            older = not name['part'] and other.name.rsplit('-', 1)[0] == same
+            if older or unused > (_STALE if name['part'] else _UNUSED):
                 other.unlink()
         except OSError:  # another process was faster, or has it open (Windows)
             continue

@@ -38,7 +38,8 @@ class ImagePool:
     def images_fingerprint(self) -> str:
         """Digest of the names and sizes in bytes of the files; a tile store is checked against it.
 
-        The files are asked once, where they are local; pickles and subsets carry the answer.
+        The files are asked once; pickles carry the answer, and subsets made afterwards. Of files
+        that are not local the names alone count.
         """
         if self._images_fingerprint is None:
             paths = {str(name): self.path_of(name) for name in self.names}

@@ -197,6 +197,8 @@ class BaseReferringDataset(BaseDataset, ABC):
             )
             self.data_list = []
             try:
+                if self._cache_file() != path:
+                    raise OSError('the files changed while they were read')
                 write_items(path, found)
             except OSError as error:
                 print_log(f'annotations are not cached in {path.parent}: {error}', 'current')

@@ -284,7 +284,10 @@ def _wait(path: Path, timeout: float) -> None:
     """Look again and again, as long as rank 0 writes."""
     part, seen, since = path.with_name(path.name + '.part'), None, time.monotonic()
     while not path.is_file():
-        size = part.stat().st_size if part.is_file() else None
+        try:
+            size = part.stat().st_size
+        except FileNotFoundError:  # not begun, or just renamed
+            size = None
         if size != seen:
             seen, since = size, time.monotonic()
         elif time.monotonic() - since > timeout:

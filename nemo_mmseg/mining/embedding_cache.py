@@ -58,11 +58,11 @@ class EmbeddingCache:
 
     def __init__(self, folder: str | Path, tower: str, limit: int = LIMIT) -> None:
         self.root = Path(folder)
-        self.folder = self.root / tower[:32]
+        self.folder = self.root / f'tower-{tower[:32]}'
         self.limit = limit
         self._writable = True
         self._added = 0
-        self._packs = sorted(self.folder.glob('*.safetensors'))
+        self._packs = sorted(self.folder.glob('pack-*.safetensors'))
         self._used: set[int] = set()
         parts = [self._keys_of(pack) for pack in self._packs]
         sizes = np.array([len(part) for part in parts], np.int64)
@@ -142,7 +142,8 @@ class EmbeddingCache:
             return
         text = b''.join(keys)
         vectors = np.ascontiguousarray(vectors, np.float32)
-        path = self.folder / f'{hashlib.blake2b(text, digest_size=16).hexdigest()}.safetensors'
+        name = hashlib.blake2b(text, digest_size=16).hexdigest()
+        path = self.folder / f'pack-{name}.safetensors'
         tensors = dict(
             keys=np.frombuffer(text, np.uint8).reshape(-1, KEY_BYTES),
             vectors=vectors,
@@ -159,10 +160,13 @@ class EmbeddingCache:
             self.trim()
 
     def trim(self) -> None:
-        """Remove the packs that were not used for longest, down to the limit, and dead parts."""
+        """Remove the packs that were not used for longest, down to the limit, and dead parts.
+
+        The folder may be one that the user keeps other things in: nothing else is touched.
+        """
         self._added = 0
         packs, total = [], 0
-        for path in self.root.glob('*/*'):
+        for path in self._files():
             try:
                 stat = path.stat()
                 if path.suffix == '.tmp' and time.time() - stat.st_mtime > _STALE:
@@ -178,6 +182,14 @@ class EmbeddingCache:
             with suppress(OSError):  # gone already, or another user's
                 Path(path).unlink()
             total -= size
+
+    def _files(self) -> list[Path]:
+        """Packs and parts of all towers."""
+        try:
+            names = 'pack-*.safetensors', '.pack-*.safetensors.*.tmp'
+            return [path for name in names for path in self.root.glob(f'tower-*/{name}')]
+        except OSError:  # another process removes a folder while it is listed
+            return []
 
 
 def _heads(keys: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import platform
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -125,9 +126,7 @@ def open_cache(
     what = {key: made[key] for key in ('model', 'weights_sha256', 'versions')} | tower
     what |= dict(
         torchvision=version('torchvision'),
-        machine=torch.cuda.get_device_name(device)
-        if on_gpu
-        else torch.backends.cpu.get_cpu_capability(),
+        machine=torch.cuda.get_device_name(device) if on_gpu else _cpu(),
     )
     digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
     try:
@@ -135,3 +134,14 @@ def open_cache(
     except OSError as error:
         print_log(f'embeddings are not cached: {error}', 'current')
         return None
+
+
+def _cpu() -> str:
+    """Model of the CPU and the instructions that torch uses of it."""
+    try:
+        lines = Path('/proc/cpuinfo').read_text().splitlines()
+    except OSError:
+        lines = []
+    models = [line.split(':')[1].strip() for line in lines if line.startswith('model name')]
+    model = models[0] if models else platform.processor()
+    return f'{model} {torch.backends.cpu.get_cpu_capability()}'

@@ -30,7 +30,7 @@ from .index_ranker import RECALL_OF, IndexRanker
 from .made_with import asked_for, check_bank, digest_of_weights, open_cache
 from .process import default_device, rank_and_world, same_every_time
 from .search import search
-from .shards import ShardStore, difference, listing
+from .shards import ShardStore, busy, difference, listing
 
 # File in a work folder that rank 0 of the job that mines holds locked; the kernel frees it.
 LOCK = 'lock'
@@ -306,8 +306,11 @@ class _Run:
         part = images.folder / 'bank.tmp'
         keep, index, ranker = metadata['keep'], metadata.get('index'), None
         if index is not None:
-            ranker = IndexRanker(vectors, min(keep + 1, table.candidates), table.candidates, index)
-            recall = ranker.recall(_some(sentences), table.candidates)
+            with busy(images.folder):
+                ranker = IndexRanker(
+                    vectors, min(keep + 1, table.candidates), table.candidates, index
+                )
+                recall = ranker.recall(_some(sentences), table.candidates)
             metadata = dict(metadata, recall=round(recall, 4))
             self._say(f'{index} finds {recall:.2%} of the best {ranker.count} images of a text')
         with (

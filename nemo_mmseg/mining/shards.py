@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +104,29 @@ class ShardStore:
         content = hashlib.sha256(np.ascontiguousarray(vectors)).hexdigest()
         seal = dict(content=content, first=self.items(shard).start, digest=self.digest)
         return json.dumps(seal, sort_keys=True)
+
+
+@contextmanager
+def busy(folder: Path, every: float = 10.0) -> Iterator[None]:
+    """Touch a file again and again, so that others see that something goes on.
+
+    Args:
+        folder: Where the file is.
+        every: Seconds between two touches. Defaults to 10.
+    """
+    done = threading.Event()
+
+    def touch() -> None:
+        while not done.wait(every):
+            (folder / 'busy').touch()
+
+    thread = threading.Thread(target=touch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 def listing(folder: Path) -> list[tuple]:

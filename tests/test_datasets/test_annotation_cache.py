@@ -106,6 +106,35 @@ def test_a_changed_file_of_the_guard_is_noticed_within_a_program(mini, tmp_path)
         assert len(found) < first
 
 
+def test_a_file_that_changes_while_it_is_read_is_not_kept(mini, tmp_path, monkeypatch):
+    config = mini.config(cache=str(tmp_path / 'c'))
+    load = RefCOCODataset.load_data_list
+
+    def change_and_load(self):
+        mini.refs[0]['sentences'][0]['sent'] = 'of another file'
+        mini.write()
+        return load(self)
+
+    monkeypatch.setattr(RefCOCODataset, 'load_data_list', change_and_load)
+    assert DATASETS.build(config)[0] is not None
+    assert not files_in(tmp_path / 'c')
+
+
+def test_nothing_foreign_is_removed_and_what_is_unused_goes(mini, tmp_path):
+    folder = tmp_path / 'c'
+    folder.mkdir()
+    digests = f'{"0" * 12}-{"1" * 32}.safetensors'
+    foreign = ['a.tmp', 'tiles.safetensors', f'tiles-{"1" * 32}.safetensors', '.x.safetensors.tmp']
+    unused = [f'moved-{digests}', f'.moved-{digests}.{"2" * 32}.tmp']
+    for name in (*foreign, *unused, f'used-{digests}'):
+        (folder / name).touch()
+    for name in (*foreign, *unused):
+        os.utime(folder / name, (0, 0))
+    DATASETS.build(mini.config(cache=str(folder)))
+    assert {*foreign, f'used-{digests}'} < set(files_in(folder))
+    assert len(files_in(folder)) == len(foreign) + 2
+
+
 @pytest.mark.parametrize(
     'change',
     [

@@ -79,17 +79,23 @@ def test_it_is_bounded_and_keeps_what_is_used(tmp_path):
         os.utime(path, (1000 - age, 1000 - age))
     assert len(packs) == 6
     EmbeddingCache(tmp_path, 'tower 0').find(keys_of([0]))  # the oldest pack is used
-    dead, living = packs[0].with_suffix('.tmp'), packs[0].with_suffix('.x.tmp')
-    dead.touch(), living.touch()
-    os.utime(dead, (0, 0))
+    dead, living = (packs[0].with_name(f'.{packs[0].name}.{n}.tmp') for n in range(2))
+    foreign = [tmp_path / 'tiles' / 'train.safetensors', tmp_path / 'banks' / 'old.tmp']
+    for path in foreign:
+        path.parent.mkdir()
+    for path in (dead, living, *foreign):
+        path.write_bytes(b'0' * size)
+    for path in (dead, *foreign):
+        os.utime(path, (0, 0))
     EmbeddingCache(tmp_path, 'b', limit=3 * size + 1).trim()
     assert {path for path in packs if path.exists()} == {packs[0], *packs[4:]}
-    assert living.exists() and not dead.exists()
+    assert living.exists() and not dead.exists() and all(path.exists() for path in foreign)
     # A run that adds more than the limit is trimmed on the way.
     cache = EmbeddingCache(tmp_path, 'c', limit=2 * size)
     for start in range(100, 200, 10):
         cache.add(keys_of(range(start, start + 10)), vectors_of(range(10), 1000))
-        assert sum(path.stat().st_size for path in tmp_path.glob('*/*.safetensors')) <= 3 * size
+        packs = tmp_path.glob('tower-*/*.safetensors')
+        assert sum(path.stat().st_size for path in packs) <= 3 * size
 
 
 def add_many(folder, seed):
@@ -121,6 +127,16 @@ def test_a_folder_that_cannot_be_written_stops_nothing(tmp_path, monkeypatch):
         cache.add(keys_of([1]), vectors_of([1]))
     cache.trim()
     assert len(said) == 1 and 'not cached' in said[0]
+
+
+def test_a_folder_that_disappears_while_it_is_listed_stops_nothing(tmp_path, monkeypatch):
+    cache = EmbeddingCache(tmp_path, 't')
+
+    def gone(*args):
+        raise FileNotFoundError
+
+    monkeypatch.setattr(Path, 'glob', gone)
+    cache.trim()
 
 
 def test_a_folder_that_can_only_be_read_serves(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 
 from nemo_mmseg.mining import BankError, NegativeBank
 from nemo_mmseg.mining import mine as mine_module
+from nemo_mmseg.mining.shards import busy, listing
 
 
 def start(tiny, folder, path, *options, **environment):
@@ -264,3 +266,18 @@ def test_two_jobs_for_one_bank_take_turns(tiny, shared_folder, mined, tmp_path):
     assert [job.returncode for job in jobs] == [0, 0, 0], printed
     assert path.read_bytes() == Path(mined).read_bytes()
     assert os.listdir(tmp_path) == ['bank.safetensors']
+
+
+def test_others_see_that_an_index_is_built(tmp_path):
+    seen = []
+    (tmp_path / 'work' / 'run').mkdir(parents=True)
+    with busy(tmp_path / 'work' / 'run', every=0.01):
+        seen.append(listing(tmp_path / 'work'))
+        time.sleep(0.5)
+        seen.append(listing(tmp_path / 'work'))
+        time.sleep(0.5)
+        seen.append(listing(tmp_path / 'work'))
+    assert seen[0] != seen[1] != seen[2]
+    ended = listing(tmp_path / 'work')
+    time.sleep(0.2)
+    assert listing(tmp_path / 'work') == ended

@@ -141,3 +141,17 @@ def test_startup_runs(tmp_path):
     for name in ('no cache', 'first time', 'from cache'):
         assert len(rows[name]) == 6 and float(rows[name][2]) > 0, printed
     assert 'more than import mmseg.models' in printed
+
+
+def test_the_stated_psnr_is_what_is_measured(monkeypatch, capsys):
+    """docs/performance.md says what each option costs in pixels."""
+    monkeypatch.setattr(sys, 'argv', ['psnr.py', '--count', '2'])
+    runpy.run_path(str(BENCHMARKS / 'psnr.py'), run_name='__main__')
+    out = capsys.readouterr().out
+    stated = {
+        'quality 92': 34.0, 'quality 97': 37.7, 'full 240x240': 35.0, 'reduced 240x240': 39.8,
+        '160x160': 28.4, '360x360': 28.8,
+    }  # fmt: skip
+    for name, value in stated.items():
+        found = float(re.search(rf'^  {name}: ([\d.]+)', out, re.MULTILINE).group(1))
+        assert abs(found - value) < 1.5, name

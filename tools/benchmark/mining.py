@@ -157,10 +157,14 @@ def refcoco_like(count: int) -> list[str]:
     return sorted(texts)
 
 
-def measure_run(images: int, texts: int, turns: int) -> None:
-    """Print the CPU time of a whole run on RefCOCO's counts against the image tower alone."""
+def measure_run(images: int, turns: int) -> None:
+    """Print the CPU time of embedding images and as many texts an image as RefCOCO has.
+
+    It is compared with the image tower alone, in batches that are in memory.
+    """
     import open_clip
 
+    texts = images * EXPRESSIONS // IMAGES
     sentences, _ = distinct_texts(refcoco_like(texts))
     lengths = [len(text.split()) for text in sentences]
     print(f'{texts} texts of {np.mean(lengths):.2f} words, at most {max(lengths)}', flush=True)
@@ -193,15 +197,14 @@ def measure_run(images: int, texts: int, turns: int) -> None:
             },
             turns,
         )
-    image, text = times['images'] / images, times['texts'] / texts
-    alone, plain = times['tower'] / images, times['plain'] / 64
-    parts = dict(images=IMAGES * image, texts=EXPRESSIONS * text)
+    alone, text = times['tower'], times['texts'] / texts
+    parts = {name: times[name] / alone for name in ('images', 'texts')}
     print(
-        'a run on RefCOCO (search excepted) / the batched image tower alone: '
-        f'{sum(parts.values()) / (IMAGES * alone):.2f} ('
-        + ', '.join(f'{name} {cost / (IMAGES * alone):.2f}' for name, cost in parts.items())
-        + f'); texts by open_clip in batches {plain / text:.1f} x as long; '
-        f'tower {1e3 * alone:.0f} ms an image, texts {1e3 * text:.1f} ms each',
+        f'{images} images and {texts} texts (search excepted) / the batched image tower alone: '
+        f'{sum(parts.values()):.2f} ('
+        + ', '.join(f'{name} {ratio:.2f}' for name, ratio in parts.items())
+        + f'); texts by open_clip in batches {times["plain"] / 64 / text:.1f} x as long; '
+        f'tower {1e3 * alone / images:.0f} ms an image, texts {1e3 * text:.1f} ms each',
         flush=True,
     )
 
@@ -283,10 +286,12 @@ def main() -> None:
     parser.add_argument('what', choices=('search', 'run', 'scale', 'index', *_PARTS))
     parser.add_argument('--device', default='cpu', help='of the search')
     parser.add_argument('--expressions', type=int, default=20_000, help='of the search')
-    parser.add_argument('--images', type=int, nargs='+', help='sizes of the pool (scale, index)')
+    parser.add_argument(
+        '--images', type=int, nargs='+', help='sizes of the pool; run: multiples of 64'
+    )
     parser.add_argument('--keep', type=int, default=300, help='of scale and index')
     parser.add_argument('--texts', type=int, default=10, help='an image (scale)')
-    parser.add_argument('--turns', type=int, default=3, help='of a run')
+    parser.add_argument('--turns', type=int, default=1, help='of a run')
     parser.add_argument('--folder', help='where the bank is written; default: the temporary one')
     args = parser.parse_args()
     torch.manual_seed(0)
@@ -296,7 +301,8 @@ def main() -> None:
         for count, keep in ((2_000, 300), (20_000, 300), (2_000, 1000), (20_000, 1000)):
             in_a_process('peak', '--expressions', count, '--keep', keep)
     elif args.what == 'run':
-        measure_run(64, 2048, args.turns)
+        for count in args.images or (512,):
+            measure_run(count, args.turns)
     elif args.what == 'scale':
         for count in args.images or (12_500, 25_000, 50_000):
             folder = ['--folder', args.folder] if args.folder else []

@@ -1,0 +1,113 @@
+"""What tile stores and reduced decoding cost in pixels: mean PSNR in dB over images.
+
+    python tools/benchmark/psnr.py [--images FOLDER]
+
+"area" is the image's exact average over each pixel of the cell (OpenCV's INTER_AREA); "full" is
+the published resize, bilinear from the full image, as a mosaic without store makes it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parent)]
+from photo_like import jpeg, picture  # noqa: E402
+
+from nemo_mmseg.datasets.pool import IMAGE_SUFFIXES  # noqa: E402
+from nemo_mmseg.datasets.tile_store import TileSettings  # noqa: E402
+from nemo_mmseg.datasets.tile_store_writer import encode, resize_to_tile  # noqa: E402
+from nemo_mmseg.datasets.transforms.mosaic_images import read_reduced  # noqa: E402
+
+TILE = 240, 240
+CELLS = (160, 160), (120, 120), (180, 300), (360, 360)
+QUALITIES = 92, 95, 97
+Resize = Callable[[str, np.ndarray, int, int], np.ndarray]
+
+
+def full(path: str, image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """A cell without store."""
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def area(path: str, image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The average over each pixel of the cell."""
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+
+
+def from_tile(path: str, image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """A cell resized from a raw tile (``resize=True``)."""
+    return full(path, resize_to_tile(image, TileSettings(*TILE)), height, width)
+
+
+def reduced(path: str, image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """A cell of ``negative_decode='reduced'``."""
+    return full(path, read_reduced(path, height, width), height, width)
+
+
+def mean_psnr(paths: list[str], one: Resize, other: Resize, cell: tuple[int, int]) -> float:
+    """Mean over images of the PSNR between two ways to a cell."""
+    values = []
+    for path in paths:
+        image = cv2.imread(path)
+        values.append(cv2.PSNR(one(path, image, *cell), other(path, image, *cell)))
+    return float(np.mean(values))
+
+
+def jpeg_tiles(paths: list[str], quality: int) -> tuple[float, float]:
+    """Mean PSNR of JPEG tiles to raw ones, and their mean bytes."""
+    settings, values = TileSettings(*TILE, encoding='jpeg', quality=quality), []
+    for path in paths:
+        tile = resize_to_tile(cv2.imread(path), settings)
+        content = encode(tile, settings)
+        decoded = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+        values.append((cv2.PSNR(decoded, tile), len(content)))
+    return tuple(np.mean(values, axis=0).tolist())
+
+
+def report(paths: list[str]) -> None:
+    """Print the tables for some images."""
+    print(f'{len(paths)} images\nJPEG tiles of 240x240 to raw ones')
+    for quality in QUALITIES:
+        value, size = jpeg_tiles(paths, quality)
+        print(f'  quality {quality}: {value:.1f} dB, {size:.0f} bytes a tile')
+    print('cells to area averaging')
+    for name, way in (('full', full), ('reduced', reduced)):
+        print(f'  {name} 240x240: {mean_psnr(paths, way, area, TILE):.1f} dB')
+    print('cells from tiles of 240x240: to full, to area; full to area')
+    for cell in CELLS:
+        values = [
+            mean_psnr(paths, *pair, cell)
+            for pair in ((from_tile, full), (from_tile, area), (full, area))
+        ]
+        print(f'  {cell[0]}x{cell[1]}: {values[0]:.1f}, {values[1]:.1f}; {values[2]:.1f} dB')
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description='PSNR of what is faster than full decodes')
+    parser.add_argument('--images', type=Path, help='a folder of images; default: synthetic ones')
+    parser.add_argument('--count', type=int, default=32, help='images at most; default 32')
+    args = parser.parse_args()
+    if args.images is not None:
+        found = sorted(p for p in args.images.rglob('*') if p.suffix.lower() in IMAGE_SUFFIXES)
+        if not found:
+            parser.error(f'no images in {args.images}')
+        report([str(path) for path in found[: args.count]])
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        rng, paths = np.random.default_rng(0), []
+        for number in range(args.count):
+            paths.append(f'{folder}/{number}.jpg')
+            Path(paths[-1]).write_bytes(jpeg(picture(rng), rng))
+        report(paths)
+
+
+if __name__ == '__main__':
+    main()
