@@ -413,8 +413,8 @@ def test_nothing_half_written_stays(published, tmp_path, monkeypatch):
     target = tmp_path / 'out.pth'
     target.write_text('an older one')
 
-    def full(content, path):
-        Path(path).write_bytes(b'half')
+    def full(content, file):
+        file.write(b'half')
         raise RuntimeError('no space left')
 
     monkeypatch.setattr(torch, 'save', full)
