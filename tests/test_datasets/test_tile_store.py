@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import cv2
@@ -188,23 +187,34 @@ def test_a_folder_is_refused_before_tiles_are_made(pool, tmp_path):
     assert os.listdir(tmp_path) == ['images']
 
 
-SLOW_WRITER = """
+# A writer that takes some time; before it puts anything on the disk for the n-th time it is killed.
+WRITER = """
+import os
+import signal
 import sys
 import time
-import cv2
 from nemo_mmseg.datasets import tile_store_writer as writer
 from nemo_mmseg.datasets.pool import FolderPool
 from nemo_mmseg.datasets.tile_store import TileSettings
-writer._CHUNK = 2
-encode = writer.encode
+folder, path, encoding, quality, kill_at = sys.argv[1:]
+encode, to_disk, calls = writer.encode, writer._to_disk, []
 def slow(*args):
     time.sleep(0.05)
     return encode(*args)
-writer.encode = slow
-folder, path, encoding, quality = sys.argv[1:]
+def killed(file):
+    calls.append(file)
+    if len(calls) == int(kill_at):
+        os.kill(os.getpid(), signal.SIGKILL)
+    to_disk(file)
+writer.encode, writer._to_disk, writer._CHUNK = slow, killed, 2
 settings = TileSettings(24, 32, encoding=encoding, quality=int(quality) or None)
 writer.make_tile_store(FolderPool(folder), path, settings, 0, progress=False)
 """
+
+
+def write(folder, path, settings, kill_at=0):
+    arguments = folder, path, settings.encoding, settings.quality or 0, kill_at
+    return subprocess.Popen([sys.executable, '-c', WRITER, *map(str, arguments)])
 
 
 def digest(path):
@@ -216,19 +226,13 @@ def digest(path):
 def test_killed_runs_are_continued(folder, pool, tmp_path, settings):
     make_tile_store(pool, tmp_path / 'whole', settings, 2, progress=False)
     path, index = tmp_path / 'killed', tmp_path / 'killed.part.index'
-    command = [sys.executable, '-c', SLOW_WRITER, str(folder), str(path), settings.encoding]
     sizes = []
     for _ in range(2):
-        run = subprocess.Popen([*command, str(settings.quality or 0)])
-        start = index.stat().st_size if index.exists() else 0
-        while not index.exists() or index.stat().st_size < max(start, 32) + 2 * 16:
-            assert run.poll() is None
-            time.sleep(0.005)
-        run.send_signal(signal.SIGKILL)
-        run.wait()
+        # Each chunk of two goes to the disk twice: its tiles, then its records.
+        assert write(folder, path, settings, kill_at=5).wait() == -signal.SIGKILL
         assert not path.exists()
         sizes.append(index.stat().st_size)
-    assert 32 < sizes[0] < sizes[1] <= 32 + 12 * 16
+    assert sizes == [32 + 4 * 16, 32 + 8 * 16]
     before = (tmp_path / 'killed.part').stat().st_ino
     make_tile_store(pool, path, settings, 0, progress=False)
     assert path.stat().st_ino == before, 'what was there was thrown away'
@@ -264,8 +268,7 @@ def test_remains_of_a_crash(pool, tmp_path, damage, monkeypatch):
 @pytest.mark.slow
 def test_two_jobs_and_another_rank_at_once(folder, pool, tmp_path, monkeypatch):
     path = tmp_path / 'tiles'
-    command = [sys.executable, '-c', SLOW_WRITER, str(folder), str(path), 'raw', '0']
-    runs = [subprocess.Popen(command) for _ in range(2)]
+    runs = [write(folder, path, RAW) for _ in range(2)]
     monkeypatch.setenv('RANK', '1')
     monkeypatch.setenv('WORLD_SIZE', '2')
     make_tile_store(pool, path, RAW, 0, timeout=120, progress=False)
