@@ -6,7 +6,6 @@ bank = 'data/refshapes/banks/refshapes-plus_train-1254_refshapes-clip.safetensor
 rows = {
     '_delete_': True,
     'none': dict(config=name.format('')),
-    'random mosaic': dict(config=name.format('_mosaic')),
     'NeMo': dict(
         config=name.format('_nemo'), options={'train_dataloader.dataset.pipeline.1.bank.path': bank}
     ),
@@ -15,4 +14,4 @@ del name, bank
 options = {'train_dataloader.dataset.indices': 1254}
 by = ('distractors',)
 runs = 'refshapes-plus-256-few'
-cut = ('CutMix and MixGen', 'other numbers of images and of passes')
+cut = ('random mosaic, CutMix and MixGen', 'other numbers of images and of passes')
