@@ -154,13 +154,19 @@ def test_concatenated_sets_find_their_own_pools(mini):
     assert [len(d.pool) for d in both.datasets] == [4, 1]
 
 
-def _private_after_reading(dataset, queue):
-    """What a forked worker holds for itself after it has read every item, in bytes."""
-    for index in range(len(dataset)):
-        dataset.get_data_info(index)
+def _private():
     with open('/proc/self/smaps_rollup') as file:
         fields = dict(line.split(':', 1) for line in file if ':' in line)
-    queue.put(int(fields['Private_Dirty'].split()[0]) * 1024)
+    return int(fields['Private_Dirty'].split()[0]) * 1024
+
+
+def _private_by_reading(dataset, queue):
+    """What a forked worker holds for itself because it has read every item, in bytes."""
+    gc.disable()  # it would copy what other tests left as it walks over it
+    before = _private()
+    for index in range(len(dataset)):
+        dataset.get_data_info(index)
+    queue.put(_private() - before)
 
 
 @pytest.mark.slow
@@ -179,14 +185,10 @@ def test_workers_share_the_items(mini):
     dataset = DATASETS.build(mini.write().config())
     size = dataset.data_bytes.nbytes
     assert size > 20e6
-    # What the test itself made would be copied as the worker's collector walks over it.
     mini.refs = []
-    gc.collect()
     context = multiprocessing.get_context('fork')
     queue = context.Queue()
-    workers = [
-        context.Process(target=_private_after_reading, args=(dataset, queue)) for _ in range(8)
-    ]
+    workers = [context.Process(target=_private_by_reading, args=(dataset, queue)) for _ in range(8)]
     for worker in workers:
         worker.start()
     private = [queue.get() for _ in workers]
