@@ -210,8 +210,8 @@ class Run:
         if not file.is_file():
             return 'which ones is not known'
         then, now = (flat(c.to_dict()) for c in (Config.fromfile(file), self.config()))
-        # The file is train.py's, with what that sets.
-        keys = [key for key in {**then, **now} if key in now or key not in _SET_BY_TRAINING]
+        # The file is train.py's, with what that sets, also when it resumes.
+        keys = [key for key in {**then, **now} if now.get(key) or key not in _SET_BY_TRAINING]
         keys = [key for key in keys if then.get(key) != now.get(key)]
         texts = [f'{key}={now.get(key)!r}, not {then.get(key)!r}' for key in keys]
         return '; '.join(texts[:3] + ['...'] * (len(texts) > 3)) or 'other splits'

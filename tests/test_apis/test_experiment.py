@@ -131,6 +131,11 @@ def test_other_settings_in_the_same_folder_are_refused(tmp_path):
     assert '(optim_wrapper.optimizer.lr=0.5, not 0.' in str(error.value)
     with pytest.raises(ValueError, match='other splits'):
         run_experiment(make_experiment(splits=('val',)), tmp_path, FakeTools())
+    # A run that was continued says so in its file, which is not another setting.
+    file = experiment.cells(tmp_path)[0].folder / 'config.py'
+    resumed = Config.fromfile(file)
+    resumed.update(resume=True, load_from='iter_1.pth')
+    file.write_text(resumed.pretty_text)
     page = write_experiment_page(changed, tmp_path, '')[1].read_text()
     assert 'none, seed 0; mixed up, seed 0; none, seed 1; mixed up, seed 1 (optim_w' in page
     assert 'launcher' not in page and 'work_dir' not in page
