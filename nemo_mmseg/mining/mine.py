@@ -24,7 +24,8 @@ from tqdm import tqdm
 from ..utils.atomic_write import write_text
 from .bank import NegativeBank
 from .bank_writer import BankWriter
-from .embed import ClipEmbedder, distinct_texts, embed_images, embed_texts
+from .clip_embedder import ClipEmbedder
+from .embed import distinct_texts, embed_images, embed_texts
 from .images import MinedImages
 from .index_ranker import RECALL_OF, IndexRanker
 from .made_with import asked_for, check_bank, digest_of_weights, open_cache

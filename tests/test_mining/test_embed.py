@@ -5,7 +5,8 @@ from PIL import Image
 from torchvision import transforms
 
 from nemo_mmseg.mining import embed as embed_module
-from nemo_mmseg.mining.embed import ClipEmbedder, distinct_texts, embed_images, embed_texts
+from nemo_mmseg.mining.clip_embedder import ClipEmbedder
+from nemo_mmseg.mining.embed import distinct_texts, embed_images, embed_texts
 from nemo_mmseg.mining.embedding_cache import EmbeddingCache, text_key
 from nemo_mmseg.mining.process import ordered_map, same_every_time
 from nemo_mmseg.mining.shards import ShardStore

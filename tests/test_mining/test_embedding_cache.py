@@ -11,6 +11,7 @@ import torch
 
 from nemo_mmseg.mining import embed as embed_module
 from nemo_mmseg.mining import embedding_cache as cache_module
+from nemo_mmseg.mining.clip_embedder import ClipEmbedder
 from nemo_mmseg.mining.embedding_cache import EmbeddingCache, image_key, text_key
 from nemo_mmseg.mining.made_with import open_cache
 from nemo_mmseg.mining.shards import ShardStore
@@ -176,7 +177,7 @@ def test_a_file_that_changes_meanwhile_is_cached_as_what_was_embedded(
     tiny, shared_folder, tmp_path
 ):
     tiny.register_clip(shared_folder)
-    embedder = embed_module.ClipEmbedder(tiny.MODEL, shared_folder + '/weights.pt')
+    embedder = ClipEmbedder(tiny.MODEL, shared_folder + '/weights.pt')
     real = tiny.TinyData(shared_folder).pool
 
     class Changing:
@@ -206,13 +207,13 @@ def counted(monkeypatch):
     """What is embedded, as [images, texts]."""
     counts = [0, 0]
     for place, name in enumerate(('images', 'encode')):
-        real = getattr(embed_module.ClipEmbedder, name)
+        real = getattr(ClipEmbedder, name)
 
         def call(self, batch, real=real, place=place):
             counts[place] += len(batch)
             return real(self, batch)
 
-        monkeypatch.setattr(embed_module.ClipEmbedder, name, call)
+        monkeypatch.setattr(ClipEmbedder, name, call)
     return counts
 
 

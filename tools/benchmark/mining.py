@@ -24,7 +24,8 @@ import numpy as np
 import torch
 
 from nemo_mmseg.mining import BankWriter, NegativeBank
-from nemo_mmseg.mining.embed import ClipEmbedder, distinct_texts, embed_images, embed_texts
+from nemo_mmseg.mining.clip_embedder import ClipEmbedder
+from nemo_mmseg.mining.embed import distinct_texts, embed_images, embed_texts
 from nemo_mmseg.mining.index_ranker import IndexRanker
 from nemo_mmseg.mining.ranking import Ranker
 from nemo_mmseg.mining.search import search
