@@ -33,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from nemo_mmseg.datasets.refshapes import words as vocab  # noqa: E402
 from nemo_mmseg.datasets.refshapes.pairs import make_pairs  # noqa: E402
-from nemo_mmseg.utils.atomic_write import atomic_write  # noqa: E402
+from nemo_mmseg.utils.atomic_write import atomic_write, write_bytes, write_text  # noqa: E402
 
 ASSETS = Path(__file__).resolve().parents[1] / 'nemo_mmseg' / 'assets' / 'refshapes_clip'
 CONFIG = {
@@ -291,9 +291,8 @@ def write_config(folder: Path) -> None:
     packed, size = vocab.bpe_file(vocab.all_words())
     config = json.loads(json.dumps(CONFIG))
     config['text_cfg']['vocab_size'] = size
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / 'bpe.txt.gz').write_bytes(packed)
-    (folder / 'RefShapes-CLIP.json').write_text(json.dumps(config, indent=4) + '\n')
+    write_bytes(folder / 'bpe.txt.gz', packed)
+    write_text(folder / 'RefShapes-CLIP.json', json.dumps(config, indent=4) + '\n')
 
 
 def build(folder: Path):

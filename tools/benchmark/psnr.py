@@ -23,6 +23,7 @@ from photo_like import jpeg, picture  # noqa: E402
 from nemo_mmseg.datasets.pool import IMAGE_SUFFIXES  # noqa: E402
 from nemo_mmseg.datasets.tile_store import TileSettings  # noqa: E402
 from nemo_mmseg.datasets.tile_store_writer import encode, resize_to_tile  # noqa: E402
+from nemo_mmseg.datasets.transforms.load_referring_image import read_image  # noqa: E402
 from nemo_mmseg.datasets.transforms.mosaic_images import read_reduced  # noqa: E402
 
 TILE = 240, 240
@@ -55,7 +56,7 @@ def mean_psnr(paths: list[str], one: Resize, other: Resize, cell: tuple[int, int
     """Mean over images of the PSNR between two ways to a cell."""
     values = []
     for path in paths:
-        image = cv2.imread(path)
+        image = read_image(path)
         values.append(cv2.PSNR(one(path, image, *cell), other(path, image, *cell)))
     return float(np.mean(values))
 
@@ -64,7 +65,7 @@ def jpeg_tiles(paths: list[str], quality: int) -> tuple[float, float]:
     """Mean PSNR of JPEG tiles to raw ones, and their mean bytes."""
     settings, values = TileSettings(*TILE, encoding='jpeg', quality=quality), []
     for path in paths:
-        tile = resize_to_tile(cv2.imread(path), settings)
+        tile = resize_to_tile(read_image(path), settings)
         content = encode(tile, settings)
         decoded = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
         values.append((cv2.PSNR(decoded, tile), len(content)))

@@ -15,7 +15,7 @@ from types import ModuleType
 import numpy as np
 import torch
 
-from nemo_mmseg.utils.atomic_write import atomic_write
+from nemo_mmseg.utils.atomic_write import atomic_write, write_bytes
 
 from . import filling
 from .common import Case, summarize
@@ -65,7 +65,7 @@ def write_small(method: ModuleType, folder: Path, target: Path) -> int:
         with atomic_write(target / values) as part, part.open('wb') as file:
             np.savez_compressed(file, **kept)
         packed = gzip.compress((folder / names).read_bytes(), mtime=0)
-        (target / f'{names}.gz').write_bytes(packed)
+        write_bytes(target / f'{names}.gz', packed)
     return sum(path.stat().st_size for path in target.iterdir())
 
 
