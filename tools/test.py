@@ -22,7 +22,12 @@ import nemo_mmseg  # noqa: F401  (registers our classes, whether or not the conf
 from nemo_mmseg.apis.load_model import fill_model
 from nemo_mmseg.evaluation import write_results_to
 from nemo_mmseg.evaluation.predictions import write_json
-from nemo_mmseg.utils.tool import add_config_arguments, add_run_arguments, load_config
+from nemo_mmseg.utils.tool import (
+    add_config_arguments,
+    add_run_arguments,
+    leave_process_group,
+    load_config,
+)
 
 
 def parse_args() -> argparse.Namespace:
@@ -50,6 +55,7 @@ def main() -> None:
         cfg.default_hooks = {**hooks, 'visualization': dict(hook, out_dir=args.show_dir)}
     for split in args.splits or [None]:
         evaluate(copy.deepcopy(cfg), args.checkpoint, split, args.out)
+    leave_process_group()
 
 
 def evaluate(cfg: Config, checkpoint: str, split: str | None, out_dir: str | None) -> None:

@@ -12,7 +12,12 @@ from mmengine.runner import Runner, find_latest_checkpoint
 import nemo_mmseg  # noqa: F401  (registers our classes, whether or not the config asks for it)
 from nemo_mmseg.compat import mmengine_globals
 from nemo_mmseg.utils.checkpoint import read_checkpoint
-from nemo_mmseg.utils.tool import add_config_arguments, add_run_arguments, load_config
+from nemo_mmseg.utils.tool import (
+    add_config_arguments,
+    add_run_arguments,
+    leave_process_group,
+    load_config,
+)
 
 
 def parse_args() -> argparse.Namespace:
@@ -73,6 +78,7 @@ def main() -> None:
     if args.resume is not None:
         set_resume(cfg, args.resume)
     Runner.from_cfg(cfg).train()
+    leave_process_group()
 
 
 if __name__ == '__main__':

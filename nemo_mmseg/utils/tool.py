@@ -97,3 +97,14 @@ def _join_on_cpu(cfg: Config) -> None:
             broadcast_buffers=False,
             find_unused_parameters=cfg.get('find_unused_parameters', False),
         )
+
+
+def leave_process_group() -> None:
+    """Leave the process group of a distributed run, if there is one; a tool's last act.
+
+    Gloo's threads outlive a group that is merely forgotten, and one of them that asks for the
+    interpreter while it shuts down aborts the process: a finished run would end as a failed one.
+    Not for runs that failed: there other ranks may still wait for this one, and its end tells them.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

@@ -91,7 +91,7 @@ def test_a_config_without_mosaic(config, shared_folder, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_under_torchrun(config, tmp_path, shared_folder):
     done = subprocess.run(
-        [sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2', '--master_port=29713',
+        [sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2', '--standalone',
          TOOL, str(config), '--workers', '1'],
         env=dict(os.environ, PYTHONPATH=f'{tmp_path}{os.pathsep}{os.environ["PYTHONPATH"]}'),
         capture_output=True,
