@@ -247,16 +247,19 @@ def test_readers_hold_no_copy_of_their_own(tmp_path):
 
 def test_opens_and_reads_fast(tmp_path):
     tables = write(tmp_path / 'bank', expressions=20_000, images=300, stored=100)
-    started = time.perf_counter()
-    bank = NegativeBank(tmp_path / 'bank')
-    bank.row(int(tables['sent_ids'][0]))
-    assert time.perf_counter() - started < 0.05
+    opening = []
+    for _ in range(5):
+        started = time.process_time()
+        bank = NegativeBank(tmp_path / 'bank')
+        bank.row(int(tables['sent_ids'][0]))
+        opening.append(time.process_time() - started)
+    assert min(opening) < 0.05
     ids = tables['sent_ids'].tolist()
-    started = time.perf_counter()
+    started = time.process_time()
     for sent_id in ids:
         bank.band(sent_id, 0.9)
-    # Microseconds; the bound leaves room for a busy machine.
-    assert (time.perf_counter() - started) / len(ids) < 2e-4
+    # Microseconds; the bound is for another order of growth, on any machine.
+    assert (time.process_time() - started) / len(ids) < 2e-4
 
 
 def test_a_bank_of_refcoco_size_opens_at_once(tmp_path):
@@ -276,9 +279,9 @@ def test_a_bank_of_refcoco_size_opens_at_once(tmp_path):
     assert (tmp_path / 'bank').stat().st_size > expressions * stored * 4
     seconds = []
     for _ in range(5):
-        started = time.perf_counter()
+        started = time.process_time()
         bank = NegativeBank(tmp_path / 'bank')
         rows, similarities, own = bank.row(77_777)
-        seconds.append(time.perf_counter() - started)
+        seconds.append(time.process_time() - started)
     assert len(rows) == len(similarities) == stored and own == 0
     assert min(seconds) < 0.05
