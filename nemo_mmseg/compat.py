@@ -53,9 +53,11 @@ def _statistic_of_history(owner: type, name: str) -> Callable:
 
 def _numpy_function(name: str) -> list[tuple[Callable, str]]:
     """A function that rebuilds what NumPy pickled, under the module names of numpy 1 and 2."""
-    import numpy as np
-
-    function = getattr((getattr(np, '_core', None) or np.core).multiarray, name)
+    try:
+        multiarray = importlib.import_module('numpy._core.multiarray')
+    except ImportError:  # before numpy 1.26
+        multiarray = importlib.import_module('numpy.core.multiarray')
+    function = getattr(multiarray, name)
     return [(function, f'numpy.{module}.multiarray.{name}') for module in ('core', '_core')]
 
 

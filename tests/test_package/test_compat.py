@@ -77,6 +77,15 @@ def test_numpy_is_found_under_the_module_names_of_both_major_versions():
         assert f'numpy.{module}.multiarray.scalar' in renamed
 
 
+def test_numpy_1_whose_core_module_lists_nothing(monkeypatch):
+    from nemo_mmseg.compat import mmengine_globals
+
+    # numpy 1.26 has the new module names for readers of pickles alone
+    monkeypatch.delattr(np._core, 'multiarray')
+    expected = np.empty(0).__reduce__()[0]
+    assert (expected, 'numpy.core.multiarray._reconstruct') in mmengine_globals()
+
+
 class Call:
     """Pickles as a call of a function."""
 
