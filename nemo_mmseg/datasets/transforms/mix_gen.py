@@ -23,7 +23,8 @@ class MixGen(MixSamples):
     would favour short sentences. Of the pairs of RefShapes+ 6 % are cut in the demo (16 tokens), by
     one token on average.
 
-    ``sent_ids``, ``ref_ids`` and the like stay those of the first sample.
+    ``sent_ids``, ``ref_ids`` and the like stay those of the first sample, but ``num_targets`` is the
+    sum of both, as the mask shows both.
 
     Args:
         plain: See :class:`MixSamples`.
@@ -50,4 +51,6 @@ class MixGen(MixSamples):
         target = (masks[0] == 1) | (masks[1] == 1)
         results['gt_seg_map'] = np.where(target, np.uint8(1), np.maximum(*masks))
         results['expressions'] = [f'{results["expressions"][0]} {other["expressions"][0]}']
+        if 'num_targets' in results and 'num_targets' in other:
+            results['num_targets'] = [results['num_targets'][0] + other['num_targets'][0]]
         return True

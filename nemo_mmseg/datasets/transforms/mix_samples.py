@@ -34,6 +34,11 @@ class MixSamples(BaseTransform, ABC):
     - img ((H, W, 3) uint8), gt_seg_map ((H, W) uint8, 1 on the referent), and what ``plain`` adds
     - mixed, where it is: dict of kind (the name of the transform) and img_path (of the other image)
 
+    Modified Keys (where they are there, and the sample is mixed):
+
+    - num_targets: 0 where nothing of the referents is visible any more
+    - num_distractors: -1, unknown; what is like the referent may have come in or gone
+
     Args:
         plain: Transforms that read an image and its mask and bring them to the input's size.
         prob: Chance that a sample is mixed. Defaults to 0.5, NeMo's chance of a mosaic, so that a
@@ -95,6 +100,7 @@ class MixSamples(BaseTransform, ABC):
             )
         if self.mix(results, other, rng):
             results['mixed'] = dict(kind=name, img_path=other['img_path'])
+            _keep_counts_true(results)
         return results
 
     def _other(self, results: dict, rng: np.random.Generator) -> dict | None:
@@ -114,6 +120,14 @@ class MixSamples(BaseTransform, ABC):
     def __repr__(self) -> str:
         settings = [f'{key}={value!r}' for key, value in vars(self).items() if key != 'plain']
         return f'{type(self).__name__}({", ".join([*settings, f"plain={self.plain!r}"])})'
+
+
+def _keep_counts_true(results: dict) -> None:
+    """Let the counts of a mixed sample's one expression say what its image shows."""
+    if 'num_distractors' in results:
+        results['num_distractors'] = [-1]
+    if 'num_targets' in results and not (results['gt_seg_map'] == 1).any():
+        results['num_targets'] = [0]
 
 
 def hide(mask: np.ndarray, hidden: np.ndarray, keep: float) -> np.ndarray | None:

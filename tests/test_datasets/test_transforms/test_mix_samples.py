@@ -246,6 +246,72 @@ def test_sentences_without_a_target(mini):
     assert one['expressions'] == ['no cat dog']
 
 
+COUNTS = {'left box': 1, 'both boxes': 2, 'all boxes': 2, 'the round thing': 0, 'green box': 1}
+
+
+def mixed_samples(gref_mini, mix, visits):
+    """Pairs (sample, its mask) of every expression of a data set with counts, where it is mixed."""
+    pipeline = [
+        dict(type='SampleExpressions'),
+        dict(plain=LOAD, prob=1.0, **mix),
+        dict(type='PackReferringInputs'),
+    ]
+    dataset = DATASETS.build(gref_mini.config(pipeline, group_by='expression'))
+    for index in range(len(dataset)):
+        for visit in range(visits):
+            sample = dataset[SampleIndex(index, visit, 0)]['data_samples']
+            if 'mixed' in sample:
+                yield sample, sample.gt_sem_seg.data[0].numpy()
+
+
+def test_mix_gen_counts_the_targets_of_both_sentences(gref_mini):
+    gref_mini.refs[4].update(split='train')  # nothing in image 2, so that both can be nothing
+    counts = {**COUNTS, 'red box': 0, 'blue box': 0}
+    pairs = {f'{one} {two}': (one, two) for one in counts for two in counts}
+    seen = set()
+    for sample, mask in mixed_samples(gref_mini.write(), dict(type='MixGen'), visits=12):
+        numbers = [counts[text] for text in pairs[sample.expressions[0]]]
+        assert sample.num_targets == [sum(numbers)]
+        assert mask.any() == (sum(numbers) > 0)
+        assert sample.num_distractors == [-1]
+        seen.add(tuple(numbers))
+    assert {(0, 1), (1, 0), (0, 0), (1, 2), (2, 1), (1, 1)} <= seen
+
+
+@pytest.mark.parametrize(
+    'mix',
+    [
+        dict(type='CutMix', min_visible=0.0),
+        dict(type='CopyPaste', min_visible=0.0, other_category=False, scale=(1, 3)),
+    ],
+)
+def test_what_hides_a_whole_referent_leaves_no_target(gref_mini, mix):
+    hidden = 0
+    for sample, mask in mixed_samples(gref_mini, mix, visits=40):
+        number = COUNTS[sample.expressions[0]]
+        assert sample.num_targets == [number if mask.any() else 0]
+        assert sample.num_distractors == [-1]
+        hidden += number > 0 and not mask.any()
+    assert hidden > 3
+
+
+def test_a_sample_that_is_not_mixed_keeps_its_counts(gref_mini):
+    # CopyPaste finds no object of another category in these data, so nothing is pasted.
+    pipeline = [
+        dict(type='SampleExpressions'),
+        dict(type='CopyPaste', plain=LOAD, prob=1.0),
+        dict(type='PackReferringInputs'),
+    ]
+    dataset = DATASETS.build(gref_mini.config(pipeline, group_by='expression'))
+    samples = [dataset[SampleIndex(index)]['data_samples'] for index in range(len(dataset))]
+    assert [s.num_targets[0] for s in samples] == [COUNTS[s.expressions[0]] for s in samples]
+    # Image 1 has two boxes, image 2 one.
+    distractors = {'left box': 1, 'the round thing': -1}
+    assert [s.num_distractors[0] for s in samples] == [
+        distractors.get(s.expressions[0], 0) for s in samples
+    ]
+
+
 def test_items_are_copies_and_copied_samples_share_them(mini):
     items = []
 
