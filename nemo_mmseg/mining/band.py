@@ -10,6 +10,8 @@ import numpy as np
 
 TAU_MODES = ('relative', 'absolute', 'margin', 'rank')
 _RANGES = dict(absolute=(-1, 1), margin=(0, 2))
+# Few images are as similar as the own one: a larger share drops none, and is a percentage or a rank.
+_MOST_SHARE = 2
 _NONE = np.zeros(0, np.int64)
 
 
@@ -87,8 +89,14 @@ class BandRule(NamedTuple):
                     f"tau={tau} (tau_mode='rank') skips all of the keep={keep} images that the "
                     'bank stores an expression'
                 )
-        elif mode == 'relative' and tau <= 0:
+        elif mode == 'relative' and not tau > 0:
             raise ValueError(f'tau={tau} must be positive in tau_mode={mode!r}')
+        elif mode == 'relative' and tau > _MOST_SHARE:
+            raise ValueError(
+                f"tau={tau} is too large a share of the expression's similarity to its own image "
+                f"(tau_mode='relative'): 0.95 is 95 %, {_MOST_SHARE} the most. To drop the first "
+                "images of the ranking, tau_mode='rank'"
+            )
         elif mode in _RANGES and not _RANGES[mode][0] <= tau <= _RANGES[mode][1]:
             raise ValueError(
                 f'tau={tau} must be in {_RANGES[mode]} in tau_mode={mode!r}: similarities are '

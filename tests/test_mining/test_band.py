@@ -135,6 +135,10 @@ def test_image_to_image_thresholds_cost_little(tmp_path):
         (dict(tau=2.5, tau_mode='margin'), r'tau=2.5 must be in \(0, 2\)'),
         (dict(tau=None), 'tau=None needs i2i_sim_thres'),
         (dict(tau=0), 'tau=0 must be positive'),
+        (dict(tau=float('nan')), 'tau=nan must be positive'),
+        (dict(tau=95), "tau=95 is too large a share .* 0.95 is 95 %.* tau_mode='rank'"),
+        (dict(tau=5), 'tau=5 is too large a share'),
+        (dict(tau=2.01), 'tau=2.01 is too large'),
         (dict(tau=-0.1, tau_mode='margin'), 'tau=-0.1'),
         (dict(tau=0.9, tau_mode='rank'), 'counts images'),
         (dict(tau=-1, tau_mode='rank'), 'counts images'),
@@ -152,6 +156,8 @@ def test_rules_with_sense():
     BandRule().check()
     BandRule(49, 'rank').check(keep=50)
     BandRule(0.0, 'margin').check()
+    BandRule(1.05).check()
+    BandRule(2.0).check()
     BandRule(np.float32(0.5), 'absolute', np.int64(9)).check()
     BandRule(None, i2i_sim_thres=0.8).check()
     assert str(BandRule(0.9, i2i_sim_thres=0.8)) == (
