@@ -10,7 +10,8 @@ import numpy as np
 
 TAU_MODES = ('relative', 'absolute', 'margin', 'rank')
 _RANGES = dict(absolute=(-1, 1), margin=(0, 2))
-# Few images are as similar as the own one: a larger share drops none, and is a percentage or a rank.
+# Few images are as similar as the own one: a larger share drops none; it was meant as a percentage
+# or a rank.
 _MOST_SHARE = 2
 _NONE = np.zeros(0, np.int64)
 

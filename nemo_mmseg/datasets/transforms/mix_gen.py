@@ -23,8 +23,8 @@ class MixGen(MixSamples):
     would favour short sentences. Of the pairs of RefShapes+ 6 % are cut in the demo (16 tokens), by
     one token on average.
 
-    ``sent_ids``, ``ref_ids`` and the like stay those of the first sample, but ``num_targets`` is the
-    sum of both, as the mask shows both.
+    ``sent_ids``, ``ref_ids`` and the like stay those of the first sample, but ``num_targets`` is
+    the sum of both, as the mask shows both.
 
     Args:
         plain: See :class:`MixSamples`.
