@@ -9,6 +9,7 @@ import numpy as np
 from mmseg.registry import TRANSFORMS
 
 from .mix_samples import TRIES, MixSamples, hide
+from .ramps import is_number
 
 
 @TRANSFORMS.register_module()
@@ -37,7 +38,8 @@ class CopyPaste(MixSamples):
             0.5.
 
     Raises:
-        ValueError: ``scale`` is no range of positive numbers, or a share is outside [0, 1].
+        ValueError: ``scale`` is no range of positive numbers, a share is no number in [0, 1], or
+            ``other_category`` is neither True nor False.
     """
 
     def __init__(
@@ -49,11 +51,14 @@ class CopyPaste(MixSamples):
         min_visible: float = 0.5,
     ) -> None:
         super().__init__(plain, prob)
-        if len(scale) != 2 or not 0 < scale[0] <= scale[1] or not 0 <= min_visible <= 1:
+        self.check_share('min_visible', min_visible)
+        two = isinstance(scale, Sequence) and len(scale) == 2 and all(map(is_number, scale))
+        if not two or not 0 < scale[0] <= scale[1]:
             raise ValueError(
-                f'CopyPaste: scale={scale} must be (low, high), above 0, and '
-                f'min_visible={min_visible} in [0, 1]'
+                f'CopyPaste: scale={scale!r} must be two numbers above 0, (lowest, highest)'
             )
+        if not isinstance(other_category, bool):
+            raise ValueError(f'CopyPaste: other_category={other_category!r} must be True or False')
         self.scale = tuple(scale)
         self.other_category = other_category
         self.min_visible = min_visible

@@ -8,6 +8,7 @@ import numpy as np
 from mmseg.registry import TRANSFORMS
 
 from .mix_samples import TRIES, MixSamples, hide
+from .ramps import is_number
 
 
 @TRANSFORMS.register_module()
@@ -34,7 +35,7 @@ class CutMix(MixSamples):
         min_visible: Share of the referent that stays visible. Defaults to 0.5.
 
     Raises:
-        ValueError: ``alpha`` is not positive, or a share is outside [0, 1].
+        ValueError: ``alpha`` is no positive number, or a share is none in [0, 1].
     """
 
     def __init__(
@@ -45,10 +46,9 @@ class CutMix(MixSamples):
         min_visible: float = 0.5,
     ) -> None:
         super().__init__(plain, prob)
-        if alpha <= 0 or not 0 <= min_visible <= 1:
-            raise ValueError(
-                f'CutMix: alpha={alpha} must be positive, min_visible={min_visible} in [0, 1]'
-            )
+        self.check_share('min_visible', min_visible)
+        if not is_number(alpha) or alpha <= 0:
+            raise ValueError(f'CutMix: alpha={alpha!r} is no positive number')
         self.alpha = alpha
         self.min_visible = min_visible
 

@@ -8,6 +8,7 @@ import numpy as np
 from mmseg.registry import TRANSFORMS
 
 from .mix_samples import MixSamples
+from .ramps import is_number
 
 
 @TRANSFORMS.register_module()
@@ -32,13 +33,13 @@ class MixGen(MixSamples):
         weight: lambda, share of the first image. Defaults to 0.5, as published.
 
     Raises:
-        ValueError: ``weight`` is outside (0, 1).
+        ValueError: ``weight`` is no number in (0, 1).
     """
 
     def __init__(self, plain: Sequence[dict], prob: float = 0.5, weight: float = 0.5) -> None:
         super().__init__(plain, prob)
-        if not 0 < weight < 1:
-            raise ValueError(f'MixGen: weight={weight} is not in (0, 1)')
+        if not is_number(weight) or not 0 < weight < 1:
+            raise ValueError(f'MixGen: weight={weight!r} is no number in (0, 1)')
         self.weight = weight
 
     def mix(self, results: dict, other: dict, rng: np.random.Generator) -> bool:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from mmcv.transforms import BaseTransform, Compose
 
 from ..sample_index import generator_of
+from .ramps import is_number
 from .sample_expressions import SampleExpressions
 
 TRIES = 20  # draws of another item before one that fits is given up
@@ -45,14 +47,18 @@ class MixSamples(BaseTransform, ABC):
             comparison is one of kinds and not of amounts.
 
     Raises:
-        ValueError: ``prob`` is outside [0, 1].
+        ValueError: ``prob`` is no number in [0, 1].
     """
 
     def __init__(self, plain: Sequence[dict], prob: float = 0.5) -> None:
-        if not 0 <= prob <= 1:
-            raise ValueError(f'{type(self).__name__}: prob={prob} is not in [0, 1]')
+        self.check_share('prob', prob)
         self.plain = Compose(list(plain))
         self.prob = prob
+
+    def check_share(self, name: str, value: Any) -> None:
+        """Refuse an argument that is no number in [0, 1]."""
+        if not is_number(value) or not 0 <= value <= 1:
+            raise ValueError(f'{type(self).__name__}: {name}={value!r} is no number in [0, 1]')
 
     @abstractmethod
     def mix(self, results: dict, other: dict, rng: np.random.Generator) -> bool:

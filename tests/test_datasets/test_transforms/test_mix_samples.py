@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -330,20 +331,23 @@ def test_items_are_copies_and_copied_samples_share_them(mini):
 
 
 @pytest.mark.parametrize(
-    'settings',
+    ('name', 'argument', 'value'),
     [
-        dict(type='CutMix', prob=1.5),
-        dict(type='CutMix', alpha=0),
-        dict(type='CutMix', min_visible=-1),
-        dict(type='MixGen', weight=1),
-        dict(type='CopyPaste', scale=(0, 1)),
-        dict(type='CopyPaste', scale=(2, 1)),
-        dict(type='CopyPaste', min_visible=2),
+        *((name, 'prob', value) for name in NAMES for value in (1.5, 'x', None, True)),
+        *(('CutMix', 'alpha', value) for value in (0, float('nan'), float('inf'), '1')),
+        *(('CutMix', 'min_visible', value) for value in (-1, float('nan'), '0.5')),
+        *(('MixGen', 'weight', value) for value in (1, 0.0, float('nan'), 'a')),
+        *(
+            ('CopyPaste', 'scale', value)
+            for value in [(0, 1), (2, 1), 1.0, (1,), 'ab', (1, 'b'), (1, float('inf')), None]
+        ),
+        *(('CopyPaste', 'min_visible', value) for value in (2, 'x')),
+        *(('CopyPaste', 'other_category', value) for value in ('no', 0, None)),
     ],
 )
-def test_bad_arguments_are_refused(settings):
-    with pytest.raises(ValueError, match=settings['type']):
-        TRANSFORMS.build(dict(settings, plain=[]))
+def test_bad_arguments_are_refused(name, argument, value):
+    with pytest.raises(ValueError, match=re.escape(f'{name}: {argument}={value!r} ')):
+        TRANSFORMS.build({'type': name, 'plain': [], argument: value})
 
 
 def test_repr_names_the_settings():
