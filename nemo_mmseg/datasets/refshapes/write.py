@@ -139,7 +139,8 @@ def make_refshapes(
         flavour: ``'refshapes'`` (locations), ``'refshapes+'`` (appearance), ``'refshapesg'``
             (long, relational) or ``'grefshapes'`` (several targets or none).
         sizes: Images of each split. Default: 2,000 train, 300 val, 300 testA, 300 testB.
-        seed: Seed; the data is a function of it, of the flavour and of each image's number.
+        seed: Seed; the data is a function of it, of the flavour and of each image's number, and
+            of OpenCV's major version, whose drawing and JPEG encoder differ at some edge pixels.
         workers: Processes. Default: one a core.
         progress: Called with (images done, images in all) after each image.
 
