@@ -1,0 +1,1 @@
+"""What `tools/train_refshapes_clip.py` trains, on what, and by which losses."""
