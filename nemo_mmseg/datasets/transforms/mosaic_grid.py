@@ -22,8 +22,9 @@ class MosaicGrid:
         probs: Probability of each pair of the list. Defaults to equal ones.
         crossing: ``'fixed'``: equal cells. A number in (0, 1]: each line is moved by up to half a
             cell times this, to either side; 1 leaves the crossing point of a 2x2 grid in the middle
-            half of the mosaic. ``'free'``: anywhere, with all places equally likely, as long as
-            no cell is smaller than ``min_cell``.
+            half of the mosaic, and three or more cells side by side need less. ``'free'``:
+            anywhere, with all places equally likely, as long as no cell is smaller than
+            ``min_cell``.
         min_cell: The smallest height and width of a cell where lines move, in pixels.
 
     Raises:
@@ -71,6 +72,11 @@ class MosaicGrid:
             if smallest < 1:
                 raise ValueError(f'size={self.size} is too small for {cells} cells side by side')
             return
+        if self.crossing == 1 and cells > 2:
+            raise ValueError(
+                f'crossing={self.crossing!r} must be below 1 for three or more cells side by side '
+                f'(here {cells}): both lines of a middle cell could meet, whatever min_cell is'
+            )
         if self.crossing != 'free' and cells > 1:
             # A cell in the middle has a line on either side.
             smallest *= 1 - self.crossing / (2 if cells == 2 else 1)
@@ -93,8 +99,9 @@ class MosaicGrid:
 
     @property
     def most_cells(self) -> int:
-        """Cells of the largest grid."""
-        return max(rows * columns for rows, columns in self.grids)
+        """Cells of the largest grid that is ever drawn."""
+        drawn = (grid for grid, prob in zip(self.grids, self.probs) if prob > 0)
+        return max(rows * columns for rows, columns in drawn)
 
     @property
     def cell_sizes(self) -> set[tuple[int, int]] | None:
@@ -164,4 +171,4 @@ def _are_two(numbers: object) -> bool:
 
 
 def _is_share(value: object) -> bool:
-    return isinstance(value, (int, float)) and 0 < value <= 1
+    return is_number(value) and 0 < value <= 1
