@@ -23,8 +23,8 @@ class MosaicSchedule:
 
     Raises:
         ValueError: Values that are no numbers, probabilities outside [0, 1] or with a sum above 1
-            in some pass, a warm-up of no pass or one that ends before its ramp, or a band that
-            makes no sense in some pass.
+            in some pass, a warm-up of no pass or one that ends before its ramp, another ramp that
+            is over when ``start_epoch`` comes, or a band that makes no sense in some pass.
     """
 
     def __init__(
@@ -52,6 +52,7 @@ class MosaicSchedule:
         if keep is not None and not (is_number(keep) and keep >= 1 and keep == int(keep)):
             raise ValueError(f'keep={keep!r} of the bank must be a positive whole number')
         self._check_probabilities()
+        self._check_ramps()
         for rule in self.rules():
             rule.check(keep)
 
@@ -75,18 +76,28 @@ class MosaicSchedule:
                 f'warmup_prob={self.values["warmup_prob"]} is for the passes before start_epoch=0, '
                 'but there are none (random_prob is for those from it on)'
             )
-        warmup = self.values['warmup_prob']
-        if isinstance(warmup, Ramp) and not warmup.reaches(self.start_epoch):
-            raise ValueError(
-                f'warmup_prob={warmup} does not reach its last value in the passes before '
-                f'start_epoch={self.start_epoch}, the only ones it is for'
-            )
         for visit in self._passes('random_prob', 'mined_prob'):
             drawn, mined = self.at('random_prob', visit), self.at('mined_prob', visit)
             if drawn + mined > 1 + 1e-9:
                 raise ValueError(
                     f'random_prob={drawn} and mined_prob={mined} (in pass {visit}) exclude one '
                     'another, so their sum must be at most 1'
+                )
+
+    def _check_ramps(self) -> None:
+        for name, value in self.values.items():
+            if not isinstance(value, Ramp):
+                continue
+            if name == 'warmup_prob':
+                if not value.reaches(self.start_epoch):
+                    raise ValueError(
+                        f'{name}={value} does not reach its last value in the passes before '
+                        f'start_epoch={self.start_epoch}, the only ones it is for'
+                    )
+            elif value.corners[-1] <= self.start_epoch:
+                raise ValueError(
+                    f'{name}={value} is over before start_epoch={self.start_epoch}, but it is for '
+                    'the passes from there on'
                 )
 
     @property
@@ -128,6 +139,9 @@ class MosaicSchedule:
     def check_cells(self, cells: int) -> None:
         """Refuse bands that can never fill a grid with negatives.
 
+        Random images may fill up a band that is short for some expressions. Were it short for all,
+        a mined mosaic would be a random one to a good part, or ``short_band='plain'`` make none.
+
         Args:
             cells: Of the grid.
 
@@ -135,10 +149,14 @@ class MosaicSchedule:
             ValueError: In some pass there are fewer.
         """
         for rule in self.rules():
-            if rule.top_k < cells - 1 or (self.keep is not None and self.keep < cells - 1):
+            most = rule.top_k
+            if self.keep is not None:
+                skipped = (rule.tau or 0) if rule.tau_mode == 'rank' else 0
+                most = min(most, self.keep - skipped)
+            if most < cells - 1:
                 raise ValueError(
-                    f'a grid of {cells} cells needs {cells - 1} negatives, but {rule} with keep='
-                    f"{self.keep} gives fewer, and short_band='plain' then makes no mosaic"
+                    f'a grid of {cells} cells needs {cells - 1} mined negatives, but {rule} with '
+                    f'keep={self.keep} never gives more than {most}'
                 )
 
     def check_passes(self, passes: int) -> None:

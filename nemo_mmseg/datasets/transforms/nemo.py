@@ -84,19 +84,21 @@ class NeMoMosaic(BaseTransform):
             NV-Retriever, arXiv 2407.15831), ``'absolute'`` with ``tau`` itself, as published (such
             a tau belongs to one CLIP), and ``'rank'`` drops the first ``tau`` images of the
             ranking. Defaults to ``'relative'``.
-        top_k: Images in the band, below the threshold; number or ramp. Defaults to 100.
+        top_k: Images in the band, below the threshold, as many as fill a mosaic or more; number or
+            ramp. Defaults to 100.
         i2i_sim_thres: Images that resemble the item's own image more than this (cosine of the
             bank's image vectors) are dropped, too; number, ramp or None. Defaults to None.
         grid: Rows and columns, or a list of such pairs. Defaults to (2, 2).
         grid_probs: Probabilities of the pairs of such a list. Defaults to equal ones.
         crossing: Where the lines between cells lie: ``'fixed'`` (equal cells), a number in (0, 1]
             (moved by up to half a cell times this to either side; 1 with a 2x2 grid is the
-            published range, the middle half), or ``'free'`` (anywhere). Defaults to ``'fixed'``.
+            published range, the middle half; below 1 for three or more cells side by side), or
+            ``'free'`` (anywhere). Defaults to ``'fixed'``.
         min_cell: The smallest side of a cell where lines move, in pixels. Defaults to 32.
         keep_positions: Whether "left" keeps the image in the left column, and so on. Defaults to
             True.
-        short_band: Where the band holds fewer images than the grid has cells: ``'random'`` images
-            of the pool fill the rest (counted in ``mosaic['short']``), or the sample stays
+        short_band: Where an expression's band holds too few images for the grid: ``'random'``
+            images of the pool fill the rest (counted in ``mosaic['short']``), or the sample stays
             ``'plain'``. Defaults to ``'random'``.
         negative_fit: How negatives fill their cells: ``'stretch'``, as published, or ``'crop'``,
             cut to the cell's aspect at a random place (the item's own image is always stretched,
@@ -122,8 +124,9 @@ class NeMoMosaic(BaseTransform):
             ``'error'``, or if the folder of negatives has images that the data set itself holds
             out, asked for or not.
         ValueError: Options that make no sense or contradict one another: probabilities outside
-            [0, 1] or with a sum above 1 in some pass, a ramp that never reaches its last value, a
-            grid of one cell, no bank where one is needed or one of unknown entries, ...
+            [0, 1] or with a sum above 1 in some pass, a ramp that never reaches its last value or
+            is over before it is used, a grid of one cell or of more than the band can fill, no bank
+            where one is needed or one of unknown entries, ...
     """
 
     def __init__(
@@ -181,6 +184,11 @@ class NeMoMosaic(BaseTransform):
             store,
             self.images,
         )
+        if not isinstance(leak_guard, (dict, type(None))):
+            raise ValueError(
+                f'leak_guard={leak_guard!r} must be a dict such as '
+                "dict(split_files=['refcoco/refs(unc).p'], data_root='data/', action='drop')"
+            )
         self.leak_guard = None if leak_guard is None else LeakGuard(**leak_guard)
 
     def _check_arguments(self) -> None:
@@ -190,7 +198,9 @@ class NeMoMosaic(BaseTransform):
             raise ValueError(f'bank has {sorted(unknown)}, but its entries are {BANK_KEYS}')
         if self.mines and not (self.bank and 'path' in self.bank):
             raise ValueError('mined_prob > 0 needs bank=dict(path=..., model=..., ...)')
-        if self.mines and self.short_band == 'plain':
+        if not isinstance(self.keep_positions, bool):
+            raise ValueError(f'keep_positions={self.keep_positions!r} must be True or False')
+        if self.mines:
             self.schedule.check_cells(self.layout.most_cells)
 
     @property

@@ -17,7 +17,7 @@ LOAD = [
 ]
 
 
-def write_bank(dataset, path, similarities, fingerprint=None):
+def write_bank(dataset, path, similarities, fingerprint=None, stored=3):
     """A bank by hand, from the similarities (E, I) of every expression to every image of the
     pool."""
     sent_ids, _, own_rows = dataset.expressions()
@@ -25,7 +25,7 @@ def write_bank(dataset, path, similarities, fingerprint=None):
     others = np.array(similarities, dtype=float)
     own = others[every, own_rows].copy()
     others[every, own_rows] = -np.inf
-    order = np.argsort(-others, axis=1)[:, : len(pool) - 1]
+    order = np.argsort(-others, axis=1)[:, :stored]
     with BankWriter(
         path,
         sent_ids=sent_ids,
@@ -33,7 +33,7 @@ def write_bank(dataset, path, similarities, fingerprint=None):
         image_ids=pool.ids,
         image_names=list(pool.names),
         image_vectors=np.zeros((len(pool), 2)),
-        stored=len(pool) - 1,
+        stored=stored,
         metadata=dict(
             fingerprint=fingerprint or dataset.fingerprint, dataset='mini', split='train'
         ),
@@ -63,9 +63,10 @@ GREEN = [0.76, 0.8, 0.5, 0.3]
     ('settings', 'expected'),
     [
         # Relative: above 0.9 * 0.8 = 0.72 is dropped, so image_1 never shows by itself.
-        (dict(tau=0.9, top_k=2), {'image_3.jpg': 0.5, 'image_4.jpg': 0.3}),
-        (dict(tau=0.9, top_k=1), {'image_3.jpg': 0.5}),
-        (dict(tau=0.96, top_k=1), {'image_1.jpg': 0.76}),
+        (dict(tau=0.9, top_k=3), {'image_3.jpg': 0.5, 'image_4.jpg': 0.3}),
+        (dict(tau=0.9, top_k=1, grid=(1, 2)), {'image_3.jpg': 0.5}),
+        (dict(tau=0.96, top_k=1, grid=(1, 2)), {'image_1.jpg': 0.76}),
+        (dict(tau=0.96, top_k=2, grid=(1, 3)), {'image_1.jpg': 0.76, 'image_3.jpg': 0.5}),
         # Absolute, as published.
         (dict(tau=0.4, tau_mode='absolute', top_k=5), {'image_4.jpg': 0.3}),
         (dict(tau=0.1, tau_mode='absolute', top_k=5), {}),
@@ -80,7 +81,8 @@ def test_negatives_come_from_the_band_and_random_images_fill_up(mini, settings, 
         scores = dict(zip(mosaic['names'], mosaic['similarities']))
         of_band = {name: s for name, s in scores.items() if not np.isnan(s)}
         assert of_band == pytest.approx(expected, abs=1e-3)
-        assert mosaic['short'] == 3 - len(expected) and len(mosaic['names']) == 3
+        wanted = np.prod(settings.get('grid', (2, 2))) - 1
+        assert mosaic['short'] == wanted - len(expected) and len(mosaic['names']) == wanted
         assert mosaic['self_similarity'] == pytest.approx(0.8, abs=1e-3)
 
 
@@ -91,8 +93,10 @@ def test_images_above_tau_fill_a_cell_only_where_no_other_can(mini):
     write_bank(dataset, path, np.tile(GREEN, (9, 1)))
     names = {m['names'][0] for m in mosaics(dataset, 1)}
     assert names == {'image_1.jpg', 'image_3.jpg', 'image_4.jpg'}
-    # image_1 alone is above: the others fill the cells that the band of one leaves.
-    dataset = mined(mini, path, tau=0.9, top_k=1, grid=(1, 3))
+    # image_1 alone is above, image_4 not stored: it fills the cell that the band of one leaves.
+    path = mini.root / 'two.safetensors'
+    dataset = mined(mini, path, tau=0.9, grid=(1, 3))
+    write_bank(dataset, path, np.tile(GREEN, (9, 1)), stored=2)
     names = {n for m in mosaics(dataset, 1) for n in m['names']}
     assert names == {'image_3.jpg', 'image_4.jpg'}
 
@@ -163,6 +167,8 @@ def test_probabilities_and_the_start_epoch():
         (dict(tau=0), 'tau=0'),
         (dict(top_k=0), 'top_k=0'),
         (dict(short_band='none'), 'short_band'),
+        (dict(keep_positions='no'), "keep_positions='no' must be True or False"),
+        (dict(leak_guard='drop'), "leak_guard='drop' must be a dict such as .*action='drop'"),
         (dict(bank=None), 'needs bank'),
         (dict(bank=dict(path='x', image='negatives')), r"bank has \['image'\]"),
         (dict(interpolation='magic'), 'magic'),

@@ -37,7 +37,7 @@ def pictures(mini):
 def build(mini, **settings):
     path = mini.root / 'bank.safetensors'
     mosaic = dict(type='NeMoMosaic', size=SIZE, plain=LOAD, mined_prob=1.0)
-    mosaic.update(bank=dict(path=str(path), keep=3), **settings)
+    mosaic.update(bank=dict(path=str(path)), **settings)
     dataset = DATASETS.build(
         mini.config([dict(type='SampleExpressions'), mosaic, dict(type='PackReferringInputs')])
     )
@@ -71,11 +71,11 @@ def sample(dataset, visit, index=1):
         (dict(tau=0.35, tau_mode='margin'), {4}),
         (dict(tau=0, tau_mode='rank'), {1, 3, 4}),
         (dict(tau=2, tau_mode='rank'), {4}),
-        (dict(tau=1, tau_mode='rank', top_k=1), {3}),
+        (dict(tau=1, tau_mode='rank', top_k=1, grid=(1, 2)), {3}),
         (dict(tau=0.9), {3, 4}),
         (dict(tau=0.9, i2i_sim_thres=0.9), {4}),
         (dict(tau=None, i2i_sim_thres=0.9), {1, 4}),
-        (dict(tau=None, i2i_sim_thres=0.9, top_k=1), {1}),
+        (dict(tau=None, i2i_sim_thres=0.9, top_k=1, grid=(1, 2)), {1}),
         (dict(tau=None, i2i_sim_thres=0.5), {4}),
     ],
 )
@@ -85,7 +85,8 @@ def test_thresholds_choose_the_negatives_from_the_same_bank(mini, settings, numb
         mosaic = sample(dataset, visit)[2]
         scores = zip(mosaic['names'], mosaic['similarities'])
         drawn = {int(name[6]) for name, score in scores if not np.isnan(score)}
-        assert drawn == numbers and mosaic['short'] == 3 - len(numbers)
+        wanted = np.prod(settings.get('grid', (2, 2))) - 1
+        assert drawn == numbers and mosaic['short'] == wanted - len(numbers)
 
 
 def test_images_that_look_too_similar_fill_a_cell_only_where_no_other_can(mini):
@@ -262,8 +263,32 @@ def test_the_bands_to_be_checked_are_those_of_all_stages():
             dict(warmup_prob=dict(type='StepRamp', milestones=[5], values=[0, 1]), start_epoch=5),
             'before start_epoch=5',
         ),
-        (dict(short_band='plain', top_k=7, grid=[(2, 2), (3, 3)]), 'needs 8 negatives.*top_k=7'),
-        (dict(short_band='plain', top_k=ramp(10, 2)), 'top_k=2 with keep=50'),
+        *(
+            (dict(short_band=short, **settings), message)
+            for short in ('plain', 'random')
+            for settings, message in [
+                (dict(top_k=7, grid=[(2, 2), (3, 3)]), 'needs 8 mined negatives.*top_k=7.*than 7'),
+                (dict(top_k=ramp(10, 2)), 'top_k=2 with keep=50 never gives more than 2'),
+                (dict(top_k=1), 'needs 3 mined negatives.*more than 1'),
+                (dict(bank=dict(path='x', keep=2)), 'keep=2 never gives more than 2'),
+                (dict(tau=48, tau_mode='rank'), 'never gives more than 2'),
+            ]
+        ),
+        *(
+            (dict(start_epoch=start, **{name: value}), rf'{name}=.* is over before start_epoch=')
+            for name, first, last in [
+                ('mined_prob', 0.0, 0.5),
+                ('random_prob', 0.0, 0.5),
+                ('tau', 0.8, 0.95),
+                ('top_k', 90, 60),
+                ('i2i_sim_thres', 0.9, 0.8),
+            ]
+            for start, value in [
+                (4, ramp(first, last, 0, 4)),
+                (5, ramp(first, last, 0, 4)),
+                (4, dict(type='StepRamp', milestones=[2, 4], values=[first, first, last])),
+            ]
+        ),
         (dict(mined_prob=ramp(0, 1.2)), r'mined_prob=1.2 in pass 4'),
         (dict(mined_prob=ramp(0.2, 0.9), random_prob=0.2), r'random_prob=0.2 .* pass 4.*at most 1'),
         (
@@ -298,9 +323,23 @@ def test_the_same_sums_are_allowed_in_passes_that_do_not_meet():
         random_prob=dict(type='StepRamp', milestones=[2], values=[0.7, 0.1]),
     )
     transform(warmup_prob=ramp(0, 0.5, 0, 5), start_epoch=5)
-    transform(short_band='plain', top_k=8, grid=(3, 3))
     # Before start_epoch neither counts.
-    transform(random_prob=ramp(0.9, 0.2, 0, 5), mined_prob=0.7, start_epoch=5, warmup_prob=0.9)
+    transform(random_prob=ramp(0.9, 0.2, 0, 6), mined_prob=0.6, start_epoch=5, warmup_prob=0.9)
+
+
+def test_bands_that_can_fill_a_mosaic_and_ramps_that_act_are_allowed():
+    for short in ('plain', 'random'):
+        transform(short_band=short, top_k=8, grid=(3, 3))
+        transform(short_band=short, top_k=3, bank=dict(path='x', keep=3))
+        transform(short_band=short, tau=47, tau_mode='rank')
+        transform(short_band=short, tau=None, tau_mode='rank', i2i_sim_thres=0.9)
+    # A grid that is never drawn needs no negatives, nor does a mosaic of random ones.
+    transform(top_k=3, grid=[(2, 2), (3, 3)], grid_probs=[1, 0])
+    transform(top_k=1, mined_prob=0.0, random_prob=0.5)
+    transform(tau=1.05)
+    # Its last step is at the pass at which it is used.
+    transform(mined_prob=ramp(0, 0.5, 0, 5), start_epoch=4)
+    transform(mined_prob=dict(type='StepRamp', milestones=[5], values=[0.1, 0.5]), start_epoch=4)
 
 
 def test_a_training_that_is_over_too_soon_is_refused():

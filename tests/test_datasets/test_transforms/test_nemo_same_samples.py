@@ -21,9 +21,9 @@ PINNED = {
     'published': (
         'p r0:341 r3:421 r1:231 r0:423 '
         'p r2:143 r2:412 p p '
-        'm1:432 m2:143 r3:421 r2:132 m2:423 '
-        'r2:342 m3:134 m1:214 m1:321 p '
-        'm0:324 r0:143 m2:241 m0:213 p'
+        'm1:432 m2:143 r3:421 r2:132 m2:432 '
+        'r2:342 m3:134 m1:412 m1:321 p '
+        'm0:423 r0:143 m2:241 m0:213 p'
     ),
     'three by three': (
         'm4:43233444 m1:13443441 m5:21411221 m3:31211233 m0:32422223 '
@@ -83,7 +83,7 @@ SETTINGS = {
     'defaults': dict(),
     'published': dict(
         warmup_prob=0.5, random_prob=0.2, mined_prob=0.6, start_epoch=2, tau=0.6,
-        tau_mode='absolute', top_k=2,
+        tau_mode='absolute', top_k=3,
     ),
     'three by three': dict(grid=(3, 3), mined_prob=1.0, random_prob=0.0, tau=0.9),
     'any cell': dict(keep_positions=False, mined_prob=1.0, top_k=3, short_band='plain', tau=0.98),
