@@ -21,7 +21,9 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.logging import print_log
 
+from ..evaluation.difficulty import check_by
 from ..utils.atomic_write import write_text
+from .experiment_checks import check_splits, merge_options
 from .find_config import find_config
 
 RECORD = 'run.json'
@@ -34,6 +36,8 @@ _NAMES = re.compile(r'[^A-Za-z0-9.=_-]+')
 @dataclass(frozen=True)
 class Experiment:
     """A grid: rows times seeds, all trained for the same number of iterations.
+
+    A single name in place of a tuple of names is a tuple of one.
 
     Args:
         name: What the page calls it.
@@ -54,6 +58,10 @@ class Experiment:
         cores: CPU cores the measured runs used.
         runs: Folder of the runs, inside that of the experiments; by default ``name``. Experiments
             with the same folder share equal runs.
+
+    Raises:
+        ValueError: Something is missing, given twice or unknown. Configs, their options and the
+            names of splits are looked at later, by :meth:`Run.check`.
     """
 
     name: str
@@ -74,12 +82,24 @@ class Experiment:
     runs: str | None = None
 
     def __post_init__(self) -> None:
+        for key in ('splits', 'by', 'cut'):
+            value = getattr(self, key)
+            names = (value,) if isinstance(value, str) else tuple(value)
+            object.__setattr__(self, key, names)  # the class is frozen
+        if not isinstance(self.seeds, (list, tuple, range)) or not all(
+            type(seed) is int and seed >= 0 for seed in self.seeds
+        ):
+            raise ValueError(f'seeds={self.seeds!r} is no list of whole numbers from 0 on')
+        object.__setattr__(self, 'seeds', tuple(self.seeds))
         if self.baseline not in self.rows:
             raise ValueError(f'baseline={self.baseline!r} is none of the rows {list(self.rows)}')
         if self.iterations < 1 or not self.seeds or not self.splits:
             raise ValueError('an experiment needs iterations, seeds and splits')
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f'a seed is given twice: {self.seeds}')
+        if len(set(self.splits)) < len(self.splits):
+            raise ValueError(f'a split is given twice: {self.splits}')
+        check_by(self.by)
         for name, row in self.rows.items():
             if 'config' not in row or set(row) - {'config', 'options'}:
                 raise ValueError(f'row {name!r} needs config, and options if any; it has {row}')
@@ -103,9 +123,6 @@ class Experiment:
         if not path.is_file():
             raise FileNotFoundError(f'there is no experiment {path}')
         values = Config.fromfile(path).to_dict()
-        for key in ('seeds', 'splits', 'by', 'cut'):
-            if key in values:
-                values[key] = tuple(values[key])
         try:
             return cls(path.stem, **values)
         except (TypeError, ValueError) as error:
@@ -147,10 +164,17 @@ class Run:
     folder: Path
 
     def config(self) -> Config:
-        """The config of the run: the row's, for the experiment's iterations and seed."""
+        """The config of the run: the row's, for the experiment's iterations and seed.
+
+        Raises:
+            ValueError: The row names no config, or options that it does not have.
+        """
         experiment, row = self.experiment, self.experiment.rows[self.row]
-        cfg = Config.fromfile(find_config(row['config']))
-        cfg.merge_from_dict({**experiment.options, **row.get('options', {})})
+        try:
+            cfg = Config.fromfile(find_config(row['config']))
+            merge_options(cfg, {**experiment.options, **row.get('options', {})})
+        except (LookupError, OSError, TypeError, ValueError) as error:
+            raise ValueError(f'row {self.row!r}: {error}') from error
         end = experiment.iterations
         # No validation: nothing is chosen by it, and the last checkpoint is evaluated.
         cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=end, val_interval=end + 1)
@@ -190,11 +214,13 @@ class Run:
         return [self.folder / split / 'metrics.json' for split in self.experiment.splits]
 
     def check(self) -> None:
-        """Refuse a folder in which a run of other settings lies.
+        """Refuse what cannot be run, and a folder in which a run of other settings lies.
 
         Raises:
-            ValueError: It is one.
+            ValueError: The row has no such config, its config no such option, its test data set no
+                such split, or the folder holds another run.
         """
+        check_splits(self.config(), self.experiment.splits)
         difference = self.difference()
         if difference:
             raise ValueError(

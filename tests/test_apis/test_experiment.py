@@ -221,6 +221,12 @@ def test_a_run_without_results_is_an_error(tmp_path):
         (dict(baseline='nothing'), 'none of the rows'),
         (dict(seeds=()), 'needs iterations'),
         (dict(seeds=(1, 1)), 'given twice'),
+        (dict(seeds=0), 'seeds=0 is no list of whole numbers'),
+        (dict(seeds=('0',)), 'whole numbers'),
+        (dict(seeds=(0, -1)), 'whole numbers'),
+        (dict(splits=('val', 'val')), 'given twice'),
+        (dict(by=('distractor',)), "no difficulty is called 'distractor'"),
+        (dict(by='distractor'), "no difficulty is called 'distractor'"),
         (dict(rows={'none': dict(option={})}), 'needs config'),
         (dict(rows={'none': dict(config='a'), 'none?': dict(config='b')}), 'same folder'),
     ],
@@ -228,6 +234,47 @@ def test_a_run_without_results_is_an_error(tmp_path):
 def test_bad_experiments(changes, message):
     with pytest.raises(ValueError, match=message):
         make_experiment(**changes)
+
+
+def test_one_name_is_a_tuple_of_one():
+    experiment = make_experiment(splits='val', by='distractors', cut='much', seeds=range(2))
+    assert experiment.splits == ('val',) and experiment.by == ('distractors',)
+    assert experiment.cut == ('much',) and experiment.seeds == (0, 1)
+    assert make_experiment(by=['length', 'area*length']).by == ('length', 'area*length')
+
+
+@pytest.mark.parametrize('seeds', ['0', '"01"', 'None'])
+def test_the_file_of_bad_seeds_is_named(tmp_path, seeds):
+    file = tmp_path / 'small.py'
+    file.write_text(
+        f"rows = {ROWS}\nbaseline = 'none'\niterations = 2\nparam_scheduler = []\nseeds = {seeds}\n"
+        "splits = 'val'\n"
+    )
+    with pytest.raises(ValueError, match=r'small\.py: seeds=.* is no list of whole numbers'):
+        Experiment.from_file(file)
+    file.write_text(file.read_text().replace(f'seeds = {seeds}', 'seeds = [3]'))
+    experiment = Experiment.from_file(file)
+    assert experiment.seeds == (3,) and experiment.splits == ('val',)
+
+
+@pytest.mark.parametrize(
+    'changes, message',
+    [
+        (
+            dict(rows={**ROWS, 'mixed up': dict(config=CRIS.format('_cutmx'))}),
+            "row 'mixed up': .*cutmx.* near it: .*cutmix",
+        ),
+        (dict(splits=('vall',)), "has no split 'vall'; it has: train, val"),
+        (dict(options={'train_dataloader.dataset.pipline.1.p': 1}), "did you mean 'pipeline'"),
+    ],
+)
+def test_what_cannot_run_is_refused_before_any_run(tmp_path, changes, message):
+    experiment, tools = make_experiment(**changes), FakeTools()
+    with pytest.raises(ValueError, match=message):
+        plan_text(experiment, tmp_path)
+    with pytest.raises(ValueError, match=message):
+        run_experiment(experiment, tmp_path, tools)
+    assert not tools.calls and not any(tmp_path.iterdir())
 
 
 def measures(row: str, seed: int, where: np.ndarray) -> np.ndarray:
