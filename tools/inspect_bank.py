@@ -22,6 +22,7 @@ from nemo_mmseg.visualization.bank_page import (
     HEAD,
     NOTES,
     default_taus,
+    held_out_images,
     make_rules,
     summarize_rules,
     write_bank_page,
@@ -59,7 +60,8 @@ def main() -> None:
         top_ks = args.top_k or [own[-1].top_k]
         rules = make_rules(given or default_taus(bank), top_ks, [None, *args.i2i], bank.stored)
         needed = wanted.mosaic.layout.most_cells - 1
-        summaries = summarize_rules(bank, dict.fromkeys([*own, *rules]), needed)
+        without = held_out_images(wanted, bank)
+        summaries = summarize_rules(bank, dict.fromkeys([*own, *rules]), needed, without)
         table = PrettyTable(HEAD)
         table.add_rows([summary.cells() for summary in summaries])
         table.align['setting'] = 'l'

@@ -29,10 +29,10 @@ HEAD = (
     'reach the end, %',
 )
 NOTES = (
-    'left: stored images that no threshold drops; used: at most top_k of them. empty, too small: '
-    'share of the expressions with no image in the band, or with fewer than the {needed} negatives '
-    'of a mosaic. reach the end: share of the bands that the {stored} stored images do not fill '
-    'though the pool has more (mine with a larger keep).'
+    'left: stored images that neither a threshold nor a leak guard drops; used: at most top_k of '
+    'them. empty, too small: share of the expressions with no image in the band, or with fewer '
+    'than the {needed} negatives of a mosaic. reach the end: share of the bands that the {stored} '
+    'stored images do not fill though the pool has more (mine with a larger keep).'
 )
 
 
@@ -53,7 +53,7 @@ class RuleSummary:
 
     Attributes:
         rule: The setting.
-        left: (E,) stored images that no threshold drops.
+        left: (E,) stored images that neither a threshold nor the leak guard drops.
         used: (E,) images in the band, at most ``top_k``.
         needed: Negatives of a mosaic.
         more: Whether the pool has more images than are stored.
@@ -131,7 +131,10 @@ def make_rules(
 
 
 def summarize_rules(
-    bank: NegativeBank, rules: Iterable[BandRule], needed: int = 3
+    bank: NegativeBank,
+    rules: Iterable[BandRule],
+    needed: int = 3,
+    without: np.ndarray | None = None,
 ) -> list[RuleSummary]:
     """Count what settings leave.
 
@@ -139,16 +142,24 @@ def summarize_rules(
         bank: The bank.
         rules: The settings.
         needed: Negatives of a mosaic. Defaults to 3, those of a 2x2 grid.
+        without: Which images (I,) bool are no negatives whatever their scores, see
+            :func:`held_out_images`. None for none.
     """
     rules, more = list(rules), bank.stored < bank.candidates - 1
     # Another top_k needs no second look at the bank.
     keys = list(dict.fromkeys(rule._replace(top_k=1) for rule in rules))
-    left = dict(zip(keys, bank.left(keys)))
+    left = dict(zip(keys, bank.left(keys, without)))
     summaries = []
     for rule in rules:
         most = left[rule._replace(top_k=1)]
         summaries.append(RuleSummary(rule, most, np.minimum(most, rule.top_k), needed, more))
     return summaries
+
+
+def held_out_images(wanted: Any, bank: NegativeBank) -> np.ndarray | None:
+    """Which images (I,) bool of a bank the mosaic's leak guard drops; None without a guard."""
+    guard = getattr(wanted.mosaic, 'leak_guard', None)
+    return None if guard is None else guard.leaked_rows(bank)
 
 
 def plot_summaries(summaries: Sequence[RuleSummary], stored: int) -> Figure:
@@ -206,15 +217,22 @@ def edge_tiles(
         used, and the first 2 that are too far. Groups have a fixed number of pictures, blank ones
         where there are fewer images, so that settings can be compared line by line. With
         ``i2i_sim_thres`` follow the images at its edge, each with its cosine to the own image: the
-        2 used that are most alike, and the 2 dropped that are least alike.
+        2 used that are most alike, and the 2 dropped that are least alike. Images that the mosaic's
+        leak guard drops are neither used nor too alike.
     """
     images = getattr(wanted.mosaic, 'images', None)
     own_pool = wanted.dataset.pool
     negatives = own_pool if images is None else wanted.mosaic.negatives(own_pool)
     rows, similarities, _ = bank.row(sent_id)
-    band = bank.band(sent_id, *rule)
-    end = band.above + len(band.rows) + len(band.dropped)
-    used = np.flatnonzero(np.isin(rows[:end], band.rows))
+    leaked = held_out_images(wanted, bank)
+    guarded = leaked is not None
+    band = (
+        wanted.mosaic.leak_guard.band(bank, sent_id, rule) if guarded else bank.band(sent_id, *rule)
+    )
+    used = np.flatnonzero(np.isin(rows, band.rows))
+    # A band that is not full ends with what is stored.
+    end = int(used[-1]) + 1 if len(used) == rule.top_k else len(rows)
+    held_out = leaked[rows[:end]] if guarded else np.zeros(end, bool)
 
     def tiles(name: str, members: Sequence[int], number: int, cosines: Any = None) -> list:
         found = []
@@ -231,11 +249,13 @@ def edge_tiles(
         *tiles('too far', range(end, min(end + 2, len(rows))), 2),
     ]
     sizes = f'{band.above} too close, {len(used)} used, {len(rows) - end} stored below'
+    if guarded:
+        sizes += f'; {held_out[band.above :].sum()} between them held out by the leak guard'
     if rule.i2i_sim_thres is not None:
-        sizes += f'; {len(band.dropped)} between them too alike'
         own = bank.image_vectors[bank.image_row[bank.sent_ids.searchsorted(sent_id)]]
         cosines = bank.image_vectors[rows[:end]].astype(np.float64) @ own.astype(np.float64)
-        dropped = np.flatnonzero(np.isin(rows[:end], band.dropped))
+        dropped = np.flatnonzero(np.isin(rows[:end], band.dropped) & ~held_out)
+        sizes += f'; {len(dropped)} between them too alike'
         pictures += tiles('used', used[np.argsort(-cosines[used])][:2], 2, cosines)
         pictures += tiles('too alike', dropped[np.argsort(cosines[dropped])][:2], 2, cosines)
     return sizes, pictures

@@ -1,5 +1,6 @@
 """Numbers and pictures of a bank, for a bank of a data set and one of a folder."""
 
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from nemo_mmseg.datasets import LeakGuard
 from nemo_mmseg.datasets.refshapes import make_refshapes
-from nemo_mmseg.mining import Band, BandRule, NegativeBank
+from nemo_mmseg.mining import Band, BandRule, BankWriter, NegativeBank
 from nemo_mmseg.visualization import bank_page
 from nemo_mmseg.visualization.bank_page import default_taus, make_rules, summarize_rules
 
@@ -116,6 +118,65 @@ def test_edges(tmp_path, monkeypatch):
         assert path == f'{ranking[place]}.jpg'
         assert caption == f'{name}, rank {place + 1}\n{word}{value:.3f}'
     assert len(pictures) == len(expected) == 13
+
+
+@pytest.mark.parametrize('most', [None, 0.2])
+def test_a_leak_guards_images_are_not_used(tmp_path, monkeypatch, most):
+    """Numbers and pictures where a guard drops half of the pool, against plain loops."""
+    size, expressions, rng = 60, 12, np.random.default_rng(3)
+    vectors = rng.normal(size=(size, 6))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    own = rng.integers(0, size, expressions)
+    order = np.array([rng.permutation(np.delete(np.arange(size), row)) for row in own])
+    falling = np.linspace(0.9, 0.1, size - 1)
+    names = [f'{i:012d}.jpg' for i in range(size)]
+    path = tmp_path / 'bank.safetensors'
+    with BankWriter(
+        path, np.arange(expressions), own, np.arange(size), names, vectors, size - 1,
+        dict(fingerprint='f' * 64),
+    ) as writer:  # fmt: skip
+        best = np.tile(falling, (expressions, 1))
+        writer.write(np.arange(expressions), order, best, np.ones(expressions))
+    held_out = set(rng.permutation(size)[: size // 2].tolist())
+    refs = [dict(split='val', file_name=names[i]) for i in held_out]
+    (tmp_path / 'refs(unc).p').write_bytes(pickle.dumps(refs))
+    guard = LeakGuard(['refs(unc).p'], str(tmp_path), action='drop')
+    pool = SimpleNamespace(path_of=lambda name: name)
+    wanted = SimpleNamespace(
+        dataset=SimpleNamespace(pool=pool), mosaic=SimpleNamespace(leak_guard=guard)
+    )
+    bank = NegativeBank(path)
+    exact = bank.image_vectors.astype(np.float64)
+    monkeypatch.setattr(bank_page, '_tile', lambda path, caption, color: (path, caption))
+    for top_k in (5, size):  # of which the larger is never filled
+        rule = BandRule(7, 'rank', top_k, most)
+        (summary,) = summarize_rules(bank, [rule], 3, bank_page.held_out_images(wanted, bank))
+        for number in range(expressions):
+            alike = exact @ exact[own[number]]
+            free = [
+                p for p in range(7, size - 1) if most is None or alike[order[number][p]] <= most
+            ]
+            left = [place for place in free if order[number][place] not in held_out]
+            assert summary.left[number] == len(left) < len(free)
+            used = left[:top_k]
+            assert summary.used[number] == len(used)
+            end = used[-1] + 1 if len(used) == top_k else size - 1
+            sizes, pictures = bank_page.edge_tiles(wanted, bank, number, rule)
+            between = [p for p in range(7, end) if order[number][p] in held_out]
+            dropped = [p for p in range(7, end) if p not in free and p not in between]
+            text = f'7 too close, {len(used)} used, {size - 1 - end} stored below; '
+            text += f'{len(between)} between them held out by the leak guard'
+            text += '' if most is None else f'; {len(dropped)} between them too alike'
+            assert sizes == text
+            shown = [picture for picture in pictures if isinstance(picture, tuple)]
+            groups = {
+                name: [file for file, caption in shown if caption.startswith(name)]
+                for name in ('used', 'too alike')
+            }
+            ends = used if len(used) <= 4 else [*used[:2], *used[-2:]]
+            assert groups['used'][: len(ends)] == [names[order[number][p]] for p in ends]
+            assert not {int(file[:12]) for of in groups.values() for file in of} & held_out
+            assert len(groups['too alike']) == (0 if most is None else min(2, len(dropped)))
 
 
 def test_rules():
