@@ -7,6 +7,7 @@ import hashlib
 import os
 import os.path as osp
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -42,10 +43,29 @@ class ImagePool:
         that are not local the names alone count.
         """
         if self._images_fingerprint is None:
-            paths = {str(name): self.path_of(name) for name in self.names}
-            sizes = {name: osp.getsize(p) if osp.isfile(p) else -1 for name, p in paths.items()}
+            sizes = {}
+            for name in self.names:
+                found = self._stat(name)
+                sizes[str(name)] = -1 if found is None else found.st_size
             self._images_fingerprint = _digest_of(sizes)
         return self._images_fingerprint
+
+    def time_of(self, name: str) -> int:
+        """When the file was last written, in nanoseconds; 0 where it is not local."""
+        found = self._stat(name)
+        return 0 if found is None else found.st_mtime_ns
+
+    def digest_of(self, name: str) -> bytes:
+        """Digest of what the file holds, 16 bytes; where it is not local, of its name alone."""
+        path = self.path_of(name)
+        content = Path(path).read_bytes() if _is_local(path) else str(name).encode()
+        return hashlib.blake2b(content, digest_size=16).digest()
+
+    def _stat(self, name: str) -> os.stat_result | None:
+        try:
+            return os.stat(self.path_of(name))
+        except OSError:  # missing, or not local
+            return None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -137,6 +157,10 @@ class FolderPool(ImagePool):
         new = {int(row): i for i, row in enumerate(rows)}
         pool._row_of = {key: new[row] for key, row in self._row_of.items() if row in new}
         return pool
+
+
+def _is_local(path: str) -> bool:
+    return '://' not in path  # MMEngine's rule for file backends
 
 
 def _digest_of(sizes: dict[str, int]) -> str:

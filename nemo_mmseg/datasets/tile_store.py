@@ -7,6 +7,8 @@ Arrays, for I images in the order of their names:
                   or (n,)                         other
 ``ends``          int64 (I,)                      byte at which each tile ends (n may be padded)
 ``shapes``        int32 (I, 2)                    height and width of the original images
+``digests``       uint8 (I, 16)                   of the files' content (``ImagePool.digest_of``)
+``times``         int64 (I,)                      when the files that hold it were written, in ns
 ``name_offsets``  int64 (I + 1,)                  where each name begins
 ``name_bytes``    uint8                           file names in UTF-8, one after the other
 ================  ==============================  ==============================================
@@ -14,6 +16,8 @@ Arrays, for I images in the order of their names:
 
 from __future__ import annotations
 
+import contextlib
+import os
 from bisect import bisect_left
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,8 +29,9 @@ import numpy as np
 from ..utils.tensor_file import Names, TensorFile
 from .pool import ImagePool
 
-FORMAT_VERSION = 1
-ARRAYS = ('tiles', 'ends', 'shapes', 'name_offsets', 'name_bytes')
+FORMAT_VERSION = 2
+OLD_ARRAYS = ('tiles', 'ends', 'shapes', 'name_offsets', 'name_bytes')  # those of format 1
+ARRAYS = (*OLD_ARRAYS, 'digests', 'times')
 MAKE_COMMAND = 'python tools/make_tile_store.py CONFIG'
 # Handles of stores in this process. They are not kept in transforms, which are pickled to workers.
 _OPEN_STORES: dict[tuple, TileStore] = {}
@@ -95,9 +100,9 @@ class TileStore:
                     'does it by itself when the config has the NegativeMiningHook)'
                 )
             again = f'Delete it and make it again with `{MAKE_COMMAND}`'
-            self._file = TensorFile(
-                self.path, ARRAYS, FORMAT_VERSION, 'tile store', again, TileStoreError
-            )
+            about = FORMAT_VERSION, 'tile store', again, TileStoreError
+            TensorFile(self.path, OLD_ARRAYS, *about)  # or an old store would be called damaged
+            self._file = TensorFile(self.path, ARRAYS, *about)
         return self._file
 
     @property
@@ -114,12 +119,43 @@ class TileStore:
     def check(self, pool: ImagePool, settings: TileSettings) -> None:
         """Refuse a store that was made of other images or with other settings.
 
+        A file that was written at another time than the one whose tile was made is compared by its
+        content. The time is kept where that is equal, so a copied data set is read once.
+
         Args:
             pool: The images it must hold.
             settings: What its tiles must be.
 
         Raises:
             TileStoreError: It was.
+        """
+        self.check_metadata(pool, settings)
+        arrays, names = self._open().arrays, self.names
+        # Before their content: a file that changes meanwhile is read again the next time.
+        times = np.array([pool.time_of(name) for name in names], '<i8')
+        rewritten = np.flatnonzero(times != arrays['times'])
+        for row in rewritten:
+            if pool.digest_of(names[row]) != arrays['digests'][row].tobytes():
+                raise TileStoreError(
+                    f'the tile store {self.path} has an old tile of {pool.path_of(names[row])}: '
+                    f'the image changed since. Delete the store and make it again with '
+                    f'`{MAKE_COMMAND}`'
+                )
+        if len(rewritten):
+            with contextlib.suppress(OSError), open(self.path, 'r+b') as file:
+                # The last array but the names.
+                file.seek(-times.nbytes - arrays['name_bytes'].nbytes, os.SEEK_END)
+                file.write(times.tobytes())
+
+    def check_metadata(self, pool: ImagePool, settings: TileSettings) -> None:
+        """:meth:`check`, but of a changed image notice the size alone.
+
+        Args:
+            pool: The images it must hold.
+            settings: What its tiles must be.
+
+        Raises:
+            TileStoreError: It was made of other images or with other settings.
         """
         wanted, made = settings.metadata(pool), self.metadata
         other = [key for key in wanted if made.get(key) != wanted[key]]
@@ -178,10 +214,14 @@ class TileStore:
 
 
 def open_store(path: str | Path, pool: ImagePool, settings: TileSettings) -> TileStore:
-    """The store at ``path``, checked once in each process; see :meth:`TileStore.check`."""
+    """The store at ``path``, its metadata checked once in each process.
+
+    The images were compared when the data set was built (:meth:`TileStore.check`); workers need
+    not ask for each file again.
+    """
     key = str(path), pool.images_fingerprint, settings
     if key not in _OPEN_STORES:
         store = TileStore(path)
-        store.check(pool, settings)
+        store.check_metadata(pool, settings)
         _OPEN_STORES[key] = store
     return _OPEN_STORES[key]

@@ -29,8 +29,10 @@ from .transforms.load_referring_image import read_image
 _HEADER = 4096
 # Images between two points at which a killed run can be continued.
 _CHUNK = 256
-# Of the index of a begun store: where a tile ends, and the shape of its image.
-_RECORD = np.dtype([('end', '<i8'), ('shape', '<i4', 2)])
+# Of the index of a begun store: where a tile ends, and its image's shape, time and digest.
+_RECORD = np.dtype([('end', '<i8'), ('shape', '<i4', 2), ('time', '<i8'), ('digest', 'u1', 16)])
+# Encoded, with the other fields of its record.
+_Tile = tuple[bytes, tuple[int, int], int, np.ndarray]
 
 
 def make_tile_store(
@@ -86,7 +88,7 @@ def make_tile_store(
 
 
 class _Tiles(Dataset):
-    """Encoded tile and original shape of each image; what goes wrong is returned as an error."""
+    """Tile and record of each image; what goes wrong is returned as an error."""
 
     def __init__(self, pool: ImagePool, names: list[str], settings: TileSettings) -> None:
         self.pool, self.settings = pool, settings
@@ -95,13 +97,17 @@ class _Tiles(Dataset):
     def __len__(self) -> int:
         return len(self.names)
 
-    def __getitem__(self, row: int) -> tuple[bytes, tuple[int, int]] | Exception:
+    def __getitem__(self, row: int) -> _Tile | Exception:
+        name = self.names[row]
         try:
-            image = read_image(self.pool.path_of(self.names[row]))
+            # In this order: what changes in between does not pass for what the tile was made of.
+            time, digest = self.pool.time_of(name), self.pool.digest_of(name)
+            image = read_image(self.pool.path_of(name))
         except (OSError, ValueError) as error:
             # Raised where the batch arrives: a worker would wrap it into its own traceback.
             return error
-        return encode(resize_to_tile(image, self.settings), self.settings), image.shape[:2]
+        tile = encode(resize_to_tile(image, self.settings), self.settings)
+        return tile, image.shape[:2], time, np.frombuffer(digest, 'u1')
 
 
 def resize_to_tile(image: np.ndarray, settings: TileSettings) -> np.ndarray:
@@ -227,10 +233,10 @@ class _Writer:
         bar = tqdm(total=len(rest), desc='tiles', disable=not progress, mininterval=0.5)
         parts, chunk = [records], []
         with bar:
-            for content, shape in _unfolded(loader):
+            for content, *about in _unfolded(loader):
                 tiles.write(content)
                 end += len(content)
-                chunk.append((end, shape))
+                chunk.append((end, *about))
                 bar.update()
                 if len(chunk) == _CHUNK or len(chunk) + sum(map(len, parts)) == len(self.names):
                     parts.append(np.array(chunk, _RECORD))
@@ -252,6 +258,8 @@ class _Writer:
             ends=records['end'].astype('<i8'),
             name_offsets=np.cumsum([0, *map(len, names)], dtype='<i8'),
             shapes=records['shape'].astype('<i4'),
+            digests=records['digest'],
+            times=records['time'],  # TileStore.check counts from the end to where they are
             name_bytes=np.frombuffer(b''.join(names), 'u1'),
         )
         layout: dict[str, Any] = dict(tiles=(np.dtype('u1'), shape))
@@ -267,7 +275,7 @@ class _Writer:
         _to_disk(tiles)
 
 
-def _unfolded(loader: DataLoader) -> Iterator[tuple[bytes, tuple[int, int]]]:
+def _unfolded(loader: DataLoader) -> Iterator[_Tile]:
     for batch in loader:
         for found in batch:
             if isinstance(found, Exception):

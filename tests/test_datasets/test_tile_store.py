@@ -81,7 +81,8 @@ def test_jpeg_tiles_are_near_the_resized_images(pool, tmp_path):
 def test_the_file_is_what_the_safetensors_library_reads(pool, tmp_path, settings):
     store = make_tile_store(pool, tmp_path / 'tiles', settings, 0, progress=False)
     with safe_open(tmp_path / 'tiles', 'numpy') as file:
-        assert set(file.keys()) == {'tiles', 'ends', 'shapes', 'name_offsets', 'name_bytes'}
+        tables = 'ends', 'shapes', 'name_offsets', 'name_bytes', 'digests', 'times'
+        assert set(file.keys()) == {'tiles', *tables}
         tiles, ends = file.get_tensor('tiles'), file.get_tensor('ends')
     first = tiles.reshape(-1)[: ends[0]]
     if settings.encoding == 'jpeg':
@@ -110,6 +111,78 @@ def test_a_changed_image_is_noticed(folder, pool, tmp_path):
     cv2.imwrite(str(folder / 'c_1.png'), smooth(np.random.default_rng(9), 50, 50))
     with pytest.raises(TileStoreError, match='made of other images'):
         make_tile_store(FolderPool(str(folder)), tmp_path / 'tiles', RAW, 0, progress=False)
+
+
+@pytest.mark.parametrize('settings', [RAW, JPEG])
+@pytest.mark.parametrize('seconds', [-1000, 1000])
+def test_a_changed_image_of_equal_size_is_noticed(tmp_path, settings, seconds):
+    rng, path = np.random.default_rng(0), tmp_path / 'tiles'
+    for name in 'abc':
+        cv2.imwrite(str(tmp_path / f'{name}.bmp'), smooth(rng, 50, 60))
+    made = make_tile_store(FolderPool(str(tmp_path)), path, settings, 0, progress=False)
+    image, old = tmp_path / 'b.bmp', (tmp_path / 'b.bmp').stat()
+    cv2.imwrite(str(image), smooth(rng, 50, 60))
+    # also by an older file, which a copy may be
+    os.utime(image, (0, old.st_mtime + seconds))
+    assert image.stat().st_size == old.st_size
+    for check in (
+        lambda pool: make_tile_store(pool, path, settings, 0, progress=False),
+        lambda pool: made.check(pool, settings),
+    ):
+        with pytest.raises(TileStoreError, match=r'has an old tile of .*/b.bmp: the image changed'):
+            check(FolderPool(str(tmp_path)))
+
+
+def test_a_file_is_read_again_once_if_its_time_alone_differs(pool, tmp_path, monkeypatch):
+    path, read = tmp_path / 'tiles', []
+    store = make_tile_store(pool, path, RAW, 0, progress=False)
+    before = path.read_bytes()
+    digest_of = FolderPool.digest_of
+    monkeypatch.setattr(FolderPool, 'digest_of', lambda *a: read.append(a[1]) or digest_of(*a))
+    store.check(pool, RAW)
+    assert read == [], 'a file of the same time was read'
+    os.utime(pool.path_of('c_4.png'), (0, 10**9))
+    store.check(pool, RAW)
+    TileStore(path).check(pool, RAW)
+    assert read == ['c_4.png']
+    times = [Path(pool.path_of(name)).stat().st_mtime_ns for name in store.names]
+    names = ''.join(store.names).encode()
+    assert path.read_bytes() == before[: -8 * 12 - len(names)] + np.array(times).tobytes() + names
+
+
+def test_a_store_that_cannot_be_written_is_accepted(pool, tmp_path, monkeypatch):
+    path = tmp_path / 'tiles'
+    store = make_tile_store(pool, path, RAW, 0, progress=False)
+    os.utime(pool.path_of('c_4.png'), (0, 10**9))
+    before, opened = path.read_bytes(), open
+
+    def read_only(name, mode='r', *args, **kwargs):
+        if '+' in mode:
+            raise PermissionError(name)
+        return opened(name, mode, *args, **kwargs)
+
+    monkeypatch.setattr('builtins.open', read_only)
+    store.check(pool, RAW)
+    assert path.read_bytes() == before
+
+
+def test_a_store_of_an_older_format_is_named(pool, tmp_path):
+    path = tmp_path / 'tiles'
+    make_tile_store(pool, path, RAW, 0, progress=False)
+    content = path.read_bytes()
+    # as if the later arrays were not there
+    for new, old in ((rb'\"format\": 2', rb'\"format\": 1'), (b'"digests"', b'"unknown"')):
+        assert content.count(new) == 1
+        content = content.replace(new, old)
+    path.write_bytes(content)
+    with pytest.raises(TileStoreError, match='has format 1, this package reads 2. Delete it and'):
+        make_tile_store(pool, path, RAW, 0, progress=False)
+
+
+def test_files_that_are_not_local_are_known_by_their_names():
+    pool = ImagePool('s3://bucket', [1, 2], ['a.jpg', 'b.jpg'], 'data')
+    assert pool.time_of('a.jpg') == 0
+    assert pool.digest_of('a.jpg') == hashlib.blake2b(b'a.jpg', digest_size=16).digest()
 
 
 @pytest.mark.parametrize(
@@ -232,7 +305,7 @@ def test_killed_runs_are_continued(folder, pool, tmp_path, settings):
         assert write(folder, path, settings, kill_at=5).wait() == -signal.SIGKILL
         assert not path.exists()
         sizes.append(index.stat().st_size)
-    assert sizes == [32 + 4 * 16, 32 + 8 * 16]
+    assert sizes == [32 + 4 * 40, 32 + 8 * 40]
     before = (tmp_path / 'killed.part').stat().st_ino
     make_tile_store(pool, path, settings, 0, progress=False)
     assert path.stat().st_ino == before, 'what was there was thrown away'
@@ -253,14 +326,14 @@ def test_remains_of_a_crash(pool, tmp_path, damage, monkeypatch):
         settings = TileSettings(24, 32, 'area') if damage == 'other settings' else RAW
         make_tile_store(pool, path, settings, 0, progress=False)
     monkeypatch.undo()
-    assert part.stat().st_size == 4096 + 12 * tile and index.stat().st_size == 32 + 12 * 16
+    assert part.stat().st_size == 4096 + 12 * tile and index.stat().st_size == 32 + 12 * 40
     if damage == 'torn record':
-        os.truncate(index, 32 + 5 * 16 + 7)
+        os.truncate(index, 32 + 5 * 40 + 7)
     elif damage == 'lost tiles':
         os.truncate(part, 4096 + 7 * tile + 100)
     elif damage == 'lost records':
         content = index.read_bytes()
-        index.write_bytes(content[: 32 + 6 * 16] + bytes(6 * 16))
+        index.write_bytes(content[: 32 + 6 * 40] + bytes(6 * 40))
     make_tile_store(pool, path, RAW, 0, progress=False)
     assert digest(path) == digest(tmp_path / 'whole')
 
