@@ -3,8 +3,8 @@
 For each bank of the config's training data, mined before, prints how many images each setting of
 the band leaves, and writes `DIR/bank.html` (`bank_1.html`, ... where there are several) with the
 same numbers, a plot, and for some expressions the images at the edges of the band. The config's own
-settings come first, then all combinations of the given ones. The data may be a data set's own
-images or a folder of negatives.
+settings come first, then its tau with the given sizes and image-to-image thresholds, then all
+combinations of the given ones. The data may be a data set's own images or a folder of negatives.
 """
 
 import argparse
@@ -24,6 +24,7 @@ from nemo_mmseg.visualization.bank_page import (
     default_taus,
     held_out_images,
     make_rules,
+    refine_rules,
     summarize_rules,
     write_bank_page,
 )
@@ -57,11 +58,12 @@ def main() -> None:
     for number, wanted in enumerate(banks):
         bank, own = wanted.check(), wanted.mosaic.band_rules()
         given = {mode: getattr(args, mode) for mode in TAU_MODES if getattr(args, mode)}
+        refined = refine_rules(own, args.top_k or (), args.i2i)
         top_ks = args.top_k or [own[-1].top_k]
         rules = make_rules(given or default_taus(bank), top_ks, [None, *args.i2i], bank.stored)
         needed = wanted.mosaic.layout.most_cells - 1
         without = held_out_images(wanted, bank)
-        summaries = summarize_rules(bank, dict.fromkeys([*own, *rules]), needed, without)
+        summaries = summarize_rules(bank, dict.fromkeys([*refined, *rules]), needed, without)
         table = PrettyTable(HEAD)
         table.add_rows([summary.cells() for summary in summaries])
         table.align['setting'] = 'l'

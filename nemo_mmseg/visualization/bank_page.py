@@ -130,6 +130,30 @@ def make_rules(
     return rules
 
 
+def refine_rules(
+    own: Iterable[BandRule], top_ks: Sequence[int] = (), i2i: Sequence[float] = ()
+) -> list[BandRule]:
+    """A config's settings, and those with another size or image-to-image threshold.
+
+    Args:
+        own: The config's settings.
+        top_ks: Sizes of the band in place of theirs; theirs where there are none.
+        i2i: Image-to-image thresholds beside theirs.
+
+    Returns:
+        The rules, the config's own first.
+
+    Raises:
+        ValueError: A setting makes no sense; see :meth:`BandRule.check`.
+    """
+    rules = list(own)
+    for rule in list(rules):
+        for top_k, most in product(top_ks or [rule.top_k], [rule.i2i_sim_thres, *i2i]):
+            rules.append(rule._replace(top_k=top_k, i2i_sim_thres=most))
+            rules[-1].check()
+    return list(dict.fromkeys(rules))
+
+
 def summarize_rules(
     bank: NegativeBank,
     rules: Iterable[BandRule],

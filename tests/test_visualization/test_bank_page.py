@@ -14,7 +14,12 @@ from nemo_mmseg.datasets import LeakGuard
 from nemo_mmseg.datasets.refshapes import make_refshapes
 from nemo_mmseg.mining import Band, BandRule, BankWriter, NegativeBank
 from nemo_mmseg.visualization import bank_page
-from nemo_mmseg.visualization.bank_page import default_taus, make_rules, summarize_rules
+from nemo_mmseg.visualization.bank_page import (
+    default_taus,
+    make_rules,
+    refine_rules,
+    summarize_rules,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = 'cris_refshapes-clip_nemo_1xb16-4e_refshapes-plus-256x256.py'
@@ -61,9 +66,13 @@ def test_inspect_bank(data, tmp_path, folder, monkeypatch):
     assert bank.stored == (5 if folder else 11)  # all but one: that place is the own image's
     assert 'tau=2 (rank), top_k=2, i2i_sim_thres=0.5' in printed and 'tau=50' not in printed
     page = (tmp_path / 'bank.html').read_text()
-    # The own image, the config's own rule, and 3 settings with and without the second threshold,
-    # twice; one plot.
-    assert page.count('src="data:image/jpeg') == 2 * 8 and page.count('image/png') == 1
+    # The config's tau (0.97, top_k=60) is refined, too.
+    own = [f'tau=0.97 (relative), top_k={k}' for k in ('60', '2', '2, i2i_sim_thres=0.5')]
+    assert [
+        line.split('|')[1].strip() for line in printed.splitlines() if 'tau=0.97' in line
+    ] == own
+    # The own image, these 3, and 3 settings with and without the second threshold, twice; one plot.
+    assert page.count('src="data:image/jpeg') == 2 * 10 and page.count('image/png') == 1
     assert 'http' not in page and not list(tmp_path.glob('.*'))
 
     monkeypatch.setattr('nemo_mmseg.mining.bank._ALIKE_BLOCK', 5)  # ends within an image's
@@ -187,3 +196,20 @@ def test_rules():
     ]  # fmt: skip
     with pytest.raises(ValueError, match='counts images'):
         make_rules(dict(rank=[0.5]))
+
+
+def test_the_configs_own_settings_are_refined():
+    plain, alike = BandRule(0.97, 'relative', 60), BandRule(None, 'relative', 9, 0.8)
+    assert refine_rules([plain, alike]) == [plain, alike]
+    assert refine_rules([plain, alike], i2i=[0.7, 0.8]) == [
+        plain, alike,
+        BandRule(0.97, 'relative', 60, 0.7), BandRule(0.97, 'relative', 60, 0.8),
+        BandRule(None, 'relative', 9, 0.7),
+    ]  # fmt: skip
+    assert refine_rules([plain], [5, 6], [0.7]) == [
+        plain,
+        BandRule(0.97, 'relative', 5), BandRule(0.97, 'relative', 5, 0.7),
+        BandRule(0.97, 'relative', 6), BandRule(0.97, 'relative', 6, 0.7),
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match='between -1 and 1'):
+        refine_rules([plain], i2i=[2.0])
