@@ -130,14 +130,20 @@ def match_runs(
     """Brings the expressions of two runs into one order, that of their sentence ids.
 
     Raises:
-        ValueError: If the runs hold other expressions, images or truths; says which.
+        ValueError: If the runs hold other expressions, images or truths, or one expression twice;
+            says which.
     """
     runs = []
     for name, run in (('first', first), ('second', second)):
         order = np.argsort(run.sent_ids, kind='stable')
         twice = run.sent_ids[order][1:][np.diff(run.sent_ids[order]) == 0]
         if twice.size:
-            raise ValueError(f'sent_id {twice[0]} appears twice in the {name} run')
+            # The results do not say which data set an expression is of.
+            raise ValueError(
+                f'sent_id {twice[0]} appears twice in the {name} run: are its results of several '
+                'data sets together, whose ids collide? Evaluate each data set by itself, and '
+                'compare those results'
+            )
         runs.append(run.take(order))
     first, second = runs
     missing = np.setxor1d(first.sent_ids, second.sent_ids)

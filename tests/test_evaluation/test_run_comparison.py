@@ -114,7 +114,10 @@ def test_one_image_has_no_interval(runs, tmp_path: Path):
     'change, word',
     [
         (lambda run: run.take(np.arange(150)), '50 expressions are in one run only .sent_id 150'),
-        (lambda run: run.take(np.r_[0, 0:200]), 'sent_id 0 appears twice in the second'),
+        (
+            lambda run: run.take(np.r_[0, 0:200]),
+            'sent_id 0 appears twice in the second run.* Evaluate each data set by itself',
+        ),
         (lambda run: setattr(run, 'images', ['x.jpg', *run.images[1:]]), 'sent_id 0 belongs to'),
         (
             lambda run: setattr(run, 'expressions', ['cat'] * 150 + run.expressions[150:]),
