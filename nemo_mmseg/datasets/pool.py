@@ -61,6 +61,11 @@ class ImagePool:
         content = Path(path).read_bytes() if _is_local(path) else str(name).encode()
         return hashlib.blake2b(content, digest_size=16).digest()
 
+    def missing(self) -> list[str]:
+        """Names of local files that are not there."""
+        paths = ((str(name), self.path_of(name)) for name in self.names)
+        return [name for name, path in paths if _is_local(path) and not osp.isfile(path)]
+
     def _stat(self, name: str) -> os.stat_result | None:
         try:
             return os.stat(self.path_of(name))

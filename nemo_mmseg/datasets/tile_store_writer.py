@@ -78,6 +78,11 @@ def make_tile_store(
         raise IsADirectoryError(f'the tile store {path} must be a file, but is a folder')
     if not path.is_file():
         if rank_and_world()[0] == 0:
+            if missing := pool.missing():  # before hours are spent on the others
+                raise FileNotFoundError(
+                    f'of {len(pool)} images {len(missing)} are missing, first '
+                    f'{pool.path_of(missing[0])}'
+                )
             path.parent.mkdir(parents=True, exist_ok=True)
             _Writer(pool, path, settings).write(num_workers, progress)
         else:
@@ -134,7 +139,8 @@ class _Writer:
     """Writes one store: the tiles one after the other, then the tables, then the header.
 
     The index gets the records of a chunk when its tiles are on the disk, so every record is true
-    whenever the run is killed.
+    whenever the run is killed. It begins with a digest of the settings; images are compared one by
+    one, for a tile depends on no other image than its own.
 
     Args:
         pool: The images.
@@ -150,7 +156,8 @@ class _Writer:
         self.metadata = dict(
             settings.metadata(pool), format=FORMAT_VERSION, versions=dict(opencv=cv2.__version__)
         )
-        self.digest = hashlib.sha256(json.dumps(self.metadata, sort_keys=True).encode()).digest()
+        made_with = {key: self.metadata[key] for key in self.metadata if key != 'fingerprint'}
+        self.digest = hashlib.sha256(json.dumps(made_with, sort_keys=True).encode()).digest()
 
     def write(self, num_workers: int, progress: bool) -> None:
         """Write what is missing, and give the store its name."""
@@ -176,12 +183,16 @@ class _Writer:
         )
 
     def _resume(self, tiles: BinaryIO, index: BinaryIO) -> np.ndarray:
-        """The records (n,) of tiles that are there; files of other settings are emptied."""
+        """The records (n,) of tiles that are there, of the present images; others are cut off."""
         index.seek(0)
         digest, content = index.read(len(self.digest)), index.read()
         if digest != self.digest:
             if digest:
-                print_log(f'{self.part} was begun with other settings: it starts anew', 'current')
+                print_log(
+                    f'{self.part} was begun with other settings or another version of OpenCV or '
+                    'this package: it starts anew',
+                    'current',
+                )
             index.truncate(0)
             index.write(self.digest)
             content = b''
@@ -190,6 +201,7 @@ class _Writer:
         # A record that the disk lost is 0.
         good = (np.diff(records['end'], prepend=0) > 0) & (records['end'] <= size)
         records = records[: len(records) if good.all() else int(np.argmin(good))]
+        records = self._of_present_images(records)
         index.truncate(len(self.digest) + records.nbytes)
         end = _HEADER + (int(records['end'][-1]) if len(records) else 0)
         tiles.truncate(end)
@@ -198,6 +210,21 @@ class _Writer:
             print_log(
                 f'{self.part}: {len(records)} of {len(self.names)} tiles are there', 'current'
             )
+        return records
+
+    def _of_present_images(self, records: np.ndarray) -> np.ndarray:
+        """The records up to the first whose image is another one by now."""
+        records = records[: len(self.names)].copy()
+        for row, name in enumerate(self.names[: len(records)]):
+            records['time'][row] = self.pool.time_of(name)
+            # By content, whatever the time is: what is kept here is not looked at again.
+            if self.pool.digest_of(name) != records['digest'][row].tobytes():
+                print_log(
+                    f'{self.part}: in the place of {name} was another image; tiles from it on are '
+                    'made anew',
+                    'current',
+                )
+                return records[:row]
         return records
 
     def _check_room(self, done: int) -> None:

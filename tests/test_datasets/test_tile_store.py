@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
+from nemo_mmseg.datasets import tile_store_writer
 from nemo_mmseg.datasets.pool import FolderPool, ImagePool
 from nemo_mmseg.datasets.tile_store import TileSettings, TileStore, TileStoreError, open_store
 from nemo_mmseg.datasets.tile_store_writer import make_tile_store
@@ -224,17 +225,74 @@ def test_a_damaged_jpeg_tile_is_named(pool, tmp_path):
         TileStore(path).read(0)
 
 
-def test_an_image_that_cannot_be_read_is_named_and_mended(folder, pool, tmp_path):
-    good = (folder / 'c_4.png').read_bytes()
-    (folder / 'c_4.png').write_bytes(bytes(len(good)))
-    path = tmp_path / 'tiles'
+@pytest.fixture
+def encoded(monkeypatch):
+    """Tiles that are made in this process; they go to the disk three by three."""
+    made, encode = [], tile_store_writer.encode
+    monkeypatch.setattr(tile_store_writer, '_CHUNK', 3)
+    monkeypatch.setattr(
+        tile_store_writer, 'encode', lambda *args: made.append(encode(*args)) or made[-1]
+    )
+    return made
+
+
+@pytest.mark.parametrize('settings', [RAW, JPEG])
+def test_an_image_that_cannot_be_read_is_named_and_mended(folder, tmp_path, encoded, settings):
+    make_tile_store(FolderPool(str(folder)), tmp_path / 'whole', settings, 0, progress=False)
+    image, path = folder / 'c_4.png', tmp_path / 'tiles'
+    good, time = image.read_bytes(), image.stat().st_mtime_ns
+    image.write_bytes(good[:50])  # a broken download
     for workers in (0, 2):
         with pytest.raises(ValueError, match='cannot read the image .*c_4.png'):
-            make_tile_store(pool, path, RAW, workers, progress=False)
+            make_tile_store(FolderPool(str(folder)), path, settings, workers, progress=False)
         assert not path.exists()
-    (folder / 'c_4.png').write_bytes(good)
-    make_tile_store(pool, path, RAW, 0, progress=False)
-    assert sorted(os.listdir(tmp_path)) == ['images', 'tiles']
+    image.write_bytes(good)
+    os.utime(image, ns=(time, time))
+    encoded.clear()
+    make_tile_store(FolderPool(str(folder)), path, settings, 0, progress=False)
+    # it is the eleventh of twelve: nine lie on the disk
+    assert len(encoded) == 3
+    assert digest(path) == digest(tmp_path / 'whole')
+    assert sorted(os.listdir(tmp_path)) == ['images', 'tiles', 'whole']
+
+
+@pytest.mark.parametrize('change', ['other content', 'one more', 'one less', 'time alone'])
+def test_a_begun_store_keeps_the_tiles_of_unchanged_images(folder, tmp_path, encoded, change):
+    path = tmp_path / 'tiles'
+    broken = folder / 'c_7.png'  # the last one by name
+    good = broken.read_bytes()
+    broken.write_bytes(b'')
+    with pytest.raises(ValueError, match='c_7.png'):
+        make_tile_store(FolderPool(str(folder)), path, JPEG, 0, progress=False)
+    broken.write_bytes(good)
+    names = list(FolderPool(str(folder)).names)
+    image, kept = folder / names[4], 9 if change == 'time alone' else 4
+    if change == 'other content':
+        cv2.imwrite(str(image), smooth(np.random.default_rng(9), 50, 60))
+    elif change == 'one more':
+        shutil.copy(folder / names[0], folder / (names[3] + '.jpg'))
+    elif change == 'one less':
+        image.unlink()
+    else:
+        os.utime(image, (0, 10**9))
+    encoded.clear()
+    made = FolderPool(str(folder))
+    make_tile_store(made, path, JPEG, 0, progress=False)
+    assert len(encoded) == len(made) - kept
+    make_tile_store(made, tmp_path / 'whole', JPEG, 0, progress=False)
+    assert digest(path) == digest(tmp_path / 'whole')
+
+
+def test_a_missing_image_is_named_before_tiles_are_made(folder, tmp_path):
+    names = sorted(FolderPool(str(folder)).names)
+    for name in names[-2:]:
+        (folder / name).unlink()
+    pool = own_pool(folder, names)
+    with pytest.raises(FileNotFoundError, match=f'of 12 images 2 are missing, first .*{names[-2]}'):
+        make_tile_store(pool, tmp_path / 'new' / 'tiles', RAW, 0, progress=False)
+    assert os.listdir(tmp_path) == ['images']
+    remote = ImagePool('s3://bucket', [1, 2], ['a.jpg', 'b.jpg'], 'data')
+    assert remote.missing() == []
 
 
 def test_a_pickle_is_a_path_and_pages_are_shared(pool, tmp_path):
@@ -315,13 +373,11 @@ def test_killed_runs_are_continued(folder, pool, tmp_path, settings):
 
 @pytest.mark.parametrize('damage', ['torn record', 'lost tiles', 'lost records', 'other settings'])
 def test_remains_of_a_crash(pool, tmp_path, damage, monkeypatch):
-    from nemo_mmseg.datasets import tile_store_writer as writer
-
     make_tile_store(pool, tmp_path / 'whole', RAW, 0, progress=False)
-    monkeypatch.setattr(writer, '_CHUNK', 3)
+    monkeypatch.setattr(tile_store_writer, '_CHUNK', 3)
     path, tile = tmp_path / 'tiles', 24 * 32 * 3
     part, index = tmp_path / 'tiles.part', tmp_path / 'tiles.part.index'
-    monkeypatch.setattr(writer._Writer, '_finish', lambda *args: 1 / 0)
+    monkeypatch.setattr(tile_store_writer._Writer, '_finish', lambda *args: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         settings = TileSettings(24, 32, 'area') if damage == 'other settings' else RAW
         make_tile_store(pool, path, settings, 0, progress=False)
