@@ -75,6 +75,31 @@ def test_curves_are_compared_with_noise(monkeypatch, capsys):
     assert found['bf16'].endswith('0.2500 from plain, within noise')
 
 
+@pytest.mark.parametrize(
+    'more, said',
+    [
+        ([], '8 images of 480x480'),
+        ([*SMALL, '--batch', '4'], '4 images of 64x64'),
+        (['--data'], 'batches of its loader'),
+    ],
+)
+def test_the_header_says_what_is_trained_on(monkeypatch, capsys, more, said):
+    tool = runpy.run_path(str(BENCHMARKS / 'train_step.py'), run_name='tool')
+    monkeypatch.setattr(sys, 'argv', ['train_step.py', CRIS, *more, '--options', 'plain'])
+    monkeypatch.setitem(tool['main'].__globals__, 'measured', lambda *args: 'not run')
+    tool['main']()
+    assert capsys.readouterr().out.splitlines()[0] == f'{CRIS}, {said}'
+
+
+@pytest.mark.parametrize('more', [SMALL, ['--batch', '4']])
+def test_the_loader_decides_on_its_batches(monkeypatch, capsys, more):
+    tool = runpy.run_path(str(BENCHMARKS / 'train_step.py'), run_name='tool')
+    monkeypatch.setattr(sys, 'argv', ['train_step.py', CRIS, '--data', *more])
+    with pytest.raises(SystemExit):
+        tool['main']()
+    assert 'leave out --size and --batch' in capsys.readouterr().err
+
+
 @pytest.mark.parametrize('chosen', [[], ['fused']])
 def test_the_optimizer_is_pytorchs_usual_one_or_fused(chosen, monkeypatch):
     tool = runpy.run_path(str(BENCHMARKS / 'train_step.py'), run_name='tool')

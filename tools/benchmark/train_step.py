@@ -56,8 +56,8 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('config', help='file, or name of a config')
     parser.add_argument('--options', nargs='+', choices=OPTIONS, default=list(OPTIONS))
-    parser.add_argument('--size', type=int, nargs=2, default=(480, 480), help='of the input')
-    parser.add_argument('--batch', type=int, default=8, help='images a step (default 8)')
+    parser.add_argument('--size', type=int, nargs=2, help='of the input (default 480 480)')
+    parser.add_argument('--batch', type=int, help='images a step (default 8)')
     parser.add_argument('--steps', type=int, default=20, help='steps to time (default 20)')
     parser.add_argument('--warm-up', type=int, default=3, help='steps before (default 3)')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='as in tools/train.py')
@@ -65,7 +65,13 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--curve', type=int, default=0, help='iterations of the loss curves')
     parser.add_argument('--measure', choices=OPTIONS, help=argparse.SUPPRESS)
     parser.add_argument('--seed', type=int, default=0, help='of batches and dropout (default 0)')
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.data and (args.size or args.batch):
+        parser.error(
+            "--data takes the batches of the config's loader: leave out --size and --batch"
+        )
+    args.size, args.batch = args.size or (480, 480), args.batch or 8
+    return args
 
 
 def load(args: argparse.Namespace) -> Config:
@@ -217,7 +223,8 @@ def main() -> None:
     if args.measure:
         print('RESULT ' + json.dumps(measure(args)))
         return
-    print(f'{args.config}, {args.batch} images of {args.size[0]}x{args.size[1]}')
+    size = f'{args.batch} images of {args.size[0]}x{args.size[1]}'
+    print(f'{args.config}, {"batches of its loader" if args.data else size}')
     print(
         f'{"":<14}{"images/s":>9}{"ratio":>7}{"MiB":>8}{"ratio":>7}{"data":>7}'
         f'{"loss, first":>13}{"last":>8}'
