@@ -56,7 +56,7 @@ def test_options_that_something_reads(cfg, options):
     [
         ({f'{MOSAIC}.ta': 0.8}, r"pipeline\.1 \(NeMoMosaic\) has no 'ta'; did you mean 'tau'"),
         ({f'{MOSAIC}.self': 1}, "has no 'self'"),
-        ({'train_dataloader.dataset.pipeline.0.numb': 1}, "'SampleExpressions|'num'"),
+        ({'train_dataloader.dataset.pipeline.0.numb': 1}, "SampleExpressions.* 'num'"),
         ({'train_dataloader.dataset.pipeline.2.x': 1}, "has no 'x'"),
         ({'train_dataloader.dataset.pipeline.9.p': 1}, 'is a list of 3'),
         ({'train_dataloader.dataset.pipeline.tau': 1}, 'is a list of 3'),
