@@ -302,6 +302,22 @@ def test_reduced_decoding_never_gives_less_than_a_cell(tmp_path):
         read_reduced(str(tmp_path / 'bad.jpg'), 12, 12)
 
 
+@pytest.mark.parametrize(
+    'size, cell, times',
+    [
+        ((640, 480), 240, 2), ((480, 640), 240, 2), ((640, 427), 240, 1), ((427, 640), 240, 1),
+        ((640, 480), 208, 2), ((480, 640), 208, 2), ((640, 427), 208, 2), ((427, 640), 208, 2),
+        ((640, 480), 120, 4), ((640, 427), 106, 4), ((640, 427), 107, 2),
+    ],
+)  # fmt: skip
+def test_which_files_of_common_sizes_are_reduced(tmp_path, size, cell, times):
+    """As docs/performance.md says; sizes are width and height."""
+    path = str(tmp_path / 'a.jpg')
+    cv2.imwrite(path, smooth(0, size[1], size[0]))
+    height, width = read_reduced(path, cell, cell).shape[:2]
+    assert (width, height) == tuple(-(-side // times) for side in size)
+
+
 def test_images_too_large_for_pillow_are_decoded_at_full_size(tmp_path, monkeypatch):
     path, image = str(tmp_path / 'a.jpg'), smooth(0, 96, 128)
     cv2.imwrite(path, image)
