@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from mmengine.structures import PixelData
@@ -80,9 +81,11 @@ def check_masks(case: Case, input_z: Tensor) -> Iterator[Comparison]:
     cris_protocol(input_z, sample, tuple(case['image_size'].tolist()))
     ours = summarize(sample.seg_logits.data)
     theirs = case.summary('post/warped')
+    # The stored case was warped by OpenCV 5; OpenCV 4 rounds places to 1/32 pixel.
+    bound = 1e-3 if int(cv2.__version__.split('.')[0]) >= 5 else 1e-2
     for part in ('head', 'sample'):
         error = np.abs(ours[part] - theirs[part].clip(0, 1)).max()
-        yield Comparison(f'probabilities of the test procedure, {part}', float(error), 1e-3)
+        yield Comparison(f'probabilities of the test procedure, {part}', float(error), bound)
     packed, shape = case['post/mask_packed'], case['post/mask_shape']
     expected = np.unpackbits(packed)[: np.prod(shape)].reshape(shape)
     differs = sample.pred_sem_seg.data.numpy() != expected
