@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterator
 
 import numpy as np
@@ -83,6 +84,7 @@ class Ranker:
 
     def __init__(self, images: np.ndarray, count: int, candidates: int, device: str) -> None:
         self.table = torch.from_numpy(np.ascontiguousarray(images)).to(device)
+        self._rooms = threading.local()
         self.count = count
         self.candidates = candidates
         # At random: every n-th image could miss kinds of images that come in turns.
@@ -120,12 +122,20 @@ class Ranker:
         """First row and scores of the candidates, tile by tile; fills ``asked`` on the way."""
         for start in range(0, len(self.table), IMAGES_AT_A_TIME):
             tile = self.table[start : start + IMAGES_AT_A_TIME]
-            scores = block @ tile.T
+            scores = torch.mm(block, tile.T, out=self._room(len(block), len(tile)))
             here = np.flatnonzero((own >= start) & (own < start + len(tile)))
             at = torch.from_numpy(text_of[here]), torch.from_numpy(own[here] - start)
             asked[here] = scores[at].cpu().numpy()
             if start < self.candidates:
                 yield start, scores[:, : self.candidates - start]
+
+    def _room(self, *shape: int) -> Tensor:
+        """Where this thread's scores go, tile after tile: new ones each time would pile up."""
+        size = math.prod(shape)
+        room = getattr(self._rooms, 'scores', self.table[:0].flatten())
+        if len(room) < size:
+            room = self._rooms.scores = self.table.new_empty(size)
+        return room[:size].view(shape)
 
     def _cut(self, block: Tensor) -> np.ndarray:
         """A score (b, 1) that somewhat more than ``count`` images will reach."""
@@ -146,15 +156,13 @@ class Ranker:
         """Sorted keys (b, count) of the best images."""
         found = [np.zeros(0, np.uint64)] * len(block)
         for start, tile in self._tiles(block, text_of, own, asked):
-            scores = tile.numpy()
-            above = scores >= cut
-            ends = np.cumsum(np.count_nonzero(above, axis=1))
-            which, columns = above.nonzero()
-            keys = sort_keys(scores[which, columns], columns + start)
-            for text, part in enumerate(np.split(keys, ends[:-1])):
-                found[text] = np.concatenate([found[text], part])
+            # Text by text: indices of all that is found in a tile would outweigh its scores.
+            for text, scores in enumerate(tile.numpy()):
+                columns = np.flatnonzero(scores >= cut[text])
+                keys = sort_keys(scores[columns], columns + start)
+                found[text] = np.concatenate([found[text], keys])
                 if len(found[text]) > 4 * self.count:
-                    found[text] = np.sort(found[text])[: self.count]
+                    found[text] = np.sort(found[text])[: self.count].copy()  # a view keeps all
         no_cut, nothing = np.full((1, 1), -np.inf, np.float32), np.zeros(0, np.int64)
         best = np.empty((len(block), self.count), np.uint64)
         for text, keys in enumerate(found):

@@ -13,6 +13,8 @@ from .ranking import IMAGES_AT_A_TIME, Ranker
 
 # Scores held at a time and thread: 2^22 float32, 16 MB. Smaller blocks cost the matrix product.
 SCORES_AT_A_TIME = 2**22
+# Images checked at a time: a check takes a byte a number, which may stay with the allocator.
+CHECKED_AT_A_TIME = 1024
 # Expressions of one text are answered in chunks: "man" alone may have thousands.
 EXPRESSIONS_AT_A_TIME = 64
 
@@ -77,8 +79,8 @@ def search(
     # One more than is kept, as an expression's own image may be among the best.
     candidates = len(images) if candidates is None else candidates
     count = min(keep + 1, candidates)
-    for start in range(0, len(images), IMAGES_AT_A_TIME):
-        _check_finite(images[start : start + IMAGES_AT_A_TIME], 'image', start)
+    for start in range(0, len(images), CHECKED_AT_A_TIME):
+        _check_finite(images[start : start + CHECKED_AT_A_TIME], 'image', start)
     if ranker is None:
         ranker = Ranker(images, count, candidates, device)
     else:
