@@ -1,12 +1,11 @@
 """Measure what the bank costs its readers, at the size of RefCOCO's training set.
 
 `python tools/benchmark/bank.py` writes a bank of random rankings, opens it, takes bands, and reads
-it in several processes.
+it in several processes, on Linux.
 """
 
 import argparse
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -14,38 +13,37 @@ import tempfile
 import time
 
 import numpy as np
+from memory import Peak
 
 from nemo_mmseg.mining import BankWriter, NegativeBank
 
 EXPRESSIONS, IMAGES, DIM = 120_624, 16_994, 512
 
 
-def peak() -> float:
-    """Largest resident size of this process so far, in MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
 def write_bank(path: str, expressions: int, keep: int) -> None:
     """Write a bank of random rankings."""
     rng = np.random.default_rng(0)
-    vectors, before, started = rng.random((IMAGES, DIM), np.float32), peak(), time.perf_counter()
-    with BankWriter(
-        path,
-        np.arange(expressions),
-        rng.integers(0, IMAGES, expressions),
-        np.arange(IMAGES),
-        [f'COCO_train2014_{i:012d}.jpg' for i in range(IMAGES)],
-        vectors,
-        keep,
-        dict(fingerprint='0'),
-    ) as writer:
+    vectors, started = rng.random((IMAGES, DIM), np.float32), time.perf_counter()
+    with (
+        Peak() as peak,
+        BankWriter(
+            path,
+            np.arange(expressions),
+            rng.integers(0, IMAGES, expressions),
+            np.arange(IMAGES),
+            [f'COCO_train2014_{i:012d}.jpg' for i in range(IMAGES)],
+            vectors,
+            keep,
+            dict(fingerprint='0'),
+        ) as writer,
+    ):
         for part in np.array_split(np.arange(expressions), -(-expressions // 1000)):
             rows = rng.integers(0, IMAGES, (len(part), keep))
             similarities = np.linspace(0.35, 0.1, keep)[None] + rng.normal(0, 0.02, (len(part), 1))
             writer.write(part, rows, similarities, rng.normal(0.3, 0.02, len(part)))
     print(
         f'bank written: {os.path.getsize(path) / 1e6:.0f} MB '
-        f'in {time.perf_counter() - started:.1f} s, peak {peak() - before:.0f} MB',
+        f'in {time.perf_counter() - started:.1f} s, peak {peak.mb:.0f} MB',
         flush=True,
     )
 

@@ -7,7 +7,7 @@
     python tools/benchmark/mining.py index             # recall and time of faiss indexes
 
 Variants run in turns, on one thread, and ratios are those of medians of CPU time (of time on a
-GPU). Peaks are measured in a process of their own.
+GPU). Peaks are measured in a process of their own, on Linux.
 """
 
 import argparse
@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
+from memory import Peak
 
 from nemo_mmseg.mining import BankWriter, NegativeBank
 from nemo_mmseg.mining.clip_embedder import ClipEmbedder
@@ -48,11 +49,6 @@ def shards_of(texts: np.ndarray) -> Iterator[np.ndarray]:
     """The texts as a store gives them."""
     for start in range(0, len(texts), SHARD):
         yield texts[start : start + SHARD]
-
-
-def peak() -> float:
-    """Largest resident size of this process so far, in MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def seconds(call: Callable, device: str = 'cpu') -> float:
@@ -85,14 +81,14 @@ def in_a_process(*arguments: object) -> None:
     subprocess.check_call(command)
 
 
-def measure_search(expressions: int, device: str) -> None:
+def measure_search(expressions: int, pool: int, device: str) -> None:
     """Print time against the matrix product, for vectors at random and in kinds."""
     turns = 10
     part = expressions // turns
     for kinds in (0, 50):
-        images, texts = unit(IMAGES, kinds), unit(part, kinds)
+        images, texts = unit(pool, kinds), unit(part, kinds)
         table = torch.from_numpy(images).to(device)
-        own = np.random.default_rng(0).integers(0, IMAGES, part)
+        own = np.random.default_rng(0).integers(0, pool, part)
 
         def product(texts: np.ndarray = texts, table: torch.Tensor = table) -> None:
             for block in shards_of(texts):
@@ -109,21 +105,25 @@ def measure_search(expressions: int, device: str) -> None:
         times = in_turns(variants, turns, device)
         ratios = [f'{name} {times[name] / times["product"]:.2f}' for name in list(variants)[1:]]
         print(
-            f'search of {part * turns} texts in {IMAGES} images ({kinds or "no"} kinds, {device}), '
+            f'search of {part * turns} texts in {pool} images ({kinds or "no"} kinds, {device}), '
             f'/ the matrix product: {", ".join(ratios)} '
             f'(product {1e6 * times["product"] / part:.0f} us a text)',
             flush=True,
         )
 
 
-def measure_peak(expressions: int, keep: int) -> None:
+def measure_peak(expressions: int, pool: int, keep: int) -> None:
     """Print the peak of a search over the images' vectors."""
-    images, rng = unit(IMAGES), np.random.default_rng(0)
+    images, rng = unit(pool), np.random.default_rng(0)
     blocks = (unit(SHARD)[: expressions - start] for start in range(0, expressions, SHARD))
-    own, before = rng.integers(0, IMAGES, expressions), peak()
-    for _ in search(blocks, np.arange(expressions), own, images, keep):
-        pass
-    print(f'{expressions} texts, keep={keep}: peak {peak() - before:.0f} MB', flush=True)
+    ids, own = np.arange(expressions), rng.integers(0, pool, expressions)
+    with Peak() as peak:
+        for _ in search(blocks, ids, own, images, keep):
+            pass
+    print(
+        f'{expressions} texts, {pool} images, keep={keep}: peak {peak.mb:.0f} MB over the vectors',
+        flush=True,
+    )
 
 
 class _Pictures:
@@ -147,7 +147,11 @@ class _Pictures:
 
 
 def refcoco_like(count: int) -> list[str]:
-    """Distinct texts of 1 to some 20 words, 3.6 on average, with a long tail as RefCOCO's."""
+    """Distinct texts of 1 to some 20 words, with a long tail as RefCOCO's.
+
+    They are drawn with 3.6 words on average, as RefCOCO's have. Short ones repeat and count once,
+    so those that are returned are longer: 4.4 words where there are 3,634.
+    """
     words = (
         'a the man woman left right red blue shirt guy girl dog top white black middle second '
         'person in of with chair front back bottom green standing hat table boy'
@@ -218,7 +222,7 @@ def measure_scale(images: int, count: int, keep: int, folder: str | None) -> Non
     product = statistics.median(seconds(lambda: block @ table.T) for _ in range(5)) / SHARD
     making = seconds(lambda: unit(SHARD)) / SHARD
     own, names = rng.integers(0, images, count), [f'{i:012d}.jpg' for i in range(images)]
-    ids, before = np.arange(count), peak()
+    ids = np.arange(count)
     with tempfile.TemporaryDirectory(dir=folder) as made:
         path = os.path.join(made, 'bank.safetensors')
 
@@ -229,30 +233,31 @@ def measure_scale(images: int, count: int, keep: int, folder: str | None) -> Non
                 for found in search(blocks, ids, own, vectors, keep):
                     writer.write(*found)
 
-        spent = seconds(mine) - making * count
-        added, size = peak() - before, os.path.getsize(path)
-        before = peak()
-        bank = NegativeBank(path)
-        started = time.perf_counter()
-        bank.row(0)
-        opened = time.perf_counter() - started
-        some = rng.integers(0, count, 2000).tolist()
-        band = seconds(lambda: [bank.band(sent_id, 0.95) for sent_id in some]) / len(some)
-        held = peak() - before
+        with Peak() as mining:
+            spent = seconds(mine) - making * count
+        size, some = os.path.getsize(path), rng.integers(0, count, 2000).tolist()
+        with Peak() as reading:
+            bank = NegativeBank(path)
+            started = time.perf_counter()
+            bank.row(0)
+            opened = time.perf_counter() - started
+            band = seconds(lambda: [bank.band(sent_id, 0.95) for sent_id in some]) / len(some)
     print(
         f'{images} images ({vectors.nbytes / 1e6:.0f} MB), {count} texts, keep={keep}: '
-        f'{spent:.0f} s of CPU, {spent / count / product:.2f} x the product, peak {added:.0f} MB '
-        f'over the vectors; bank of {size / 1e6:.0f} MB opened in {1e3 * opened:.1f} ms, '
-        f'a band in {1e6 * band:.0f} us, 2000 of them {held:.0f} MB',
+        f'{spent:.0f} s of CPU, {spent / count / product:.2f} x the product, '
+        f'peak {mining.mb:.0f} MB over the vectors; bank of {size / 1e6:.0f} MB '
+        f'opened in {1e3 * opened:.1f} ms, a band in {1e6 * band:.0f} us, '
+        f'2000 of them {reading.mb:.0f} MB',
         flush=True,
     )
 
 
 def measure_texts(count: int) -> None:
     """Print what telling distinct texts apart costs."""
-    texts, before = [f'the {i % (count // 2)} th one on the left' for i in range(count)], peak()
-    spent = seconds(lambda: distinct_texts(texts))
-    print(f'{count} expressions told apart: {spent:.1f} s, {peak() - before:.0f} MB', flush=True)
+    texts = [f'the {i % (count // 2)} th one on the left' for i in range(count)]
+    with Peak() as peak:
+        spent = seconds(lambda: distinct_texts(texts))
+    print(f'{count} expressions told apart: {spent:.1f} s, {peak.mb:.0f} MB', flush=True)
 
 
 def measure_indexes(images: int, texts: int, keep: int) -> None:
@@ -260,65 +265,88 @@ def measure_indexes(images: int, texts: int, keep: int) -> None:
     table, queries, nothing = unit(images, 500), unit(texts, 500), np.zeros(0, np.int64)
     exact = Ranker(table, keep, images, 'cpu')
     lists = int(images**0.5)
-    rankers = {
-        f'IVF{lists},Flat;nprobe={probes}': probes
-        for probes in (lists // 16, lists // 8, lists // 4)
-    }
     alone = seconds(lambda: exact.rank(queries, nothing, nothing)) / texts
-    for index in rankers:
-        built = []
-        making = seconds(lambda: built.append(IndexRanker(table, keep, images, index)))  # noqa: B023
-        ranker = built[0]
-        spent = seconds(lambda: ranker.rank(queries, nothing, nothing)) / texts  # noqa: B023
+    for probes in (lists // 16, lists // 8, lists // 4):
+        index, built = f'IVF{lists},Flat;nprobe={max(1, probes)}', []
+        row = f'{index}, {images} images, keep={keep}'
+        try:
+            making = seconds(lambda: built.append(IndexRanker(table, keep, images, index)))  # noqa: B023
+            spent = seconds(lambda: built[0].rank(queries, nothing, nothing)) / texts  # noqa: B023
+            recall = built[0].recall([queries], images)
+        except ValueError as error:  # it finds too few: an outcome, too
+            print(f'{row}: {error}', flush=True)
+            continue
         print(
-            f'{index}, {images} images, keep={keep}: recall {ranker.recall([queries], images):.3f},'
-            f' {spent / alone:.2f} x the time of exact search, made in {making:.0f} s',
+            f'{row}: recall {recall:.3f}, {spent / alone:.2f} x the time of exact search, '
+            f'made in {making:.0f} s',
             flush=True,
         )
 
 
-# Measurements that run in a process of their own.
-_PARTS = ('peak', 'size', 'texts')
+_OPTIONS = {
+    '--device': dict(default='cpu', help='of the search'),
+    '--expressions': dict(type=int, default=20_000, help='to search for'),
+    '--images': dict(type=int, nargs='+', help='sizes of the pool'),
+    '--keep': dict(type=int, default=300, help='images found an expression'),
+    '--texts': dict(type=int, default=10, help='an image'),
+    '--turns': dict(type=int, default=1, help='of which the median counts'),
+    '--folder': dict(help='where the bank is written; default: the temporary one'),
+}
+# What each part is told, and the sizes of its pool. The last three run in a process of their own.
+_PARTS = {
+    'search': (('--device', '--expressions', '--images'), [IMAGES]),
+    'run': (('--images', '--turns'), [512]),
+    'scale': (('--images', '--texts', '--keep', '--folder'), [12_500, 25_000, 50_000]),
+    'index': (('--images', '--keep'), [50_000]),
+    'peak': (('--expressions', '--images', '--keep'), [IMAGES]),
+    'size': (('--images', '--texts', '--keep', '--folder'), [IMAGES]),
+    'texts': (('--expressions',), []),
+}
+
+
+def read_arguments() -> argparse.Namespace:
+    """The part to run, with the options that it has; others are refused."""
+    parser = argparse.ArgumentParser(description='Measure mining')
+    parts = parser.add_subparsers(dest='what', required=True)
+    for name, (options, images) in _PARTS.items():
+        part = parts.add_parser(name, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        for option in options:
+            part.add_argument(option, **_OPTIONS[option])
+        part.set_defaults(images=images)
+    args = parser.parse_args()
+    if args.what == 'run' and any(count % 64 for count in args.images):
+        parser.error('--images: multiples of 64, the size of a batch')
+    return args
 
 
 def main() -> None:
     """Run one kind of measurement."""
-    parser = argparse.ArgumentParser(description='Measure mining')
-    parser.add_argument('what', choices=('search', 'run', 'scale', 'index', *_PARTS))
-    parser.add_argument('--device', default='cpu', help='of the search')
-    parser.add_argument('--expressions', type=int, default=20_000, help='of the search')
-    parser.add_argument(
-        '--images', type=int, nargs='+', help='sizes of the pool; run: multiples of 64'
-    )
-    parser.add_argument('--keep', type=int, default=300, help='of scale and index')
-    parser.add_argument('--texts', type=int, default=10, help='an image (scale)')
-    parser.add_argument('--turns', type=int, default=1, help='of a run')
-    parser.add_argument('--folder', help='where the bank is written; default: the temporary one')
-    args = parser.parse_args()
+    args = read_arguments()
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    if args.what == 'search':
-        measure_search(args.expressions, args.device)
-        for count, keep in ((2_000, 300), (20_000, 300), (2_000, 1000), (20_000, 1000)):
-            in_a_process('peak', '--expressions', count, '--keep', keep)
-    elif args.what == 'run':
-        for count in args.images or (512,):
+    for count in args.images:
+        if args.what == 'search':
+            measure_search(args.expressions, count, args.device)
+            for keep in (300, 1000):
+                for texts in (args.expressions // 10, args.expressions):
+                    size = '--expressions', texts, '--images', count, '--keep', keep
+                    in_a_process('peak', *size)
+        elif args.what == 'run':
             measure_run(count, args.turns)
-    elif args.what == 'scale':
-        for count in args.images or (12_500, 25_000, 50_000):
+        elif args.what == 'scale':
             folder = ['--folder', args.folder] if args.folder else []
             size = '--images', count, '--texts', args.texts, '--keep', args.keep
             in_a_process('size', *size, *folder)
+        elif args.what == 'index':
+            measure_indexes(count, 256, args.keep)
+        elif args.what == 'peak':
+            measure_peak(args.expressions, count, args.keep)
+        elif args.what == 'size':
+            measure_scale(count, args.texts * count, args.keep, args.folder)
+    if args.what == 'scale':
         for count in (250_000, 500_000, 1_000_000):
             in_a_process('texts', '--expressions', count)
-    elif args.what == 'index':
-        for count in args.images or (50_000,):
-            measure_indexes(count, 256, args.keep)
-    elif args.what == 'peak':
-        measure_peak(args.expressions, args.keep)
-    elif args.what == 'size':
-        measure_scale(args.images[0], args.texts * args.images[0], args.keep, args.folder)
-    else:
+    elif args.what == 'texts':
         measure_texts(args.expressions)
 
 
