@@ -3,7 +3,7 @@
 # train2014: `python tools/check_overlap.py` counts the images that are concerned.
 # gRefCOCO shares it, too, but its file is not in the list: a missing file is an error, and most have none. Its paper
 # gives it the partition of RefCOCO (unc), which is in the list (check_overlap.py tells whether your files agree). Who
-# tests on gRefCOCO adds 'grefcoco/grefs(unc).json'; who lacks a file of the list, and does not test on it, takes it out.
+# tests on gRefCOCO adds 'grefcoco/grefs(unc).json'; who lacks a file and does not test on it takes it out.
 leak_guard = dict(
     data_root='data/',
     split_files=[
