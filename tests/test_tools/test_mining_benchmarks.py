@@ -140,6 +140,21 @@ def test_telling_texts_apart_takes_memory():
     assert 2 <= int(peak.group(1)) < 50, printed  # an index of 8 bytes each, and a table
 
 
+@pytest.mark.slow
+def test_run_measures_mine_bank():
+    printed = benchmark('mining.py', 'run', '--images', 64).splitlines()
+    words, *log, tower, whole = printed  # the log is that of mine_bank
+    assert any('Mining' in line and '454 expressions' in line for line in log), printed
+    assert re.fullmatch(r'454 texts of [34]\.\d\d words, at most \d+', words)
+    numbers = re.search(r'alone: ([\d.]+) \(images ([\d.]+), texts ([\d.]+)\)', tower)
+    both, images, texts = map(float, numbers.groups())
+    assert images > 0.5 and texts > 0.1 and abs(both - images - texts) < 0.02
+    ratio = re.fullmatch(
+        r'mine_bank .* an empty cache / the batched image tower alone: ([\d.]+)', whole
+    )
+    assert float(ratio.group(1)) > 1
+
+
 @needs_linux
 @pytest.mark.slow
 def test_bank_prints_sizes_times_and_shared_memory(tmp_path):
