@@ -10,6 +10,7 @@ name of the file; a renamed copy is not recognised.
 
 from __future__ import annotations
 
+import inspect
 import os.path as osp
 import re
 from collections.abc import Sequence
@@ -112,6 +113,25 @@ class LeakGuard:
         self._keys = frozenset().union(*self.held_out.values())
         self._clean_pools: dict[tuple[str, str], ImagePool] = {}
         self._leaked_rows: dict[tuple[str, str], np.ndarray] = {}
+
+    @classmethod
+    def from_config(cls, options: dict) -> LeakGuard:
+        """The guard that a config asks for.
+
+        Args:
+            options: What ``leak_guard`` is in the config of a mosaic or a data set.
+
+        Raises:
+            ValueError: It is no dict of a guard's arguments.
+        """
+        try:
+            bound = inspect.signature(cls).bind(**options)
+        except TypeError as error:
+            raise ValueError(
+                f'leak_guard={options!r} must be a dict such as dict(split_files='
+                f"['refcoco/refs(unc).p'], data_root='data/', action='drop'): {error}"
+            ) from error
+        return cls(**bound.arguments)
 
     def leaked(self, names: Sequence[str]) -> np.ndarray:
         """Which (I,) bool of some images, by their file names, are held out."""

@@ -110,6 +110,20 @@ def test_wrong_settings(root, settings, error, message):
         LeakGuard(data_root=str(root), **settings)
 
 
+@pytest.mark.parametrize(
+    ('options', 'what'),
+    [
+        ('drop', 'must be a mapping'),
+        (['a/refs(unc).p'], 'must be a mapping'),
+        (dict(data_root='data/'), "'split_files'"),
+        (dict(split_files=['a/refs(unc).p'], acton='drop'), "'acton'"),
+    ],
+)
+def test_other_things_than_its_arguments_are_named(options, what):
+    with pytest.raises(ValueError, match=f'must be a dict such as .*action=.*{what}'):
+        LeakGuard.from_config(options)
+
+
 def test_a_file_without_names_is_named(root):
     (root / 'a' / 'refs(unc).p').write_bytes(pickle.dumps([dict(split='val')]))
     with pytest.raises(ValueError, match=r'a/refs\(unc\).p: a reference lacks .*file_name'):

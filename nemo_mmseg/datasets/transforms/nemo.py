@@ -184,12 +184,7 @@ class NeMoMosaic(BaseTransform):
             store,
             self.images,
         )
-        if not isinstance(leak_guard, (dict, type(None))):
-            raise ValueError(
-                f'leak_guard={leak_guard!r} must be a dict such as '
-                "dict(split_files=['refcoco/refs(unc).p'], data_root='data/', action='drop')"
-            )
-        self.leak_guard = None if leak_guard is None else LeakGuard(**leak_guard)
+        self.leak_guard = None if leak_guard is None else LeakGuard.from_config(leak_guard)
 
     def _check_arguments(self) -> None:
         if self.short_band not in ('random', 'plain'):
