@@ -30,8 +30,7 @@ from ..utils.tensor_file import Names, TensorFile
 from .pool import ImagePool
 
 FORMAT_VERSION = 2
-OLD_ARRAYS = ('tiles', 'ends', 'shapes', 'name_offsets', 'name_bytes')  # those of format 1
-ARRAYS = (*OLD_ARRAYS, 'digests', 'times')
+ARRAYS = ('tiles', 'ends', 'shapes', 'digests', 'times', 'name_offsets', 'name_bytes')
 MAKE_COMMAND = 'python tools/make_tile_store.py CONFIG'
 # Handles of stores in this process. They are not kept in transforms, which are pickled to workers.
 _OPEN_STORES: dict[tuple, TileStore] = {}
@@ -100,9 +99,9 @@ class TileStore:
                     'does it by itself when the config has the NegativeMiningHook)'
                 )
             again = f'Delete it and make it again with `{MAKE_COMMAND}`'
-            about = FORMAT_VERSION, 'tile store', again, TileStoreError
-            TensorFile(self.path, OLD_ARRAYS, *about)  # or an old store would be called damaged
-            self._file = TensorFile(self.path, ARRAYS, *about)
+            self._file = TensorFile(
+                self.path, ARRAYS, FORMAT_VERSION, 'tile store', again, TileStoreError
+            )
         return self._file
 
     @property

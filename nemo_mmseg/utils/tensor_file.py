@@ -76,7 +76,8 @@ class TensorFile:
                 header = json.loads(file.read(length))
                 self.metadata = json.loads(header['__metadata__'][METADATA_KEY])
                 found = self.metadata['format']
-                entries = {name: _entry(header[name]) for name in names}
+                # Other versions may have other arrays.
+                entries = {name: _entry(header[name]) for name in names if found == version}
             except (ValueError, KeyError, TypeError) as fault:
                 raise error(
                     f'the header of the {what} {path} is damaged ({fault!r}). {again}'
