@@ -13,6 +13,8 @@ ROOT = Path(__file__).resolve().parents[3]
 def parity():
     """The package tools/parity. The folder tools itself does not come on the path."""
     folder = ROOT / 'tools' / 'parity'
+    for name in [name for name in sys.modules if name.partition('.')[0] == 'parity']:
+        del sys.modules[name]  # a test of the tool may have imported it
     spec = importlib.util.spec_from_file_location(
         'parity', folder / '__init__.py', submodule_search_locations=[str(folder)]
     )
