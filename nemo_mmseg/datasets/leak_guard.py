@@ -124,14 +124,28 @@ class LeakGuard:
         Raises:
             ValueError: It is no dict of a guard's arguments.
         """
+        cls.check(options)
+        return cls(**options)
+
+    @classmethod
+    def check(cls, options: dict) -> None:
+        """Refuse what is no dict of a guard's arguments; its files are not read.
+
+        Args:
+            options: What ``leak_guard`` is in the config of a mosaic or a data set.
+
+        Raises:
+            ValueError: It is not.
+        """
         try:
-            bound = inspect.signature(cls).bind(**options)
+            files = inspect.signature(cls).bind(**options).arguments['split_files']
+            if not isinstance(files, (list, tuple)):
+                raise TypeError(f'split_files={files!r} is no list')
         except TypeError as error:
             raise ValueError(
                 f'leak_guard={options!r} must be a dict such as dict(split_files='
                 f"['refcoco/refs(unc).p'], data_root='data/', action='drop'): {error}"
             ) from error
-        return cls(**bound.arguments)
 
     def leaked(self, names: Sequence[str]) -> np.ndarray:
         """Which (I,) bool of some images, by their file names, are held out."""

@@ -106,6 +106,8 @@ class BaseReferringDataset(BaseDataset, ABC):
     ) -> None:
         if group_by not in GROUPINGS:
             raise ValueError(f'group_by must be one of {GROUPINGS}, not {group_by!r}')
+        if leak_guard is not None:
+            LeakGuard.check(leak_guard)
         self.group_by = group_by
         self.check_images = check_images
         self.leak_guard = leak_guard
@@ -144,7 +146,7 @@ class BaseReferringDataset(BaseDataset, ABC):
     def _without_leaks(self, references: Sequence[Reference]) -> list[Reference]:
         names = sorted({reference.image['file_name'] for reference in references})
         what = f'images of {getattr(self, "split_file", type(self).__name__)}'
-        kept = LeakGuard.from_config(self.leak_guard).kept(names, what)
+        kept = LeakGuard(**self.leak_guard).kept(names, what)
         self._remark(f'leak_guard leaves out {(~kept).sum()} of {len(kept)} {what}')
         left = {name for name, keep in zip(names, kept) if keep}
         return [reference for reference in references if reference.image['file_name'] in left]

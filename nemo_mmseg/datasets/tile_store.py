@@ -25,6 +25,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from mmengine.logging import print_log
 
 from ..utils.tensor_file import Names, TensorFile
 from .pool import ImagePool
@@ -119,7 +120,8 @@ class TileStore:
         """Refuse a store that was made of other images or with other settings.
 
         A file that was written at another time than the one whose tile was made is compared by its
-        content. The time is kept where that is equal, so a copied data set is read once.
+        content. The new time is kept where that is equal, so a data set that was copied is read
+        once (two copies that share a store: whenever the other one was used before).
 
         Args:
             pool: The images it must hold.
@@ -133,6 +135,12 @@ class TileStore:
         # Before their content: a file that changes meanwhile is read again the next time.
         times = np.array([pool.time_of(name) for name in names], '<i8')
         rewritten = np.flatnonzero(times != arrays['times'])
+        if len(rewritten):
+            print_log(
+                f'{self.path}: {len(rewritten)} of {len(names)} image files were written at other '
+                'times than those its tiles were made of; they are compared by content',
+                'current',
+            )
         for row in rewritten:
             if pool.digest_of(names[row]) != arrays['digests'][row].tobytes():
                 raise TileStoreError(
@@ -142,9 +150,11 @@ class TileStore:
                 )
         if len(rewritten):
             with contextlib.suppress(OSError), open(self.path, 'r+b') as file:
-                # The last array but the names.
-                file.seek(-times.nbytes - arrays['name_bytes'].nbytes, os.SEEK_END)
-                file.write(times.tobytes())
+                # The last array but the names. Another store may have taken this one's place.
+                place = file.seek(-times.nbytes - arrays['name_bytes'].nbytes, os.SEEK_END)
+                if file.read(times.nbytes) == arrays['times'].tobytes():
+                    file.seek(place)
+                    file.write(times.tobytes())
 
     def check_metadata(self, pool: ImagePool, settings: TileSettings) -> None:
         """:meth:`check`, but of a changed image notice the size alone.

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from mmengine.config import Config
 
+from nemo_mmseg.datasets import RefCOCODataset
 from nemo_mmseg.datasets.leak_guard import LeakError, LeakGuard, image_key, overlap_table
 from nemo_mmseg.datasets.pool import FolderPool, ImagePool
 from nemo_mmseg.datasets.transforms import NeMoMosaic
@@ -117,11 +118,16 @@ def test_wrong_settings(root, settings, error, message):
         (['a/refs(unc).p'], 'must be a mapping'),
         (dict(data_root='data/'), "'split_files'"),
         (dict(split_files=['a/refs(unc).p'], acton='drop'), "'acton'"),
+        (dict(split_files=5), 'split_files=5 is no list'),
+        (dict(split_files='a/refs(unc).p'), 'is no list'),
     ],
 )
-def test_other_things_than_its_arguments_are_named(options, what):
+def test_other_things_than_its_arguments_are_named(root, options, what):
     with pytest.raises(ValueError, match=f'must be a dict such as .*action=.*{what}'):
         LeakGuard.from_config(options)
+    data = dict(data_root=str(root), ann_file='a.json', split_file='a/refs(unc).p', split='train')
+    with pytest.raises(ValueError, match=f'must be a dict such as .*action=.*{what}'):
+        RefCOCODataset(**data, data_prefix={}, leak_guard=options, lazy_init=True)
 
 
 def test_a_file_without_names_is_named(root):

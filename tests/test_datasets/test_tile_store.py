@@ -151,6 +151,22 @@ def test_a_file_is_read_again_once_if_its_time_alone_differs(pool, tmp_path, mon
     assert path.read_bytes() == before[: -8 * 12 - len(names)] + np.array(times).tobytes() + names
 
 
+def test_times_are_not_written_into_another_store(pool, tmp_path):
+    path = tmp_path / 'tiles'
+    store = make_tile_store(pool, path, RAW, 0, progress=False)
+    assert len(store.names) == 12  # mapped before another process puts a store in its place
+    other = tmp_path / 'other'
+    other.mkdir()
+    for i in range(7):
+        cv2.imwrite(str(other / f'a_longer_name_{i}.png'), np.full((30, 40, 3), i, np.uint8))
+    make_tile_store(FolderPool(str(other)), tmp_path / 'new', RAW, 0, progress=False)
+    os.replace(tmp_path / 'new', path)
+    before = path.read_bytes()
+    os.utime(pool.path_of('c_4.png'), (0, 10**9))
+    store.check(pool, RAW)
+    assert path.read_bytes() == before
+
+
 def test_a_store_that_cannot_be_written_is_accepted(pool, tmp_path, monkeypatch):
     path = tmp_path / 'tiles'
     store = make_tile_store(pool, path, RAW, 0, progress=False)

@@ -1,5 +1,6 @@
 """tools/benchmark/mining.py and bank.py run on little data, and what they print can be true."""
 
+import mmap
 import os
 import re
 import runpy
@@ -43,13 +44,17 @@ def arguments_of(mining, monkeypatch, *arguments):
 
 @needs_linux
 def test_a_peak_is_what_is_held_at_once(mining):
-    megabyte = 2**20
-    past = np.ones(200 * megabyte, np.uint8)
-    del past  # larger than what follows
-    held = np.ones(50 * megabyte, np.uint8)
+    def fill(megabytes):
+        # Of the system, not of the heap, whose free places other tests have made.
+        memory = np.frombuffer(mmap.mmap(-1, megabytes * 2**20), np.uint8)
+        memory[:] = 1
+        return memory
+
+    fill(200)  # larger than what follows
+    held = fill(50)
     with mining['Peak']() as peak:
         for size in (20, 30):
-            np.ones(size * megabyte, np.uint8).sum(dtype=np.uint8)
+            fill(size)
     assert held.any() and 25 < peak.mb < 40  # the kernel counts by batches of pages
     with mining['Peak']() as peak:
         pass

@@ -131,6 +131,8 @@ def main() -> None:
     parser.add_argument('--count', type=int, default=32, help='images at most; default 32')
     parser.add_argument('--reduced', action='store_true', help='what reduced decoding saves')
     args = parser.parse_args()
+    if args.images is not None and args.reduced:
+        parser.error('--reduced measures synthetic images: leave out --images')
     if args.images is not None:
         found = sorted(p for p in args.images.rglob('*') if p.suffix.lower() in IMAGE_SUFFIXES)
         if not found:

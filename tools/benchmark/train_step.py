@@ -66,10 +66,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--measure', choices=OPTIONS, help=argparse.SUPPRESS)
     parser.add_argument('--seed', type=int, default=0, help='of batches and dropout (default 0)')
     args = parser.parse_args()
-    if args.data and (args.size or args.batch):
+    if args.data and (args.size is not None or args.batch is not None):
         parser.error(
             "--data takes the batches of the config's loader: leave out --size and --batch"
         )
+    if args.batch is not None and args.batch < 1:
+        parser.error(f'--batch {args.batch} is no batch')
     args.size, args.batch = args.size or (480, 480), args.batch or 8
     return args
 

@@ -52,7 +52,7 @@ class MosaicGrid:
         if not (crossing in ('fixed', 'free') or _is_share(crossing)):
             raise ValueError(f"crossing={crossing!r} is not 'fixed', 'free' or a number in (0, 1]")
         self.crossing, self.min_cell = crossing, min_cell
-        for rows_columns in self.grids:
+        for rows_columns in self.drawn:
             for pixels, cells in zip(self.size, rows_columns):
                 self._check_cells(pixels, cells)
 
@@ -98,17 +98,26 @@ class MosaicGrid:
         )
 
     @property
+    def drawn(self) -> list[tuple[int, int]]:
+        """The grids without those of probability 0."""
+        return [grid for grid, prob in zip(self.grids, self.probs) if prob > 0]
+
+    @property
     def most_cells(self) -> int:
         """Cells of the largest grid that is ever drawn."""
-        drawn = (grid for grid, prob in zip(self.grids, self.probs) if prob > 0)
-        return max(rows * columns for rows, columns in drawn)
+        return max(rows * columns for rows, columns in self.drawn)
+
+    @property
+    def fewest_cells(self) -> int:
+        """Cells of the smallest grid that is ever drawn."""
+        return min(rows * columns for rows, columns in self.drawn)
 
     @property
     def cell_sizes(self) -> set[tuple[int, int]] | None:
         """Heights and widths of all cells; None where lines move."""
         if self.crossing != 'fixed':
             return None
-        edges = (self.edges(grid, np.random.default_rng(0)) for grid in self.grids)
+        edges = (self.edges(grid, np.random.default_rng(0)) for grid in self.drawn)
         return {
             (rows.stop - rows.start, columns.stop - columns.start)
             for of_grid in edges
@@ -118,7 +127,7 @@ class MosaicGrid:
     @property
     def largest_equal_cell(self) -> tuple[int, int]:
         """Height and width of a cell of the coarsest rows and columns, were no line to move."""
-        fewest = [min(numbers) for numbers in zip(*self.grids)]
+        fewest = [min(numbers) for numbers in zip(*self.drawn)]
         height, width = (-(-pixels // cells) for pixels, cells in zip(self.size, fewest))
         return height, width
 

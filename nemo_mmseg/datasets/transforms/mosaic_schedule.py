@@ -143,12 +143,13 @@ class MosaicSchedule:
         a mined mosaic would be a random one to a good part, or ``short_band='plain'`` make none.
 
         Args:
-            cells: Of the grid.
+            cells: Of the grid; of several grids the smallest, or the largest if none may be short.
 
         Raises:
-            ValueError: In some pass there are fewer.
+            ValueError: In some pass with mined mosaics there are fewer.
         """
-        for rule in self.rules():
+        passes = self._passes('tau', 'top_k', 'i2i_sim_thres', 'mined_prob')
+        for rule in [self.rule_at(visit) for visit in passes if self.at('mined_prob', visit) > 0]:
             most = rule.top_k
             if self.keep is not None:
                 skipped = (rule.tau or 0) if rule.tau_mode == 'rank' else 0

@@ -196,7 +196,10 @@ class NeMoMosaic(BaseTransform):
         if not isinstance(self.keep_positions, bool):
             raise ValueError(f'keep_positions={self.keep_positions!r} must be True or False')
         if self.mines:
-            self.schedule.check_cells(self.layout.most_cells)
+            filled = self.short_band == 'random'
+            self.schedule.check_cells(
+                self.layout.fewest_cells if filled else self.layout.most_cells
+            )
 
     @property
     def mines(self) -> bool:

@@ -86,6 +86,11 @@ def test_grids_come_with_their_probabilities():
         assert abs(counts[2, 2] / 4000 - expected[0]) < 0.025
         assert abs(counts[3, 3] / 4000 - expected[1]) < 0.025
         assert layout.most_cells == (9 if expected[1] else 4)  # of those that are drawn
+    # Nothing is asked of a grid that is never drawn.
+    layout = MosaicGrid((64, 64), [(2, 2), (8, 8)], (1, 0), crossing=1.0, min_cell=10)
+    assert layout.grids == [(2, 2), (8, 8)] and layout.fewest_cells == layout.most_cells == 4
+    never = MosaicGrid((64, 64), [(2, 2), (1, 4)], (1, 0))
+    assert never.cell_sizes == {(32, 32)} and never.largest_equal_cell == (32, 32)
     # A list, as a config file that was dumped and read again has it.
     assert MosaicGrid((64, 64), [[2, 2], [3, 3]]).grids == [(2, 2), (3, 3)]
     assert MosaicGrid((64, 64), [3, 2]).grids == [(3, 2)]

@@ -267,12 +267,16 @@ def test_the_bands_to_be_checked_are_those_of_all_stages():
             (dict(short_band=short, **settings), message)
             for short in ('plain', 'random')
             for settings, message in [
-                (dict(top_k=7, grid=[(2, 2), (3, 3)]), 'needs 8 mined negatives.*top_k=7.*than 7'),
+                (dict(top_k=7, grid=(3, 3)), 'needs 8 mined negatives.*top_k=7.*than 7'),
                 (dict(top_k=ramp(10, 2)), 'top_k=2 with keep=50 never gives more than 2'),
                 (dict(top_k=1), 'needs 3 mined negatives.*more than 1'),
                 (dict(bank=dict(path='x', keep=2)), 'keep=2 never gives more than 2'),
                 (dict(tau=48, tau_mode='rank'), 'never gives more than 2'),
             ]
+        ),
+        (
+            dict(top_k=7, grid=[(2, 2), (3, 3)], short_band='plain'),
+            'needs 8 mined negatives.*top_k=7.*than 7',
         ),
         *(
             (dict(start_epoch=start, **{name: value}), rf'{name}=.* is over before start_epoch=')
@@ -325,6 +329,15 @@ def test_the_same_sums_are_allowed_in_passes_that_do_not_meet():
     transform(warmup_prob=ramp(0, 0.5, 0, 5), start_epoch=5)
     # Before start_epoch neither counts.
     transform(random_prob=ramp(0.9, 0.2, 0, 6), mined_prob=0.6, start_epoch=5, warmup_prob=0.9)
+
+
+def test_bands_that_are_never_drawn_from_may_be_small():
+    steps = dict(type='StepRamp', milestones=[5])
+    transform(mined_prob=dict(steps, values=[0, 0.5]), top_k=dict(steps, values=[1, 60]))
+    with pytest.raises(ValueError, match='top_k=1'):
+        transform(mined_prob=dict(steps, values=[0.1, 0.5]), top_k=dict(steps, values=[1, 60]))
+    # Random images fill the larger grid only.
+    transform(grid=[(2, 2), (3, 3)], top_k=5)
 
 
 def test_bands_that_can_fill_a_mosaic_and_ramps_that_act_are_allowed():
