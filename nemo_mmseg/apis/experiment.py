@@ -30,6 +30,11 @@ RECORD = 'run.json'
 # File in a run's folder that the process at work on it holds locked.
 LOCK = 'lock'
 _SET_BY_TRAINING = ('launcher', 'load_from', 'resume', 'work_dir')
+# What Run.config() and Run.commands() set, whatever an option says.
+_SET_HERE = (
+    'default_hooks.checkpoint', 'launcher', 'log_processor.by_epoch', 'param_scheduler',
+    'randomness.seed', 'resume', 'train_cfg', 'train_dataloader.sampler', 'work_dir',
+)  # fmt: skip
 _NAMES = re.compile(r'[^A-Za-z0-9.=_-]+')
 
 
@@ -167,12 +172,17 @@ class Run:
         """The config of the run: the row's, for the experiment's iterations and seed.
 
         Raises:
-            ValueError: The row names no config, or options that it does not have.
+            ValueError: The row names no config, or options that it does not have or that the
+                experiment sets itself.
         """
         experiment, row = self.experiment, self.experiment.rows[self.row]
         try:
             cfg = Config.fromfile(find_config(row['config']))
-            merge_options(cfg, {**experiment.options, **row.get('options', {})})
+            options = {**experiment.options, **row.get('options', {})}
+            for key in flat(options):  # rows that differ in these alone would be equal runs
+                if f'{key}.'.startswith(tuple(f'{name}.' for name in _SET_HERE)):
+                    raise ValueError(f'the option {key!r} is set by the experiment itself')
+            merge_options(cfg, options)
         except (LookupError, OSError, TypeError, ValueError) as error:
             raise ValueError(f'row {self.row!r}: {error}') from error
         end = experiment.iterations
@@ -185,7 +195,7 @@ class Run:
         )
         cfg.default_hooks = {**cfg.get('default_hooks', {}), 'checkpoint': checkpoint}
         cfg.log_processor = {**cfg.get('log_processor', {}), 'by_epoch': False}
-        cfg.randomness = dict(seed=self.seed)
+        cfg.randomness = {**cfg.get('randomness', {}), 'seed': self.seed}
         return cfg
 
     def digest(self) -> str:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 import difflib
 import inspect
 import os.path as osp
+import re
+import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import Registry
+from mmengine.runner import Runner
 from mmseg import registry as registries
 
 from ..datasets import RefCOCODataset
@@ -21,6 +25,12 @@ _BUILDERS = (
     'type', '_scope_', '_delete_', 'constructor', 'paramwise_cfg', 'priority',
     'convert_to_iter_based',
 )  # fmt: skip
+# What MMEngine's runner and its reader of files take from a config beside the runner's arguments.
+_READ = (
+    'activation_checkpointing', 'compile', 'custom_imports', 'efficient_conv_bn_eval',
+    'find_unused_parameters', 'model_wrapper_cfg', 'sync_bn',
+)  # fmt: skip
+_SUPER = re.compile(r'super\(.*\)\.__init__')
 # Of RefCOCO and what is laid out like it, where the file that would tell is not there yet.
 _SPLITS = ('train', *TEST_SPLITS)
 
@@ -30,8 +40,9 @@ def merge_options(cfg: Config, options: Mapping[str, Any]) -> None:
 
     MMEngine's ``merge_from_dict`` adds what it does not find, so that a misspelt key changes
     nothing. Here a key must be in the config, or be an argument of the class that the ``type``
-    beside it names (after the merge, for the options may name another one). Where that cannot be
-    told, because the class is not known or takes anything, the key is accepted.
+    beside it names (after the merge, for the options may name another one), or at the top be one
+    that MMEngine reads. Where that cannot be told, because there is no ``type``, the class is not
+    known or takes anything, the key is accepted.
 
     Args:
         cfg: The config; changed in place.
@@ -51,15 +62,15 @@ def merge_options(cfg: Config, options: Mapping[str, Any]) -> None:
     for key, place in new:
         *parents, name = key.split('.')[: place + 1]
         parent = _inside(cfg, parents)
-        known = arguments(parent['type']) if 'type' in parent else set()
+        if parents:
+            known = arguments(parent['type']) if 'type' in parent else None
+        else:
+            known = {*(arguments(Runner) or ()), *_READ} - {'cfg'}
         if known is None or name in known or name in _BUILDERS:
             continue
-        where = '.'.join(parents)
-        what = f'{where} ({parent["type"]})' if 'type' in parent else where or 'the config'
+        what = f'{".".join(parents)} ({parent["type"]})' if parents else 'the config'
         near = difflib.get_close_matches(name, {*known, *parent} - {name}, n=1)
         hint = f'; did you mean {near[0]!r}?' if near else ''
-        if where and 'type' not in parent:  # names may be free there, as in paramwise_cfg
-            hint += f' (if it is to be new: {where!r} with a dict of it)'
         raise ValueError(f'the option {key!r} does not exist: {what} has no {name!r}{hint}')
 
 
@@ -133,9 +144,29 @@ def _arguments(kind: Any) -> set[str] | None:
     for call in calls:
         parameters = inspect.signature(call).parameters.values()
         names |= {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
-        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+        rest = [p.name for p in parameters if p.kind is p.VAR_KEYWORD]
+        if not rest:
             return names - {'self'}
+        if not _hands_on(call, rest[0]):
+            break
     return None
+
+
+def _hands_on(call: Any, rest: str) -> bool:
+    """Whether an ``__init__`` gives its ``**rest`` to that of its base, and uses it for no more."""
+    try:
+        nodes = list(ast.walk(ast.parse(textwrap.dedent(inspect.getsource(call)))))
+    except (OSError, SyntaxError, TypeError):  # no source, as of compiled or generated code
+        return False
+    uses = [node for node in nodes if isinstance(node, ast.Name) and node.id == rest]
+    handed = [
+        keyword.value
+        for node in nodes
+        if isinstance(node, ast.Call) and _SUPER.fullmatch(ast.unparse(node.func))
+        for keyword in node.keywords
+        if keyword.arg is None
+    ]
+    return len(uses) == 1 and uses[0] in handed
 
 
 def check_splits(cfg: Config, splits: tuple[str, ...]) -> None:

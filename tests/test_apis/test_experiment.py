@@ -18,10 +18,12 @@ from nemo_mmseg.apis.experiment import (
     Experiment,
     Run,
     claim,
+    flat,
     plan_text,
     run_cell,
     run_experiment,
 )
+from nemo_mmseg.apis.find_config import find_config
 from nemo_mmseg.datasets.refshapes import make_refshapes
 from nemo_mmseg.visualization.experiment_page import gains, read_scores, write_experiment_page
 
@@ -120,6 +122,45 @@ def test_runs_are_equally_long_and_differ_in_seed_alone(tmp_path):
     assert settings.pop('randomness') != other.pop('randomness') and settings == other
     train, test = first.commands()
     assert train[-1] == '--resume' and test[-3:] == ['--splits', 'val', 'testA']
+
+
+@pytest.mark.parametrize(
+    'options, key',
+    [
+        ({'randomness.seed': 7}, 'randomness.seed'),
+        ({'default_hooks.checkpoint.interval': 3}, 'default_hooks.checkpoint.interval'),
+        ({'default_hooks': dict(checkpoint=dict(interval=3))}, 'default_hooks.checkpoint.interval'),
+        ({'train_dataloader.sampler.shuffle': False}, 'train_dataloader.sampler.shuffle'),
+        ({'train_cfg.max_epochs': 3}, 'train_cfg.max_epochs'),
+        ({'train_cfg': {}}, 'train_cfg'),
+        ({'param_scheduler.0.end': 3}, 'param_scheduler.0.end'),
+        ({'work_dir': 'a'}, 'work_dir'),
+    ],
+)
+def test_options_that_would_be_overwritten_are_refused(tmp_path, options, key):
+    rows = {**ROWS, 'other': dict(config=CRIS.format(''), options=options)}
+    with pytest.raises(ValueError, match=f"row 'other': the option '{key}' is set by the exper"):
+        plan_text(make_experiment(rows=rows), tmp_path)
+    with pytest.raises(ValueError, match=f"'{key}' is set by the experiment itself"):
+        plan_text(make_experiment(options=options), tmp_path)
+
+
+def test_no_setting_that_the_experiment_changes_is_an_option(tmp_path):
+    then = flat(Config.fromfile(find_config(CRIS.format(''))).to_dict())
+    now = flat(make_experiment(seeds=(4,)).cells(tmp_path)[0].config().to_dict())
+    changed = [key for key in {**then, **now} if then.get(key) != now.get(key)]
+    assert {'randomness.seed', 'train_cfg.max_iters', 'log_processor.by_epoch'} <= set(changed)
+    for key in changed:
+        with pytest.raises(ValueError, match='is set by the experiment itself'):
+            make_experiment(options={key: 1}).cells(tmp_path)[0].config()
+
+
+def test_options_beside_what_the_experiment_sets_stay(tmp_path):
+    options = {'randomness.deterministic': True, 'default_hooks.logger.interval': 3}
+    options |= {'log_processor.window_size': 5, 'train_dataloader.batch_size': 3}
+    run = make_experiment(options=options, seeds=(4,)).cells(tmp_path)[0]
+    found = flat(run.config().to_dict())
+    assert {key: found[key] for key in options} == options and found['randomness.seed'] == 4
 
 
 def test_other_settings_in_the_same_folder_are_refused(tmp_path):
