@@ -17,12 +17,12 @@ from prettytable import PrettyTable
 import nemo_mmseg  # noqa: F401  (registers our classes, whether or not the config asks for it)
 from nemo_mmseg.mining import wanted_banks
 from nemo_mmseg.mining.band import TAU_MODES
+from nemo_mmseg.mining.wanted import held_out_images
 from nemo_mmseg.utils.tool import add_config_arguments, load_config
 from nemo_mmseg.visualization.bank_page import (
     HEAD,
     NOTES,
     default_taus,
-    held_out_images,
     make_rules,
     refine_rules,
     summarize_rules,

@@ -152,9 +152,14 @@ def check_band(wanted: WantedBank, bank: NegativeBank) -> list[np.ndarray]:
     return [_check_rule(wanted, bank, rule) for rule in wanted.mosaic.band_rules()]
 
 
-def _check_rule(wanted: WantedBank, bank: NegativeBank, rule: BandRule) -> np.ndarray:
+def held_out_images(wanted: WantedBank, bank: NegativeBank) -> np.ndarray | None:
+    """Which images (I,) bool of a bank the mosaic's leak guard drops; None without a guard."""
     guard = getattr(wanted.mosaic, 'leak_guard', None)
-    without = None if guard is None else guard.leaked_rows(bank)
+    return None if guard is None else guard.leaked_rows(bank)
+
+
+def _check_rule(wanted: WantedBank, bank: NegativeBank, rule: BandRule) -> np.ndarray:
+    without = held_out_images(wanted, bank)
     sizes = bank.band_sizes(*rule, without)
     if not sizes.any():
         by = str(rule) if without is None or not without.any() else f'{rule}, with the leak guard,'

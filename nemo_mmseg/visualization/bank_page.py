@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from ..datasets.transforms.load_referring_image import read_image
 from ..mining.band import BandRule
 from ..mining.bank import NegativeBank
+from ..mining.wanted import held_out_images
 from .drawing import add_caption, fit_image, make_grid
 from .page import figure_png, html_table, image_tag, picture_tag, write_page
 
@@ -167,7 +168,7 @@ def summarize_rules(
         rules: The settings.
         needed: Negatives of a mosaic. Defaults to 3, those of a 2x2 grid.
         without: Which images (I,) bool are no negatives whatever their scores, see
-            :func:`held_out_images`. None for none.
+            :func:`~nemo_mmseg.mining.wanted.held_out_images`. None for none.
     """
     rules, more = list(rules), bank.stored < bank.candidates - 1
     # Another top_k needs no second look at the bank.
@@ -178,12 +179,6 @@ def summarize_rules(
         most = left[rule._replace(top_k=1)]
         summaries.append(RuleSummary(rule, most, np.minimum(most, rule.top_k), needed, more))
     return summaries
-
-
-def held_out_images(wanted: Any, bank: NegativeBank) -> np.ndarray | None:
-    """Which images (I,) bool of a bank the mosaic's leak guard drops; None without a guard."""
-    guard = getattr(wanted.mosaic, 'leak_guard', None)
-    return None if guard is None else guard.leaked_rows(bank)
 
 
 def plot_summaries(summaries: Sequence[RuleSummary], stored: int) -> Figure:
