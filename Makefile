@@ -36,10 +36,10 @@ $(STAMP):
 	@rm -f '$(VENV)'/.installed-* && touch '$@'
 
 demo: $(STAMP)
-	$(PY) tools/demo.py
+	$(PY) projects/demo/demo.py
 
 compare: $(STAMP)
-	$(PY) tools/demo.py --compare
+	$(PY) projects/demo/demo.py --compare
 
 test: $(STAMP)
 	$(PY) -m pytest $(PYTEST_ARGS)

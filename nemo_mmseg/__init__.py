@@ -9,7 +9,7 @@ from .version import __version__
 
 compat.apply()  # before anything below imports mmseg, so that its absence is explained
 
-from . import apis, datasets, engine, evaluation, models, visualization  # noqa: E402
+from . import apis, datasets, engine, evaluation, mining, models, negatives, visualization  # noqa: E402
 
 __all__ = [
     '__version__',
@@ -17,6 +17,8 @@ __all__ = [
     'datasets',
     'engine',
     'evaluation',
+    'mining',
     'models',
+    'negatives',
     'visualization',
 ]

@@ -15,7 +15,7 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 
-from nemo_mmseg.datasets.refshapes import make_refshapes
+from nemo_mmseg.refshapes.write import make_refshapes
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs' / 'refshapes'
 NEMO = CONFIGS / 'cris_refshapes-clip_nemo_1xb16-4e_refshapes-plus-256x256.py'

@@ -18,8 +18,8 @@ from safetensors.torch import load_file
 from torch._dynamo.utils import counters
 
 from nemo_mmseg.compat import mmengine_globals
-from nemo_mmseg.datasets.refshapes import make_refshapes
 from nemo_mmseg.models.backbones import lavt_swin_transformer
+from nemo_mmseg.refshapes.write import make_refshapes
 from nemo_mmseg.utils.bert import bert_folder
 from nemo_mmseg.utils.checkpoint import read_checkpoint
 

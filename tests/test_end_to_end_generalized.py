@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from check_data import check_data
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
-from nemo_mmseg.apis.check_data import check_data
-from nemo_mmseg.datasets.refshapes import make_refshapes
-from nemo_mmseg.mining import NegativeBank
+from nemo_mmseg.negatives.bank import NegativeBank
+from nemo_mmseg.refshapes.write import make_refshapes
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs' / 'refshapes'
 NEMO = CONFIGS / 'cris_refshapes-clip_nemo_1xb16-4e_grefshapes-256x256.py'

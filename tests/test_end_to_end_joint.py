@@ -15,10 +15,11 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 
-from nemo_mmseg.datasets import SampleIndex
-from nemo_mmseg.datasets.leak_guard import split_images
-from nemo_mmseg.datasets.refshapes import make_refshapes
-from nemo_mmseg.mining import BandRule, NegativeBank
+from nemo_mmseg.datasets.samplers import SampleIndex
+from nemo_mmseg.negatives.band import BandRule
+from nemo_mmseg.negatives.bank import NegativeBank
+from nemo_mmseg.negatives.leak_guard import split_images
+from nemo_mmseg.refshapes.write import make_refshapes
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = (
@@ -97,7 +98,7 @@ def cfg(data, tmp_path, monkeypatch):
     for one in cfg.train_dataloader.dataset.datasets:
         mosaic = one.pipeline[1]
         mosaic.update(RULE._asdict(), size=(64, 64), mined_prob=0.6)
-        mosaic.plain[-1] = resize
+        mosaic.transforms[-1] = resize
         path = tmp_path / Path(mosaic.bank.path).name
         mosaic.bank = dict(small.bank, path=str(path))
     cfg.train_dataloader.update(batch_size=4, num_workers=0, persistent_workers=False)
@@ -188,12 +189,12 @@ def test_each_data_set_draws_from_its_own_bank_whatever_the_workers(cfg, data, t
     endless = build(cfg, 'endless')
     endless.train()
     digests = [one['digest'] for one in RecordJointSamples.records]
-    for visit in (0, 1):
+    for epoch in (0, 1):
         every = {
-            record(visit, packed['inputs'], packed['data_samples'])['digest']
-            for packed in (concat[SampleIndex(i, visit, endless.seed)] for i in range(len(concat)))
+            record(epoch, packed['inputs'], packed['data_samples'])['digest']
+            for packed in (concat[SampleIndex(i, epoch, endless.seed)] for i in range(len(concat)))
         }
-        part = digests[visit * len(concat) : (visit + 1) * len(concat)]
+        part = digests[epoch * len(concat) : (epoch + 1) * len(concat)]
         assert set(part) <= every and len(set(part)) > len(part) // 2
 
 

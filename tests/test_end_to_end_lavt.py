@@ -14,9 +14,9 @@ import torch
 from mmengine.config import Config
 from pycocotools.coco import COCO
 
-from nemo_mmseg.apis import ReferringInferencer
+from nemo_mmseg.apis.inference import ReferringInferencer
 from nemo_mmseg.compat import mmengine_globals
-from nemo_mmseg.datasets.refshapes import make_refshapes
+from nemo_mmseg.refshapes.write import make_refshapes
 from nemo_mmseg.utils.checkpoint import read_checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]

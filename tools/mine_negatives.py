@@ -1,6 +1,6 @@
 """Mine the negatives of a config's training data: `python tools/mine_negatives.py CONFIG`.
 
-It also makes the tile stores that the config's mosaics read (as `tools/make_tile_store.py` does).
+It also makes the tile stores of the config's mosaics, as `tools/misc/make_tile_store.py` does.
 
 On several GPUs: `torchrun --nproc_per_node N tools/mine_negatives.py CONFIG`. A run that was killed
 is continued by the same command.
@@ -14,8 +14,10 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS
 
 import nemo_mmseg  # noqa: F401  (registers our classes, whether or not the config asks for it)
-from nemo_mmseg.mining import check_band, data_sets_of, mine_bank, wanted_banks, wanted_stores
-from nemo_mmseg.utils.tool import add_config_arguments, load_config
+from nemo_mmseg.mining import requirements as wanted_stores
+from nemo_mmseg.mining.mine import mine_bank
+from nemo_mmseg.mining.requirements import check_band, data_sets_of, wanted_banks
+from nemo_mmseg.utils.config import add_config_arguments, load_config
 
 
 def parse_args() -> argparse.Namespace:

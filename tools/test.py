@@ -19,15 +19,15 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 import nemo_mmseg  # noqa: F401  (registers our classes, whether or not the config asks for it)
-from nemo_mmseg.apis.load_model import fill_model
-from nemo_mmseg.evaluation import write_results_to
+from nemo_mmseg.apis.inference import fill_model
+from nemo_mmseg.evaluation.dump_results import write_results_to
 from nemo_mmseg.evaluation.predictions import write_json
-from nemo_mmseg.utils.tool import (
+from nemo_mmseg.utils.config import (
     add_config_arguments,
     add_run_arguments,
-    leave_process_group,
     load_config,
 )
+from nemo_mmseg.utils.dist import leave_process_group
 
 
 def parse_args() -> argparse.Namespace:

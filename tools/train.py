@@ -12,12 +12,12 @@ from mmengine.runner import Runner, find_latest_checkpoint
 import nemo_mmseg  # noqa: F401  (registers our classes, whether or not the config asks for it)
 from nemo_mmseg.compat import mmengine_globals
 from nemo_mmseg.utils.checkpoint import read_checkpoint
-from nemo_mmseg.utils.tool import (
+from nemo_mmseg.utils.config import (
     add_config_arguments,
     add_run_arguments,
-    leave_process_group,
     load_config,
 )
+from nemo_mmseg.utils.dist import leave_process_group
 
 
 def parse_args() -> argparse.Namespace:

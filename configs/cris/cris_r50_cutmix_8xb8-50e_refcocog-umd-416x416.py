@@ -1,6 +1,6 @@
 _base_ = ['./cris_r50_8xb8-50e_refcocog-umd-416x416.py', '../_base_/cutmix.py']
 
-cutmix = dict(_base_.cutmix, plain=_base_.load_transforms)
+cutmix = dict(_base_.cutmix, transforms=_base_.load_transforms)
 train_dataloader = dict(
     dataset=dict(pipeline=[*_base_.sample_transforms, cutmix, *_base_.pack_transforms])
 )

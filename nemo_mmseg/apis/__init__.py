@@ -1,14 +1,12 @@
 """Inference, the conversion of published checkpoints and the checking of data, from Python."""
 
-from .check_data import check_data
-from .convert_checkpoint import convert_checkpoint, convert_file
-from .find_config import find_config
-from .load_model import load_model
-from .referring_inferencer import ReferringInferencer
+from nemo_mmseg.models.converters.convert import convert_checkpoint, convert_file
+from nemo_mmseg.utils.config import find_config
+
+from .inference import ReferringInferencer, load_model
 
 __all__ = [
     'ReferringInferencer',
-    'check_data',
     'convert_checkpoint',
     'convert_file',
     'find_config',

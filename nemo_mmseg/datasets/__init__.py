@@ -1,12 +1,12 @@
 """Data sets, samplers and transforms of referring segmentation."""
 
+from nemo_mmseg.negatives.leak_guard import LeakError, LeakGuard
+from nemo_mmseg.negatives.pool import FolderPool, ImagePool
+
+from .base import BaseReferringDataset
 from .grefcoco import GRefCOCODataset
-from .leak_guard import LeakError, LeakGuard
-from .pool import FolderPool, ImagePool
 from .refcoco import RefCOCODataset
-from .referring import BaseReferringDataset
-from .sample_index import SampleIndex
-from .samplers import InfiniteReferringSampler, ReferringSampler
+from .samplers import InfiniteReferringSampler, ReferringSampler, SampleIndex
 from .transforms import *  # noqa: F403
 from .transforms import __all__ as _transforms
 

@@ -8,14 +8,13 @@ at the same time write the same. It is a safetensors file: JSON text of the item
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import json
 import os
 import re
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +22,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from ..utils.atomic_write import atomic_write
+from nemo_mmseg.utils.atomic_write import atomic_write
 
 # What makes the items: a change of it is a change of every cache.
 _CODE = (
@@ -43,21 +42,6 @@ _UNUSED = 90 * 24 * 3600
 _NAME = re.compile(
     r'\.?[^.].*-[0-9a-f]{12}-[0-9a-f]{32}\.safetensors(?P<part>\.[0-9a-f]{32}\.tmp)?'
 )
-
-
-@contextmanager
-def collector_paused() -> Iterator[None]:
-    """Without Python's garbage collector, which takes half the time of reading large files.
-
-    It looks again and again through millions of objects that are all in use.
-    """
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def content_digest(files: Sequence[str | os.PathLike]) -> str:

@@ -15,5 +15,5 @@ def transforms_in(pipeline: Any) -> Iterator[Any]:
     if pipeline is None or isinstance(pipeline, (str, dict)):
         return
     yield pipeline
-    for name in ('transforms', 'pipeline', 'plain'):
+    for name in ('transforms', 'pipeline', 'transforms'):
         yield from transforms_in(getattr(pipeline, name, None))

@@ -8,8 +8,8 @@ from typing import Any
 
 from mmseg.registry import DATASETS
 
+from .base import BaseReferringDataset
 from .refer import PUBLISHED_SPLITS, Reference, load_references
-from .referring import BaseReferringDataset
 
 
 @DATASETS.register_module()

@@ -1,14 +1,14 @@
 """Metrics of referring image segmentation."""
 
+from .bootstrap import PairedDifference, paired_bootstrap
+from .compare import ComparisonRow, RunComparison, compare_runs
 from .difficulty import DIFFICULTIES, Slices, slice_by
-from .dump_referring_results import DumpReferringResults, write_results_to
-from .expression_scores import ExpressionScores
+from .dump_results import DumpReferringResults, write_results_to
 from .generalized_counts import GeneralizedCounts, NoTargetRule
-from .generalized_referring_iou import GeneralizedReferringIoU
+from .generalized_iou import GeneralizedReferringIoU
 from .iou import intersection_and_union, iou_values, summarize
-from .paired_bootstrap import PairedDifference, paired_bootstrap
 from .referring_iou import ReferringIoU
-from .run_comparison import ComparisonRow, RunComparison, compare_runs
+from .scores import ExpressionScores
 
 __all__ = [
     'ComparisonRow',

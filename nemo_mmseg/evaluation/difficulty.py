@@ -6,9 +6,9 @@ from functools import lru_cache
 
 import numpy as np
 
-from nemo_mmseg.datasets.transforms.position_words import position_cells
+from nemo_mmseg.utils.position_words import position_cells
 
-from .expression_scores import ExpressionScores
+from .scores import ExpressionScores
 
 CROSS = '*'
 

@@ -9,9 +9,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure  # without pyplot: no window, no state shared with others
 
-from ..utils.atomic_write import atomic_write
+from nemo_mmseg.utils.atomic_write import atomic_write
+
+from .compare import WHOLE, ComparisonRow, RunComparison
 from .difficulty import CROSS
-from .run_comparison import WHOLE, ComparisonRow, RunComparison
 
 COLOR, WHOLE_COLOR = '#1f5fa8', '#999999'
 UNITS = dict(

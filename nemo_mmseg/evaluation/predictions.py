@@ -12,7 +12,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
-from ..utils.atomic_write import atomic_write, write_text
+from nemo_mmseg.utils.atomic_write import atomic_write, write_text
 
 
 def encode_rle(mask: np.ndarray) -> dict:

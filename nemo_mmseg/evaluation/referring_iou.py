@@ -10,9 +10,9 @@ from mmseg.registry import METRICS
 from prettytable import PrettyTable
 
 from .difficulty import check_by, slice_by
-from .expression_scores import ExpressionScores
 from .iou import TIES, count_samples, precision_key
 from .predictions import write_csv
+from .scores import ExpressionScores
 
 
 @METRICS.register_module()
@@ -42,7 +42,8 @@ class ReferringIoU(BaseMetric):
 
     With `by` the log shows the same measures by difficulty, the analyses of the NeMo paper (ECCV
     2024), and the result has `<by>=<slice>/oIoU` and `.../mIoU` of each slice that holds an
-    expression, e.g. `distractors=3+/mIoU`. `tools/compare_runs.py` does so for two runs.
+    expression, e.g. `distractors=3+/mIoU`. `tools/analysis_tools/compare_runs.py`
+    compares two runs.
 
     Args:
         thresholds: IoU values X of Pr@X, each in 0..1. Defaults to 0.5, 0.6, 0.7, 0.8, 0.9.

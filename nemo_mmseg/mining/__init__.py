@@ -1,12 +1,19 @@
 """Mining of negatives: embedding, exact search, and the bank they end up in."""
 
-from .band import Band, BandRule
-from .bank import BankError, NegativeBank, UnknownSentenceError
+from nemo_mmseg.negatives.band import Band, BandRule
+from nemo_mmseg.negatives.bank import BankError, NegativeBank, UnknownSentenceError
+
 from .bank_writer import BankWriter
 from .made_with import check_bank
 from .mine import mine_bank
-from .wanted import WantedBank, check_band, check_passes, data_sets_of, wanted_banks
-from .wanted_stores import wanted_stores
+from .requirements import (
+    WantedBank,
+    check_band,
+    check_passes,
+    data_sets_of,
+    wanted_banks,
+    wanted_stores,
+)
 
 __all__ = [
     'Band',

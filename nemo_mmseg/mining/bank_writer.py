@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ..utils.tensor_file import DTYPES, header_of
-from .bank import FORMAT_VERSION, TENSORS
+from nemo_mmseg.negatives.bank import FORMAT_VERSION, TENSORS
+from nemo_mmseg.utils.tensor_file import DTYPES, header_of
 
 # Vectors of a million images are not in memory a second time.
 _VECTORS_AT_A_TIME = 2**14

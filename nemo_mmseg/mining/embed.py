@@ -15,10 +15,11 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from nemo_mmseg.utils.dist import ordered_map
+
 from .clip_embedder import ClipEmbedder
-from .embedding_cache import EmbeddingCache, image_key, text_key
-from .process import ordered_map
 from .shards import ShardStore
+from .vectors import EmbeddingCache, image_key, text_key
 
 # How many texts further on are read while one waits for others of its length; the shards of all of
 # them are in memory.

@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from mmengine.logging import print_log
 
-from ..datasets.pool import bank_fingerprint, folder_pool
-from ..utils.user_cache import user_cache
-from .bank import BankError, NegativeBank
-from .embedding_cache import EmbeddingCache
+from nemo_mmseg.negatives.bank import BankError, NegativeBank
+from nemo_mmseg.negatives.pool import bank_fingerprint, folder_pool
+from nemo_mmseg.utils.user_cache import user_cache
+
+from .vectors import EmbeddingCache
 
 
 def check_bank(

@@ -21,15 +21,16 @@ from mmengine.logging import print_log
 from safetensors import SafetensorError
 from tqdm import tqdm
 
-from ..utils.atomic_write import write_text
-from .bank import NegativeBank
+from nemo_mmseg.negatives.bank import NegativeBank
+from nemo_mmseg.negatives.pool import MinedImages
+from nemo_mmseg.utils.atomic_write import write_text
+from nemo_mmseg.utils.dist import default_device, rank_and_world, same_every_time
+
 from .bank_writer import BankWriter
 from .clip_embedder import ClipEmbedder
 from .embed import distinct_texts, embed_images, embed_texts
-from .images import MinedImages
 from .index_ranker import RECALL_OF, IndexRanker
 from .made_with import asked_for, check_bank, digest_of_weights, open_cache
-from .process import default_device, rank_and_world, same_every_time
 from .search import search
 from .shards import ShardStore, busy, difference, listing
 

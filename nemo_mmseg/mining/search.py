@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from nemo_mmseg.utils.dist import ordered_map
+
 from .index_ranker import IndexRanker
-from .process import ordered_map
 from .ranking import IMAGES_AT_A_TIME, Ranker
 
 # Scores held at a time and thread: 2^22 float32, 16 MB. Smaller blocks cost the matrix product.

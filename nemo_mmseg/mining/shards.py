@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..utils.atomic_write import atomic_write
+from nemo_mmseg.utils.atomic_write import atomic_write
 
 
 class ShardStore:

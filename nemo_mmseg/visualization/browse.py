@@ -11,9 +11,10 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS
 from tqdm import tqdm
 
-from ..datasets.sample_index import SampleIndex
-from ..evaluation.predictions import write_image
-from ..mining import wanted_banks
+from nemo_mmseg.datasets.samplers import SampleIndex
+from nemo_mmseg.evaluation.predictions import write_image
+from nemo_mmseg.mining.requirements import wanted_banks
+
 from .drawing import (
     NEUTRAL_COLOR,
     PREDICTION_COLOR,
@@ -79,15 +80,15 @@ def describe_mosaic(mosaic: dict) -> str:
 
     Args:
         mosaic: Metainfo of that name: `kind`, `cell`, `grid`, `names`, `similarities`,
-            `self_similarity`, `exhausted` and `short`.
+            `self_similarity`, `truncated` and `num_filled`.
     """
     rows, cols = mosaic['grid']
     text = f'{mosaic["kind"]} mosaic {rows}x{cols}'
     if not math.isnan(mosaic['self_similarity']):
         text += f', own image {mosaic["self_similarity"]:.3f}'
-    if mosaic.get('short'):
-        text += f', {mosaic["short"]} random for want of mined'
-    if mosaic.get('exhausted'):
+    if mosaic.get('num_filled'):
+        text += f', {mosaic["num_filled"]} random for want of mined'
+    if mosaic.get('truncated'):
         text += ', band reaches below the bank'
     return text
 
@@ -121,7 +122,7 @@ def browse_dataset(
     cfg: Config,
     out_dir: str,
     num: int = 24,
-    visit: int | None = None,
+    epoch: int | None = None,
     indices: Sequence[int] | None = None,
     num_cols: int = 4,
     num_rows: int = 3,
@@ -129,13 +130,13 @@ def browse_dataset(
 ) -> list[Path]:
     """Writes sheets of the training samples that a config makes. Never mines.
 
-    The samples are those of the training: sample `i` of pass `visit` under the config's seed.
+    The samples are those of the training: sample `i` of pass `epoch` under the config's seed.
 
     Args:
         cfg: Config with `train_dataloader`; `randomness.seed` (0 if it sets none).
         out_dir: Folder for `sheet_000.png`, ...
         num: Samples, evenly spread over the data set. Defaults to 24.
-        visit: Pass over the data, from 0; None takes the first in which each `NeMoMosaic` mines.
+        epoch: Pass over the data, from 0; None takes the first in which each `NeMoMosaic` mines.
         indices: Samples to draw instead of `num` spread ones.
         num_cols: Samples in a row of a sheet.
         num_rows: Rows of a sheet.
@@ -151,8 +152,8 @@ def browse_dataset(
     if cfg.get('train_dataloader') is None:
         raise ValueError('the config has no train_dataloader to browse')
     mosaics = list(find_settings(cfg.train_dataloader, 'NeMoMosaic'))
-    if visit is None:
-        visit = max((mosaic.get('start_epoch', 0) for mosaic in mosaics), default=0)
+    if epoch is None:
+        epoch = max((mosaic.get('start_epoch', 0) for mosaic in mosaics), default=0)
     init_default_scope(cfg.get('default_scope') or 'mmseg')
     dataset = DATASETS.build(cfg.train_dataloader['dataset'])
     for wanted in wanted_banks(dataset):
@@ -169,7 +170,7 @@ def browse_dataset(
     files = []
     tiles = []
     for count, index in enumerate(tqdm(indices, unit='sample', disable=not progress), start=1):
-        tiles.append(draw_training_sample(dataset[SampleIndex(index, visit=visit, seed=seed)]))
+        tiles.append(draw_training_sample(dataset[SampleIndex(index, epoch=epoch, seed=seed)]))
         if len(tiles) == per_sheet or count == len(indices):
             files.append(Path(out_dir) / f'sheet_{len(files):03d}.png')
             write_image(files[-1], make_grid(tiles, num_cols, gap=10))

@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ..utils.atomic_write import write_text
+from nemo_mmseg.utils.atomic_write import write_text
 
 _PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
 body{{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:75rem;padding:0

@@ -9,16 +9,10 @@ from mmengine.visualization import Visualizer
 from mmseg.registry import VISUALIZERS
 from mmseg.structures import SegDataSample
 
-from ..evaluation.iou import intersection_and_union, iou_values
-from ..evaluation.predictions import resize_mask, write_image
-from .drawing import (
-    PREDICTION_COLOR,
-    TRUTH_COLOR,
-    add_caption,
-    draw_mask,
-    fit_image,
-    make_grid,
-)
+from nemo_mmseg.evaluation.iou import intersection_and_union, iou_values
+from nemo_mmseg.evaluation.predictions import resize_mask, write_image
+
+from .drawing import PREDICTION_COLOR, TRUTH_COLOR, add_caption, draw_mask, fit_image, make_grid
 
 
 @VISUALIZERS.register_module()

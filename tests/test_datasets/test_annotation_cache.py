@@ -11,13 +11,10 @@ from pathlib import Path
 import pytest
 from mmseg.registry import DATASETS
 
-from nemo_mmseg.datasets import RefCOCODataset, referring
-from nemo_mmseg.datasets.annotation_cache import (
-    collector_paused,
-    decode_item,
-    encode_items,
-    read_items,
-)
+from nemo_mmseg.datasets import base as referring
+from nemo_mmseg.datasets.annotation_cache import decode_item, encode_items, read_items
+from nemo_mmseg.datasets.refcoco import RefCOCODataset
+from nemo_mmseg.utils.fileio import collector_paused
 from nemo_mmseg.utils.user_cache import user_cache
 
 

@@ -5,9 +5,9 @@ import warnings
 
 import numpy as np
 import pytest
+from check_data import check_dataset, format_reports
 from mmseg.registry import DATASETS, TRANSFORMS
 
-from nemo_mmseg.apis.check_data import check_dataset, format_reports
 from nemo_mmseg.datasets import grefcoco
 from nemo_mmseg.visualization import browse
 

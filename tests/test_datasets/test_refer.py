@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from nemo_mmseg.datasets.refer import load_plain_pickle, load_references
+from nemo_mmseg.datasets.refer import load_references
+from nemo_mmseg.utils.fileio import load_plain_pickle
 
 
 def load(mini, split='train'):

@@ -12,7 +12,7 @@ from mmseg.registry import HOOKS, MODELS
 from mmseg.structures import SegDataSample
 from torch import nn
 
-from nemo_mmseg.models import TextFeatures
+from nemo_mmseg.models.structures import TextFeatures
 
 init_default_scope('mmseg')
 

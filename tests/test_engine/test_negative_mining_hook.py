@@ -12,7 +12,8 @@ from mmseg.registry import HOOKS
 
 import nemo_mmseg  # noqa: F401  (registers the mosaic and the hook)
 from nemo_mmseg.engine.hooks import negative_mining_hook
-from nemo_mmseg.mining import BankError, NegativeBank, wanted_banks
+from nemo_mmseg.mining.requirements import wanted_banks
+from nemo_mmseg.negatives.bank import BankError, NegativeBank
 
 TINY = Path(__file__).parents[1] / 'test_mining' / 'tiny_mining.py'
 
@@ -32,7 +33,7 @@ def folder(tiny, tmp_path_factory):
 def mosaic(folder, path, **options):
     bank = dict(path=str(path), model='NeMo-Test-CLIP', pretrained=folder + '/weights.pt', keep=8)
     settings = dict(tau=1.0, tau_mode='absolute', top_k=5) | options
-    return dict(type='NeMoMosaic', size=(32, 32), plain=[], bank=bank, **settings)
+    return dict(type='NeMoMosaic', size=(32, 32), transforms=[], bank=bank, **settings)
 
 
 @pytest.fixture
@@ -119,7 +120,7 @@ def test_a_mosaic_that_draws_no_mined_negatives_needs_no_bank(data, folder, tmp_
 
 
 def test_says_how_many_bands_are_short(data, folder, tmp_path, monkeypatch):
-    from nemo_mmseg.mining import wanted
+    from nemo_mmseg.mining import requirements as wanted
 
     messages = []
     monkeypatch.setattr(wanted, 'print_log', lambda text, *args: messages.append(text))
@@ -149,7 +150,9 @@ def test_the_bank_of_another_data_set_is_refused(tiny, data, folder, tmp_path):
 
 
 def test_a_bank_that_nobody_can_mine(data, tmp_path):
-    transform = dict(type='NeMoMosaic', size=(8, 8), plain=[], bank=dict(path=str(tmp_path / 'b')))
+    transform = dict(
+        type='NeMoMosaic', size=(8, 8), transforms=[], bank=dict(path=str(tmp_path / 'b'))
+    )
     with pytest.raises(ValueError, match='does not say how to mine'):
         hook().before_run(Runner(Loop(data([transform]))))
 
@@ -178,7 +181,7 @@ def test_passes_of_an_iteration_loop_are_counted(infinite, iterations):
     from mmengine.runner import IterBasedTrainLoop
     from torch.utils.data import DataLoader
 
-    from nemo_mmseg.datasets import InfiniteReferringSampler, ReferringSampler
+    from nemo_mmseg.datasets.samplers import InfiniteReferringSampler, ReferringSampler
 
     items = [0] * 10
     sampler = (InfiniteReferringSampler if infinite else ReferringSampler)(items, seed=0)
@@ -190,7 +193,7 @@ def test_passes_of_an_iteration_loop_are_counted(infinite, iterations):
     assert negative_mining_hook.passes_of(loop) == expected[iterations]
     if infinite:
         indices = iter(sampler)
-        assert [next(indices).visit for _ in range(4 * iterations)][-1] + 1 == expected[iterations]
+        assert [next(indices).epoch for _ in range(4 * iterations)][-1] + 1 == expected[iterations]
 
 
 def test_runs_before_other_hooks():

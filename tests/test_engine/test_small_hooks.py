@@ -19,14 +19,19 @@ def samples(*mosaics):
 def test_mosaic_statistics_count_kinds_and_troubles():
     hook = HOOKS.build(dict(type='MosaicStatisticsHook'))
     runner = SimpleNamespace(message_hub=MessageHub.get_instance('test_mosaic_statistics'))
-    mined = dict(kind='mined', short=0, exhausted=False)
+    mined = dict(kind='mined', num_filled=0, truncated=False)
     batches = [
-        samples(None, mined, dict(mined, short=2), dict(kind='random', short=0, exhausted=False)),
-        samples(None, None, dict(mined, exhausted=True), mined),
+        samples(
+            None,
+            mined,
+            dict(mined, num_filled=2),
+            dict(kind='random', num_filled=0, truncated=False),
+        ),
+        samples(None, None, dict(mined, truncated=True), mined),
     ]
     for batch in batches:
         hook.after_train_iter(runner, 0, dict(data_samples=batch))
-    expected = dict(mined=0.5, random=0.125, mixed=0.0, short=0.25, exhausted=0.25)
+    expected = dict(mined=0.5, random=0.125, mixed=0.0, num_filled=0.25, truncated=0.25)
     assert hook.shares() == expected
     assert runner.message_hub.get_scalar('train/mosaic/mined').current() == 0.5
     mixed = SegDataSample(metainfo=dict(mixed=dict(kind='CutMix', img_path='a.jpg')))

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from nemo_mmseg.evaluation import DIFFICULTIES, ExpressionScores, slice_by
+from nemo_mmseg.evaluation.difficulty import DIFFICULTIES, slice_by
+from nemo_mmseg.evaluation.scores import ExpressionScores
 
 
 def make_scores(num: int = 400, seed: int = 0) -> ExpressionScores:

@@ -16,7 +16,7 @@ from mmseg.registry import METRICS
 from mmseg.structures import SegDataSample
 
 import nemo_mmseg  # noqa: F401  (registers)
-from nemo_mmseg.evaluation import slice_by
+from nemo_mmseg.evaluation.difficulty import slice_by
 
 NUMS = (1, 4, 2)  # 3 images with 7 expressions in all
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)

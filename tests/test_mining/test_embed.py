@@ -7,9 +7,9 @@ from torchvision import transforms
 from nemo_mmseg.mining import embed as embed_module
 from nemo_mmseg.mining.clip_embedder import ClipEmbedder
 from nemo_mmseg.mining.embed import distinct_texts, embed_images, embed_texts
-from nemo_mmseg.mining.embedding_cache import EmbeddingCache, text_key
-from nemo_mmseg.mining.process import ordered_map, same_every_time
 from nemo_mmseg.mining.shards import ShardStore
+from nemo_mmseg.mining.vectors import EmbeddingCache, text_key
+from nemo_mmseg.utils.dist import ordered_map, same_every_time
 
 
 @pytest.fixture(scope='module')

@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from nemo_mmseg.datasets.pool import FolderPool, folder_pool
-from nemo_mmseg.mining import BankError, NegativeBank
-from nemo_mmseg.mining.mine import check_bank
+from nemo_mmseg.mining.made_with import check_bank
+from nemo_mmseg.negatives.bank import BankError, NegativeBank
+from nemo_mmseg.negatives.pool import FolderPool, folder_pool
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_folder_bank_equals_brute_force(tiny, shared_folder, negatives, tmp_path
         best = np.sort(truth)[::-1][: min(keep, 17)]
         np.testing.assert_allclose(similarities, best, atol=1e-3)
         np.testing.assert_allclose(truth[rows], best, atol=1e-5)
-        assert bank.band(sent_id, 0, 'rank', top_k=10).exhausted == (keep == 5)
+        assert bank.band(sent_id, 0, 'rank', top_k=10).truncated == (keep == 5)
     assert seen > 0
 
 

@@ -3,9 +3,9 @@ import builtins
 import numpy as np
 import pytest
 
-from nemo_mmseg.mining import BankError, NegativeBank
 from nemo_mmseg.mining.index_ranker import IndexRanker
 from nemo_mmseg.mining.ranking import Ranker
+from nemo_mmseg.negatives.bank import BankError, NegativeBank
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from nemo_mmseg.mining import BankError, NegativeBank
 from nemo_mmseg.mining import mine as mine_module
 from nemo_mmseg.mining.shards import busy, listing
+from nemo_mmseg.negatives.bank import BankError, NegativeBank
 
 
 def start(tiny, folder, path, *options, **environment):
@@ -255,7 +255,7 @@ def test_pool_of_three_images(tiny, tmp_path):
     for i, sent_id in enumerate(bank.sent_ids.tolist()):
         band = bank.band(sent_id, 2.0, 'absolute')
         assert sorted([*band.rows.tolist(), int(bank.image_row[i])]) == [0, 1, 2]
-        assert not band.exhausted
+        assert not band.truncated
 
 
 def test_two_jobs_for_one_bank_take_turns(tiny, shared_folder, mined, tmp_path):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nemo_mmseg.mining import NegativeBank
+from nemo_mmseg.negatives.bank import NegativeBank
 
 TOOL = str(Path(__file__).parents[2] / 'tools' / 'mine_negatives.py')
 
@@ -34,7 +34,8 @@ class TinyReferring(BaseDataset):
 CONFIG = """
 custom_imports = dict(imports=['plugin_of_tool_test'], allow_failed_imports=False)
 bank = dict(path={path!r}, model='NeMo-Test-CLIP', pretrained={weights!r}, keep=12)
-mosaic = dict(type='NeMoMosaic', size=(32, 32), plain=[], bank=bank, tau=1.0, tau_mode='absolute')
+band = dict(tau=1.0, tau_mode='absolute')
+mosaic = dict(type='NeMoMosaic', size=(32, 32), transforms=[], bank=bank, **band)
 train_dataloader = dict(dataset=dict(type='TinyReferring', pipeline=[mosaic]))
 """
 

@@ -136,7 +136,7 @@ def peak_of(count, pool=3000, kinds=3000, *more):
     """MB that a search of so many texts in so many images, of so many kinds, takes."""
     if not Path('/proc/self/clear_refs').exists():
         pytest.skip('peaks are measured by /proc/self/clear_refs')
-    benchmarks = Path(__file__).resolve().parents[2] / 'tools' / 'benchmark'
+    benchmarks = Path(__file__).resolve().parents[2] / 'benchmarks'
     # The allocator gives freed blocks back at once, so that the peak is what the search holds; and
     # every thread has a room for scores, but few texts do not keep all threads busy.
     printed = subprocess.check_output(

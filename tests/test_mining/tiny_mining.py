@@ -93,7 +93,7 @@ class TinyData:
 
 def mine(folder, path, **options):
     """Mine the tiny data set."""
-    from nemo_mmseg.mining import mine_bank
+    from nemo_mmseg.mining.mine import mine_bank
 
     register_clip(folder)
     settings = dict(

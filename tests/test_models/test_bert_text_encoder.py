@@ -14,7 +14,7 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 from torch.nn.functional import gelu, layer_norm, linear
 
-from nemo_mmseg.models import BERTTextEncoder
+from nemo_mmseg.models.text_encoders.bert_text_encoder import BERTTextEncoder
 from nemo_mmseg.utils.bert import bert_folder
 
 WORDS = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', 'the', 'red', 'blue', 'ring', '##s', 'left']

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from nemo_mmseg.models.converters import CONVERTERS, convert_cris
-from nemo_mmseg.models.converters.cris import TABLE
+from nemo_mmseg.models.converters import CONVERTERS
+from nemo_mmseg.models.converters.cris import TABLE, convert_cris
 
 
 def published_names(ours):

@@ -9,8 +9,8 @@ import torch
 from mmseg.registry import MODELS
 
 import nemo_mmseg  # noqa: F401
-from nemo_mmseg.models import TextFeatures
-from nemo_mmseg.models.converters import convert_lavt, convert_lavt_one
+from nemo_mmseg.models.converters.lavt import convert_lavt, convert_lavt_one
+from nemo_mmseg.models.structures import TextFeatures
 
 HELPERS = Path(__file__).with_name('published_lavt.py')
 lavt = SimpleNamespace(**runpy.run_path(str(HELPERS)))

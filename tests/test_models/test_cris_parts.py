@@ -5,11 +5,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from nemo_mmseg.models import CRISNeck, TextFeatures
-from nemo_mmseg.models.decode_heads.cris_decoder import CRISDecoder
-from nemo_mmseg.models.decode_heads.cris_projector import correlate
-from nemo_mmseg.models.necks.cris_neck import with_coordinates
-from nemo_mmseg.models.utils import sine_position_1d, sine_position_2d
+from nemo_mmseg.models.decode_heads.cris_head import CRISDecoder, correlate
+from nemo_mmseg.models.necks.cris_neck import CRISNeck, with_coordinates
+from nemo_mmseg.models.structures import TextFeatures
+from nemo_mmseg.models.utils.position import sine_position_1d, sine_position_2d
 
 
 def text_of(counts, words=4, channels=6, sentence=5):

@@ -6,7 +6,7 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 
 from nemo_mmseg.models.decode_heads.cris_head import CRISHead
-from nemo_mmseg.models.decode_heads.truth import targets_like
+from nemo_mmseg.models.losses.targets import targets_like
 
 
 def sample(mask):

@@ -6,7 +6,8 @@ from mmengine.registry import init_default_scope
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 
-from nemo_mmseg.models import LAVTHead, TextFeatures
+from nemo_mmseg.models.decode_heads.lavt_head import LAVTHead
+from nemo_mmseg.models.structures import TextFeatures
 
 init_default_scope('mmseg')
 SIZES = [(16, 12), (8, 6), (4, 3), (2, 2)]

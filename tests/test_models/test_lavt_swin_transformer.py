@@ -4,7 +4,8 @@ import torch.nn.functional as F
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 
-from nemo_mmseg.models import LAVTSwinTransformer, TextFeatures
+from nemo_mmseg.models.backbones.lavt_swin_transformer import LAVTSwinTransformer
+from nemo_mmseg.models.structures import TextFeatures
 
 init_default_scope('mmseg')
 

@@ -3,7 +3,9 @@
 import pytest
 import torch
 
-from nemo_mmseg.evaluation import DumpReferringResults, GeneralizedReferringIoU, ReferringIoU
+from nemo_mmseg.evaluation.dump_results import DumpReferringResults
+from nemo_mmseg.evaluation.generalized_iou import GeneralizedReferringIoU
+from nemo_mmseg.evaluation.referring_iou import ReferringIoU
 from nemo_mmseg.models.protocols import cris
 from nemo_mmseg.models.protocols.cubic_warp import resample_cubic
 

@@ -3,8 +3,7 @@ import pytest
 import torch
 from mmseg.registry import MODELS
 
-from nemo_mmseg.models import OpenCLIPResNet
-from nemo_mmseg.models.backbones import DenseAttentionPool
+from nemo_mmseg.models.backbones.open_clip_resnet import DenseAttentionPool, OpenCLIPResNet
 
 
 def test_maps_are_those_of_open_clip(tiny_clip):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from mmseg.registry import MODELS
 
-from nemo_mmseg.models import OpenCLIPTextEncoder
+from nemo_mmseg.models.text_encoders.open_clip_text_encoder import OpenCLIPTextEncoder
 
 
 def encoder(tiny_clip, **changes):

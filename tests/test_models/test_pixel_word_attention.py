@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from nemo_mmseg.models.backbones import PixelWordAttention
+from nemo_mmseg.models.backbones.pixel_word_attention import PixelWordAttention
 
 
 def gelu(x):

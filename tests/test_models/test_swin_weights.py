@@ -13,7 +13,7 @@ from mmseg.models.backbones import SwinTransformer
 from PIL import Image
 
 import nemo_mmseg.models.utils.swin_weights as module
-from nemo_mmseg.models import LAVTSwinTransformer
+from nemo_mmseg.models.backbones.lavt_swin_transformer import LAVTSwinTransformer
 from nemo_mmseg.models.utils.swin_weights import load_swin_weights
 
 lavt = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name('published_lavt.py'))))

@@ -7,7 +7,8 @@ import open_clip
 import pytest
 import torch
 
-from nemo_mmseg.models import BERTTextEncoder, OpenCLIPTextEncoder
+from nemo_mmseg.models.text_encoders.bert_text_encoder import BERTTextEncoder
+from nemo_mmseg.models.text_encoders.open_clip_text_encoder import OpenCLIPTextEncoder
 from nemo_mmseg.utils.bert import bert_folder
 
 SHORT = 'the man in the blue shirt on the left'

@@ -12,7 +12,7 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from PIL import Image
 
-from nemo_mmseg.datasets.refshapes import make_refshapes
+from nemo_mmseg.refshapes.write import make_refshapes
 from nemo_mmseg.visualization.browse import (
     browse_dataset,
     describe_mosaic,
@@ -20,7 +20,7 @@ from nemo_mmseg.visualization.browse import (
     find_settings,
 )
 
-TOOL = Path(__file__).resolve().parents[2] / 'tools' / 'browse_dataset.py'
+TOOL = Path(__file__).resolve().parents[2] / 'tools' / 'analysis_tools' / 'browse_dataset.py'
 
 
 def make_packed(num: int, mosaic: dict | None = None, **meta) -> dict:
@@ -39,7 +39,7 @@ def make_mosaic(**changes) -> dict:
     nan = float('nan')
     mosaic = dict(
         kind='mined', cell=3, grid=(2, 2), names=['a', 'b', 'c'], similarities=[0.25, 0.125, nan],
-        self_similarity=0.3125, exhausted=False, short=1,
+        self_similarity=0.3125, truncated=False, num_filled=1,
     )  # fmt: skip
     return {**mosaic, **changes}
 
@@ -67,16 +67,16 @@ def test_cells_are_labelled_where_they_are():
 
 
 def test_description():
-    text = describe_mosaic(make_mosaic(exhausted=True))
+    text = describe_mosaic(make_mosaic(truncated=True))
     assert text == (
         'mined mosaic 2x2, own image 0.312, 1 random for want of mined, band reaches below the bank'
     )
-    random = make_mosaic(kind='random', self_similarity=float('nan'), short=0)
+    random = make_mosaic(kind='random', self_similarity=float('nan'), num_filled=0)
     assert describe_mosaic(random) == 'random mosaic 2x2'
 
 
 def test_find_settings():
-    cfg = dict(a=[dict(type='mmseg.X', plain=[dict(type='X', n=2)]), dict(type='Y')])
+    cfg = dict(a=[dict(type='mmseg.X', transforms=[dict(type='X', n=2)]), dict(type='Y')])
     assert [found.get('n') for found in find_settings(cfg, 'X')] == [None, 2]
 
 
@@ -93,7 +93,7 @@ def make_config(data: Path, **mosaic) -> Config:
         dict(type='LoadReferentMask'),
         dict(type='Letterbox', size=(96, 96)),
     ]
-    nemo = dict(type='NeMoMosaic', size=(96, 96), plain=load, start_epoch=4, **mosaic)
+    nemo = dict(type='NeMoMosaic', size=(96, 96), transforms=load, start_epoch=4, **mosaic)
     pipeline = [dict(type='SampleExpressions', num=1), nemo, dict(type='PackReferringInputs')]
     dataset = dict(
         type='RefCOCODataset', data_root=str(data), ann_file='refshapes/instances.json',
@@ -112,7 +112,7 @@ def test_sheets_repeat_and_show_the_pass_in_which_mosaics_begin(data: Path, tmp_
     again = browse_dataset(cfg, tmp_path / 'b', **options)
     for one, other in zip(files, again, strict=True):
         assert one.read_bytes() == other.read_bytes()
-    before = browse_dataset(cfg, tmp_path / 'c', visit=0, **options)
+    before = browse_dataset(cfg, tmp_path / 'c', epoch=0, **options)
     assert before[0].read_bytes() != files[0].read_bytes()
     assert np.array(Image.open(files[0])).shape[1] == 2 * 96 + 10
 

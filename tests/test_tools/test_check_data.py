@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from check_data import check_data, format_reports, leaf_datasets
 from mmengine.config import Config
 from PIL import Image
 
 import nemo_mmseg  # noqa: F401  (registers)
-from nemo_mmseg.apis.check_data import check_data, format_reports, leaf_datasets
 
 ROOT = Path(__file__).parents[2]
 
@@ -167,7 +167,13 @@ def test_exit_code(tmp_path: Path):
     write_data(tmp_path)
     config = tmp_path / 'config.py'
     make_config(tmp_path).dump(config)
-    command = [sys.executable, str(ROOT / 'tools/check_data.py'), str(config), '--split', 'val']
+    command = [
+        sys.executable,
+        str(ROOT / 'tools/misc/check_data.py'),
+        str(config),
+        '--split',
+        'val',
+    ]
     env = dict(PYTHONPATH=str(ROOT), PATH='', OMP_NUM_THREADS='1')
     sound = subprocess.run(command, capture_output=True, text=True, env=env)
     assert sound.returncode == 0 and '16' in sound.stdout, sound.stderr

@@ -12,9 +12,9 @@ import torch
 from mmengine.config import Config
 from PIL import Image
 
-from nemo_mmseg.datasets.refshapes import make_refshapes
-from nemo_mmseg.evaluation import ExpressionScores
 from nemo_mmseg.evaluation.predictions import decode_rle
+from nemo_mmseg.evaluation.scores import ExpressionScores
+from nemo_mmseg.refshapes.write import make_refshapes
 
 TOOL = Path(__file__).resolve().parents[2] / 'tools' / 'test.py'
 PARTS = """

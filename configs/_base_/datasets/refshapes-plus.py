@@ -1,4 +1,4 @@
-# RefShapes, the embedded data set, appearance flavour (tools/make_refshapes.py writes it). As in NeMo's release,
+# RefShapes, the embedded data set, appearance flavour (tools/dataset_converters/make_refshapes.py writes it). As in NeMo's release,
 # every image is stretched to the size of the network's input.
 _base_ = './refcoco.py'
 data_root = 'data/refshapes/'

@@ -1,15 +1,11 @@
 """Transforms of referring samples."""
 
-from .copy_paste import CopyPaste
-from .cut_mix import CutMix
-from .letterbox import Letterbox
-from .load_referent_mask import LoadReferentMask
-from .load_referring_image import LoadReferringImage
-from .mix_gen import MixGen
+from .expressions import SampleExpressions
+from .formatting import PackReferringInputs
+from .geometry import Letterbox, ReferringFlip
+from .loading import LoadReferentMask, LoadReferringImage
+from .mixing import CopyPaste, CutMix, MixGen
 from .nemo import NeMoMosaic
-from .pack_referring_inputs import PackReferringInputs
-from .referring_flip import ReferringFlip
-from .sample_expressions import SampleExpressions
 
 __all__ = [
     'CopyPaste',

@@ -17,12 +17,13 @@ class MosaicStatisticsHook(Hook):
     Workers have no way to report but the samples themselves, so the counts are read from the
     metainfo ``mosaic`` and ``mixed`` of each data sample. The log gets the shares since the start
     of the run (of this process): ``mosaic/mined``, ``mosaic/random`` and ``mosaic/mixed`` (by
-    CutMix, MixGen or CopyPaste) of the samples, ``mosaic/short`` (bands with fewer images than
-    cells, filled with random ones) and ``mosaic/exhausted`` (bands that reached below the bank's
+    CutMix, MixGen or CopyPaste) of the samples, ``mosaic/filled`` (bands with fewer images than
+    cells, filled with random ones) and ``mosaic/truncated`` (bands that reached below the bank's
     stored images) of the mined ones. The last line is printed at the end of the training.
 
     Attributes:
-        counts: Number of ``samples``, ``mined``, ``random``, ``mixed``, ``short``, ``exhausted``.
+        counts: Number of ``samples``, ``mined``, ``random``, ``mixed``, ``num_filled`` and
+            ``truncated``.
     """
 
     priority = 'ABOVE_NORMAL'  # before the logger reads the values
@@ -44,8 +45,8 @@ class MosaicStatisticsHook(Hook):
             mosaic = sample.metainfo.get('mosaic')
             if mosaic is not None:
                 self.counts[mosaic['kind']] += 1
-                self.counts['short'] += mosaic['short'] > 0
-                self.counts['exhausted'] += mosaic['exhausted']
+                self.counts['num_filled'] += mosaic['num_filled'] > 0
+                self.counts['truncated'] += mosaic['truncated']
         for name, share in self.shares().items():
             runner.message_hub.update_scalar(f'train/mosaic/{name}', share)
 
@@ -60,7 +61,7 @@ class MosaicStatisticsHook(Hook):
         """The counts as shares: kinds of all samples, troubles of the mined mosaics."""
         samples, mined = self.counts['samples'], self.counts['mined']
         of_mined = {
-            key: self.counts[key] / mined if mined else 0.0 for key in ('short', 'exhausted')
+            key: self.counts[key] / mined if mined else 0.0 for key in ('num_filled', 'truncated')
         }
         of_all = {key: self.counts[key] / max(samples, 1) for key in ('mined', 'random', 'mixed')}
         return {key: round(value, 4) for key, value in {**of_all, **of_mined}.items()}

@@ -10,7 +10,8 @@ from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop, IterBasedTrainLoop, Runner
 from mmseg.registry import HOOKS
 
-from nemo_mmseg.mining import check_band, check_passes, wanted_banks, wanted_stores
+from nemo_mmseg.mining import requirements as wanted_stores
+from nemo_mmseg.mining.requirements import check_band, check_passes, wanted_banks
 
 
 @HOOKS.register_module()

@@ -9,8 +9,9 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..text_features import TextFeatures
-from ..utils.swin_weights import load_swin_weights
+from nemo_mmseg.models.structures import TextFeatures
+from nemo_mmseg.models.utils.swin_weights import load_swin_weights
+
 from .pixel_word_attention import PixelWordAttention
 
 

@@ -8,7 +8,7 @@ from mmengine.model import BaseModule
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
-from ..utils import build_visual_tower, copy_weights
+from nemo_mmseg.models.utils.clip_towers import build_visual_tower, copy_weights
 
 
 class DenseAttentionPool(nn.Module):

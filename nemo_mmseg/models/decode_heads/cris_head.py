@@ -1,18 +1,189 @@
-"""CRIS's head: cross-modal decoder, projector and text-to-pixel loss."""
+"""CRIS's projector: the sentence becomes a 3x3 kernel that is slid over the pixels."""
 
 from __future__ import annotations
 
 import math
 
+import torch.nn.functional as F
 from mmengine.model import BaseModule
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..text_features import TextFeatures
-from .cris_decoder import CRISDecoder
-from .cris_projector import CRISProjector
-from .truth import targets_like, training_iou
+from nemo_mmseg.models.losses.targets import targets_like, training_iou
+from nemo_mmseg.models.necks.cris_neck import conv_bn_relu
+from nemo_mmseg.models.structures import TextFeatures
+from nemo_mmseg.models.utils.position import sine_position_1d, sine_position_2d
+
+
+def correlate(x: Tensor, kernel: Tensor) -> Tensor:
+    """3x3 convolution of each map with a kernel of its own, zero padded.
+
+    Equal to a grouped convolution, but done as one product over the channels for all nine taps,
+    followed by nine shifted sums of one-channel maps: convolutions with one output channel per
+    group are slow.
+
+    Args:
+        x: Maps (E, C, H, W).
+        kernel: (E, C, 3, 3).
+
+    Returns:
+        (E, 1, H, W).
+    """
+    height, width = x.shape[-2:]
+    taps = kernel.flatten(2).transpose(1, 2) @ x.flatten(2)
+    taps = F.pad(taps.unflatten(2, (height, width)), (1, 1, 1, 1))
+    total = 0
+    for row in range(3):
+        for column in range(3):
+            tap = taps[:, 3 * row + column]
+            total = total + tap[:, row : row + height, column : column + width]
+    return total[:, None]
+
+
+def twice(x: Tensor) -> Tensor:
+    """Bilinear resize to twice the size."""
+    return F.interpolate(x, scale_factor=2, mode='bilinear', align_corners=False)
+
+
+class CRISProjector(nn.Module):
+    """Compare pixels with the sentence at four times the size of the map.
+
+    Args:
+        in_channels: Channels of the map.
+        sentence_channels: Size of the sentence feature.
+        channels: Channels in which both are compared.
+    """
+
+    def __init__(self, in_channels: int, sentence_channels: int, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self.conv1 = conv_bn_relu(in_channels, in_channels, 3)
+        self.conv2 = conv_bn_relu(in_channels, channels, 3)
+        self.conv3 = nn.Conv2d(channels, channels, 1)
+        self.sentence_proj = nn.Linear(sentence_channels, channels * 9 + 1)
+
+    def forward(self, x: Tensor, sentence: Tensor) -> Tensor:
+        """Logits (E, 1, 4 * h, 4 * w) of maps (E, in_channels, h, w) and sentences (E, Cs)."""
+        x = self.conv3(self.conv2(twice(self.conv1(twice(x)))))
+        kernel = self.sentence_proj(sentence)
+        weight = kernel[:, :-1].reshape(-1, self.channels, 3, 3)
+        return correlate(x, weight) + kernel[:, -1, None, None, None]
+
+
+class CRISDecoderLayer(nn.Module):
+    """Pre-norm decoder layer; each attention's result goes through a norm of its own.
+
+    Args:
+        channels: Channels of the pixels.
+        word_channels: Size of a word feature.
+        num_heads: Attention heads.
+        feedforward_channels: Hidden size of the last part.
+        dropout: Dropout of attention weights, hidden layer and all three results.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        word_channels: int,
+        num_heads: int,
+        feedforward_channels: int,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.self_attn = nn.MultiheadAttention(
+            channels, num_heads, dropout=dropout, batch_first=True
+        )
+        self.cross_attn = nn.MultiheadAttention(
+            channels,
+            num_heads,
+            dropout=dropout,
+            kdim=word_channels,
+            vdim=word_channels,
+            batch_first=True,
+        )
+        self.ffn = nn.Sequential(
+            nn.Linear(channels, feedforward_channels),
+            nn.ReLU(inplace=True),
+            nn.Dropout(dropout),
+            nn.LayerNorm(feedforward_channels),
+            nn.Linear(feedforward_channels, channels),
+        )
+        self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(channels) for _ in range(3))
+        self.self_attn_norm, self.cross_attn_norm = (nn.LayerNorm(channels) for _ in range(2))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self, pixels: Tensor, words: Tensor, keys: Tensor, position: Tensor, padding: Tensor
+    ) -> Tensor:
+        """One layer.
+
+        Args:
+            pixels: (E, P, channels).
+            words: Word features (E, T, word_channels), the values of the attention.
+            keys: The same with their position code, the keys.
+            position: Position code of the pixels (P, channels).
+            padding: (E, T) bool, True on padding.
+
+        Returns:
+            (E, P, channels).
+        """
+        x = self.norm1(pixels)
+        query = x + position
+        x = self.self_attn(query, query, x, need_weights=False)[0]
+        pixels = pixels + self.dropout(self.self_attn_norm(x))
+        query = self.norm2(pixels) + position
+        x = self.cross_attn(query, keys, words, key_padding_mask=padding, need_weights=False)[0]
+        pixels = pixels + self.dropout(self.cross_attn_norm(x))
+        return pixels + self.dropout(self.ffn(self.norm3(pixels)))
+
+
+class CRISDecoder(nn.Module):
+    """Stack of :class:`CRISDecoderLayer` with fixed position codes.
+
+    Args:
+        channels: Channels of the pixels; a multiple of four.
+        word_channels: Size of a word feature; even.
+        num_layers: Number of layers.
+        num_heads: Attention heads.
+        feedforward_channels: Hidden size of a layer.
+        dropout: Dropout probability.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        word_channels: int,
+        num_layers: int,
+        num_heads: int,
+        feedforward_channels: int,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            CRISDecoderLayer(channels, word_channels, num_heads, feedforward_channels, dropout)
+            for _ in range(num_layers)
+        )
+        self.norm = nn.LayerNorm(channels)
+
+    def forward(self, x: Tensor, words: Tensor, mask: Tensor) -> Tensor:
+        """Decode E maps.
+
+        Args:
+            x: (E, channels, h, w), of any shape.
+            words: (E, T, word_channels).
+            mask: (E, T) bool, True on real tokens.
+
+        Returns:
+            (E, channels, h, w).
+        """
+        height, width = x.shape[-2:]
+        pixels = x.flatten(2).transpose(1, 2)
+        position = sine_position_2d(height, width, pixels.shape[-1], x.device).to(x.dtype)
+        keys = words + sine_position_1d(*words.shape[1:], x.device).to(words.dtype)
+        for layer in self.layers:
+            pixels = layer(pixels, words, keys, position, ~mask)
+        return self.norm(pixels).transpose(1, 2).unflatten(2, (height, width))
 
 
 @MODELS.register_module()

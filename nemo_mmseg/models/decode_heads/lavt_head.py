@@ -13,8 +13,8 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
-from ..text_features import TextFeatures
-from .truth import targets_like, training_iou
+from nemo_mmseg.models.losses.targets import targets_like, training_iou
+from nemo_mmseg.models.structures import TextFeatures
 
 
 def conv_norm_relu(in_channels: int, out_channels: int, norm_cfg: dict) -> nn.Sequential:

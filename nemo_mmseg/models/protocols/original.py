@@ -8,13 +8,7 @@ import torch.nn.functional as F
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
-from .geometry import (
-    foreground_margin,
-    image_to_input,
-    original_shape,
-    sample_bilinear,
-    store,
-)
+from .geometry import foreground_margin, image_to_input, original_shape, sample_bilinear, store
 
 
 def original(

@@ -12,8 +12,8 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
-from ..protocols import PROTOCOLS
-from ..text_features import TextFeatures
+from nemo_mmseg.models.protocols import PROTOCOLS
+from nemo_mmseg.models.structures import TextFeatures
 
 
 def _rows(x: Tensor | Sequence[Tensor], first: int, last: int) -> Tensor | tuple[Tensor, ...]:

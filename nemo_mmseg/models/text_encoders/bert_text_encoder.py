@@ -9,14 +9,8 @@ from mmengine.model import BaseModule
 from mmseg.registry import MODELS
 from torch import Tensor
 
-from nemo_mmseg.utils.bert import (
-    bert_config,
-    is_local_bert,
-    load_bert_tokenizer,
-    load_bert_weights,
-)
-
-from ..text_features import TextFeatures
+from nemo_mmseg.models.structures import TextFeatures
+from nemo_mmseg.utils.bert import bert_config, is_local_bert, load_bert_tokenizer, load_bert_weights
 
 
 @MODELS.register_module()

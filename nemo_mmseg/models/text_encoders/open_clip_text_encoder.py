@@ -7,10 +7,9 @@ from mmengine.model import BaseModule
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
+from nemo_mmseg.models.structures import TextFeatures
+from nemo_mmseg.models.utils.clip_towers import build_text_tower, copy_weights
 from nemo_mmseg.utils.clip import load_clip_tokenizer
-
-from ..text_features import TextFeatures
-from ..utils import build_text_tower, copy_weights
 
 
 @MODELS.register_module()

@@ -10,10 +10,9 @@ import torch.nn.functional as F
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from nemo_mmseg.models.converters import swin
+from nemo_mmseg.models.converters.rename import Renamed, describe, differences, rename
 from nemo_mmseg.utils.checkpoint import read_checkpoint
-
-from ..converters import swin
-from ..converters.rename import Renamed, describe, differences, rename
 
 CLASSIFIER = 'classifies images'
 NORM = 'normalises for the classifier'

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from nemo_mmseg.datasets.transforms.load_referent_mask import decode_segmentation, referent_masks
-from nemo_mmseg.datasets.transforms.pack_referring_inputs import PackReferringInputs, channels_first
+from nemo_mmseg.datasets.transforms.formatting import PackReferringInputs, channels_first
+from nemo_mmseg.datasets.transforms.loading import decode_segmentation, referent_masks
 
 RNG = np.random.default_rng(0)
 IMAGE = RNG.integers(0, 256, (7, 9, 3), np.uint8)

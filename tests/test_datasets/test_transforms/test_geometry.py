@@ -5,8 +5,7 @@ import pytest
 from mmengine.registry import init_default_scope
 from mmseg.registry import TRANSFORMS
 
-from nemo_mmseg.datasets.transforms.letterbox import letterbox_matrix
-from nemo_mmseg.datasets.transforms.referring_flip import swap_sides
+from nemo_mmseg.datasets.transforms.geometry import letterbox_matrix, swap_sides
 
 init_default_scope('mmseg')
 

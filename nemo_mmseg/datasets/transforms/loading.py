@@ -1,0 +1,168 @@
+"""Reads images, with an error that names the file where one cannot be used."""
+
+from __future__ import annotations
+
+import cv2
+import mmcv
+import numpy as np
+from mmcv.transforms import BaseTransform, LoadImageFromFile
+from mmengine.fileio import get
+from mmseg.registry import TRANSFORMS
+from pycocotools import mask as coco_mask
+
+
+def read_image(
+    path: str, height: int | None = None, width: int | None = None, backend: str = 'cv2'
+) -> np.ndarray:
+    """Decode an image.
+
+    Args:
+        path: The file, local or of any MMEngine file backend.
+        height: Annotated height in pixels; None does not compare.
+        width: Annotated width in pixels; None does not compare.
+        backend: mmcv's decoder.
+
+    Returns:
+        The image (H, W, 3) uint8, BGR.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is no image, or its size is not the annotated one.
+    """
+    content = get(path)
+    try:
+        image = mmcv.imfrombytes(content, flag='color', backend=backend)
+    except Exception as error:  # each decoder has exceptions of its own
+        raise ValueError(f'cannot read the image {path}: {error}') from error
+    if image is None:
+        raise ValueError(f'cannot read the image {path}: it is damaged or no image')
+    if height is not None and image.shape[:2] != (height, width):
+        raise ValueError(
+            f'{path} is {image.shape[1]}x{image.shape[0]} pixels, annotated as {width}x{height}'
+        )
+    return image
+
+
+@TRANSFORMS.register_module()
+class LoadReferringImage(LoadImageFromFile):
+    """mmcv's ``LoadImageFromFile``, with clear errors and a comparison with the annotated size.
+
+    Required Keys:
+
+    - img_path
+    - height, width (optional: the annotated size)
+
+    Added Keys:
+
+    - img ((H, W, 3) uint8, BGR), img_shape, ori_shape
+
+    Args:
+        **kwargs: Of mmcv's transform; only ``imdecode_backend`` matters here. Defaults to OpenCV.
+    """
+
+    def transform(self, results: dict) -> dict:
+        """Read the image."""
+        image = read_image(
+            results['img_path'],
+            results.get('height'),
+            results.get('width'),
+            self.imdecode_backend,
+        )
+        results['img'] = image.astype(np.float32) if self.to_float32 else image
+        results['img_shape'] = results['ori_shape'] = image.shape[:2]
+        return results
+
+
+def decode_segmentation(segmentation: list | dict, height: int, width: int) -> np.ndarray:
+    """Decode polygons, compressed RLE or uncompressed RLE.
+
+    Args:
+        segmentation: As in COCO's ``instances.json``.
+        height: Of the image, in pixels.
+        width: Of the image, in pixels.
+
+    Returns:
+        Mask (height, width) uint8, C order, 1 on the object.
+
+    Raises:
+        ValueError: An RLE is damaged or was made for another size.
+    """
+    if isinstance(segmentation, dict):
+        if list(segmentation['size']) != [height, width]:
+            raise ValueError(
+                f'RLE of size {segmentation["size"]} in an image of size {[height, width]}'
+            )
+        counts = segmentation['counts']
+        if isinstance(counts, list):
+            if sum(counts) != height * width:
+                raise ValueError(f'RLE counts {sum(counts)} pixels, the image {height * width}')
+            segmentation = coco_mask.frPyObjects(segmentation, height, width)
+        rle = segmentation
+    else:
+        rle = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
+    # COCO's masks run down the columns; OpenCV turns them round ten times as fast as NumPy.
+    return cv2.transpose(coco_mask.decode(rle).T)
+
+
+def referent_masks(results: dict) -> np.ndarray:
+    """Masks of the targets of each expression, at the size of the original image.
+
+    Args:
+        results: With ``instances``, ``targets``, ``height``, ``width``.
+
+    Returns:
+        Masks (N, height, width) uint8; the union where an expression has several targets, all 0
+        where it has none.
+
+    Raises:
+        ValueError: The mask of an annotation cannot be decoded or is empty.
+    """
+    shape = results['height'], results['width']
+    decoded: dict[int, np.ndarray] = {}
+    masks = []
+    for targets in results['targets']:
+        mask = None
+        for target in targets:
+            if target not in decoded:
+                instance = results['instances'][target]
+                where = f'annotation {instance["ann_id"]} of {results["img_path"]}'
+                try:
+                    decoded[target] = decode_segmentation(instance['segmentation'], *shape)
+                except Exception as error:  # pycocotools raises plain exceptions and TypeErrors
+                    raise ValueError(f'cannot decode {where}: {error}') from error
+                if not decoded[target].any():
+                    raise ValueError(f'the mask of {where} is empty')
+            mask = decoded[target] if mask is None else np.maximum(mask, decoded[target])
+        masks.append(np.zeros(shape, np.uint8) if mask is None else mask)
+    # The usual sample has one mask, which need not be copied.
+    return masks[0][None] if len(masks) == 1 else np.stack(masks)
+
+
+@TRANSFORMS.register_module()
+class LoadReferentMask(BaseTransform):
+    """Load the mask of each expression's targets.
+
+    Placed before a resize, the mask is resized with the image (training); placed after it, the mask
+    stays at the original size, where predictions are compared with it (evaluation).
+
+    Required Keys:
+
+    - instances, targets, height, width, img_path
+
+    Added Keys:
+
+    - gt_seg_map (uint8, 1 on the referent): (H, W) for one expression, else (H, W, N), the layout
+    that mmcv's
+      transforms resize and flip
+    - its name in seg_fields
+    """
+
+    def transform(self, results: dict) -> dict:
+        """Decode the masks."""
+        masks = referent_masks(results)
+        results['gt_seg_map'] = masks[0] if len(masks) == 1 else masks.transpose(1, 2, 0)
+        results.setdefault('seg_fields', []).append('gt_seg_map')
+        return results
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}()'

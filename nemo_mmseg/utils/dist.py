@@ -1,0 +1,100 @@
+"""What mining does to the process it runs in, and undoes: threads, random state, rank."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def rank_and_world() -> tuple[int, int]:
+    """Rank and number of processes, of the process group or of torchrun's environment."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return int(os.environ.get('RANK', 0)), int(os.environ.get('WORLD_SIZE', 1))
+
+
+def default_device() -> str:
+    """This process's GPU (by ``LOCAL_RANK``), or ``'cpu'``."""
+    if not torch.cuda.is_available():
+        return 'cpu'
+    local = int(os.environ.get('LOCAL_RANK', torch.cuda.current_device()))
+    return f'cuda:{local % torch.cuda.device_count()}'
+
+
+def ordered_map(call: Callable, items: Iterable, device: str) -> Iterator[Any]:
+    """Apply a function to items, several at a time on a CPU, and yield the results in order.
+
+    The result of a matrix product depends on the number of threads that share it. On a CPU every
+    item is therefore worked off by one thread, and as many items run at once as PyTorch would use
+    threads: the same bytes with any number of threads and ranks. On a GPU the items run one after
+    the other.
+
+    Args:
+        call: Called with one item.
+        items: Read a few items ahead, never as a whole.
+        device: Where ``call`` computes.
+
+    Yields:
+        The results, in the order of the items.
+    """
+    lanes = torch.get_num_threads()
+    if torch.device(device).type != 'cpu':
+        yield from map(call, items)
+        return
+    pool = ThreadPoolExecutor(lanes, initializer=torch.set_num_threads, initargs=(1,))
+    waiting: deque[Future] = deque()
+    torch.set_num_threads(1)
+    try:
+        for item in items:
+            waiting.append(pool.submit(call, item))
+            if len(waiting) > lanes:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(lanes)
+
+
+@contextlib.contextmanager
+def same_every_time(device: str) -> Iterator[None]:
+    """Compute reproducibly at full float32 precision, and leave no trace in the random states.
+
+    A training run that mines its bank first must go on as one that finds the bank: same initial
+    weights, same settings.
+    """
+    on_gpu = torch.device(device).type == 'cuda'
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    precision = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision('highest')
+    try:
+        with (
+            torch.random.fork_rng(devices=[device] if on_gpu else []),
+            torch.backends.cudnn.flags(
+                enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+            ),
+        ):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(precision)
+        np.random.set_state(numpy_state)
+        random.setstate(python_state)
+
+
+def leave_process_group() -> None:
+    """Leave the process group of a distributed run, if there is one; a tool's last act.
+
+    Gloo's threads outlive a group that is merely forgotten, and one of them that asks for the
+    interpreter while it shuts down aborts the process: a finished run would end as a failed one.
+    Not for runs that failed: there other ranks may still wait for this one, and its end tells them.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
