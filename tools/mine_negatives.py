@@ -14,9 +14,10 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS
 
 import nemo_mmseg  # noqa: F401  (registers our classes, whether or not the config asks for it)
+from nemo_mmseg.datasets.wrappers import data_sets_of
 from nemo_mmseg.mining import requirements as wanted_stores
 from nemo_mmseg.mining.mine import mine_bank
-from nemo_mmseg.mining.requirements import check_band, data_sets_of, wanted_banks
+from nemo_mmseg.mining.requirements import check_band, wanted_banks
 from nemo_mmseg.utils.config import add_config_arguments, load_config
 
 

@@ -30,9 +30,9 @@ from .annotation_cache import (
     write_items,
 )
 from .item_view import ItemView
-from .nested_transforms import transforms_in
 from .refer import Reference
 from .samplers import SampleIndex, seeded_global_state
+from .wrappers import transforms_in
 
 GROUPINGS = ('reference', 'expression', 'image')
 # Bytes of annotations below which reading takes less than a second, and no cache is kept.

@@ -10,7 +10,6 @@ from .requirements import (
     WantedBank,
     check_band,
     check_passes,
-    data_sets_of,
     wanted_banks,
     wanted_stores,
 )
@@ -26,7 +25,6 @@ __all__ = [
     'check_band',
     'check_bank',
     'check_passes',
-    'data_sets_of',
     'mine_bank',
     'wanted_banks',
     'wanted_stores',

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 from mmengine.logging import print_log
 
-from nemo_mmseg.datasets.nested_transforms import transforms_in
+from nemo_mmseg.datasets.wrappers import data_sets_of, transforms_in
 from nemo_mmseg.negatives.band import BandRule
 from nemo_mmseg.negatives.bank import BankError, NegativeBank
 from nemo_mmseg.negatives.pool import ImagePool
@@ -121,26 +120,6 @@ def wanted_banks(dataset: Any) -> list[WantedBank]:
                 'each needs a bank=dict(path=...) of its own'
             )
     return banks
-
-
-def data_sets_of(dataset: Any) -> Iterator[tuple[Any, list]]:
-    """The innermost data sets, each with the pipelines its samples run through.
-
-    Args:
-        dataset: A data set or wrappers around some.
-
-    Yields:
-        A data set that wraps no other, and its pipelines, the inner one first.
-    """
-    inner = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
-    # Some wrappers (MMSegmentation's MultiImageMixDataset) have a pipeline of their own.
-    pipeline = getattr(dataset, 'pipeline', None)
-    if inner == [None]:
-        yield dataset, [pipeline]
-        return
-    for child in inner:
-        for data_set, pipelines in data_sets_of(child):
-            yield data_set, [*pipelines, pipeline]
 
 
 def _reads_bank(transform: Any) -> bool:

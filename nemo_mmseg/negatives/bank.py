@@ -19,6 +19,7 @@ Tensors, for E expressions, I images and M stored images an expression:
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,25 @@ TENSORS = (
 _BLOCK = 8192
 # The same where images are compared: a block's cosines with 20,000 images take 80 MB at most.
 _ALIKE_BLOCK = 512
+
+
+@dataclass(frozen=True)
+class BankSpec:
+    """Where a bank lies and how it is mined.
+
+    Attributes:
+        path: The file.
+        model: open_clip's name of the CLIP that mines it, e.g. ``'ViT-B-32'``.
+        pretrained: Its weights: tag or local file.
+        keep: Images stored per expression.
+        images: Folder of the negatives; None where they are the data set's own images.
+    """
+
+    path: str
+    model: str | None = None
+    pretrained: str | None = None
+    keep: int = 1000
+    images: str | None = None
 
 
 class BankError(RuntimeError):

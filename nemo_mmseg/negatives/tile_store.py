@@ -65,6 +65,25 @@ class TileSettings:
         return dict(asdict(self), fingerprint=pool.images_fingerprint)
 
 
+@dataclass(frozen=True)
+class TileSpec:
+    """Where a tile store lies and what its tiles are.
+
+    Attributes:
+        path: The file.
+        height: Of a tile, in pixels.
+        width: Of a tile, in pixels.
+        interpolation: Filter of the resize from the full image.
+        encoding: ``'raw'`` or ``'jpeg'`` (quality 92, colours at half the width).
+    """
+
+    path: str
+    height: int
+    width: int
+    interpolation: str = 'bilinear'
+    encoding: str = 'raw'
+
+
 class TileStore:
     """Reads a tile store. Opened at first use in each process; a pickle of it holds the path alone.
 

@@ -106,7 +106,8 @@ class MixSamples(BaseTransform, ABC):
         if results['img'].shape != other['img'].shape:
             raise ValueError(
                 f'{name}: `transforms` must bring images to one size, but '
-                f'{results["img_path"]} has {results["img"].shape} and {other["img_path"]} {other["img"].shape}'
+                f'{results["img_path"]} has {results["img"].shape} and {other["img_path"]} '
+                f'{other["img"].shape}'
             )
         if self.mix(results, other, rng):
             results['mixed'] = dict(kind=name, img_path=other['img_path'])
