@@ -123,7 +123,8 @@ class ReferringIoU(BaseMetric):
             The measures of all expressions, the numbers ``expressions`` and ``images``, and the
             measures of the slices.
         """
-        nothing = self._score({}, np.zeros((0, 4), np.int64))  # has the settings, if all is empty
+        # carries the settings where nothing was evaluated
+        nothing = self._score(dict(no_target=[]), np.zeros((0, 4), np.int64))
         self.scores = scores = ExpressionScores.join([nothing, *results])
         measures = scores.summary(self.thresholds)
         # float: MMEngine's logger writes null for integers

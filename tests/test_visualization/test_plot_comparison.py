@@ -21,11 +21,12 @@ ROWS = [
 @pytest.fixture
 def figures(monkeypatch) -> list[Figure]:
     found, save = [], Figure.savefig
-    monkeypatch.setattr(
-        Figure,
-        'savefig',
-        lambda self, *args, **kwargs: (found.append(self), save(self, *args, **kwargs)),
-    )
+
+    def record(figure, *args, **options):
+        found.append(figure)
+        save(figure, *args, **options)
+
+    monkeypatch.setattr(Figure, 'savefig', record)
     return found
 
 
