@@ -1,5 +1,5 @@
 # The paper's comparison of augmentations, on RefShapes with the demo's CRIS. A run is as long as the demo's (4 epochs).
-data = 'python tools/dataset_converters/make_refshapes.py data/refshapes --flavours refshapes+ --train 2000 --val 300 --testA 300 --testB 300'
+data = 'python tools/dataset_converters/make_refshapes.py data/refshapes --variants refshapes+ --train 2000 --val 300 --testA 300 --testB 300'
 question = 'Which augmentation helps: random mosaic, CutMix, MixGen or NeMo?'
 name = 'cris_refshapes-clip{}_1xb16-4e_refshapes-plus-256x256'
 rows = {
