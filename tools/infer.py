@@ -1,4 +1,4 @@
-"""Segment an image: `python tools/infer.py IMAGE EXPRESSION ... --config CONFIG --weights W`."""
+"""Segment an image: ``python tools/infer.py IMAGE EXPRESSION ... --config CONFIG --weights W``."""
 
 import argparse
 
