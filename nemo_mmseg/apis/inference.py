@@ -148,7 +148,7 @@ class ReferringInferencer(BaseInferencer):
     """
 
     visualize_kwargs = {'draw'}
-    postprocess_kwargs = {'inputs', 'out_dir'}
+    postprocess_kwargs = {'items', 'out_dir'}
 
     def __init__(
         self,
@@ -191,9 +191,8 @@ class ReferringInferencer(BaseInferencer):
               ``bbox``, ``rle``, and with ``out_dir`` the files ``mask`` and ``overlay``.
         """
         items = make_items(images, expressions)
-        results = super().__call__(
-            items, batch_size=batch_size, draw=draw, inputs=items, out_dir=out_dir
-        )
+        settings = dict(batch_size=batch_size, draw=draw, out_dir=out_dir)
+        results = super().__call__(items, items=items, **settings)
         return results if isinstance(images, (list, tuple)) else results[0]
 
     def preprocess(self, inputs: list[dict], batch_size: int = 1) -> Iterator[dict]:
@@ -239,12 +238,12 @@ class ReferringInferencer(BaseInferencer):
         preds: list[tuple],
         visualization: list[list[np.ndarray]],
         return_datasamples: bool = False,
-        inputs: Sequence[dict] = (),
+        items: Sequence[dict] = (),
         out_dir: str | os.PathLike | None = None,
     ) -> list[dict]:
         """Collect the results of each image, see :meth:`__call__`, and write them to a folder."""
         results = []
-        for item, (masks, scores), overlays in zip(inputs, preds, visualization, strict=True):
+        for item, (masks, scores), overlays in zip(items, preds, visualization, strict=True):
             expressions = item['expressions']
             predictions = [
                 dict(image=item['img_path'], expression=text, score=score, **describe_mask(mask))

@@ -2,19 +2,17 @@
 
 import json
 import pickle
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from check_data import check_data, format_reports
+from check_data import main as check_data_main
 from mmengine.config import Config
 from PIL import Image
 
 import nemo_mmseg  # noqa: F401  (registers)
-
-ROOT = Path(__file__).parents[2]
 
 
 def write_data(root: Path, num: int = 4) -> dict:
@@ -152,20 +150,12 @@ def test_wrong_references_are_all_listed_and_the_rest_is_checked(tmp_path: Path)
     assert report.counts['references'] == 3
 
 
-def test_exit_code(tmp_path: Path):
+def test_exit_code(tmp_path: Path, monkeypatch, capsys):
     write_data(tmp_path)
-    config = tmp_path / 'config.py'
-    make_config(tmp_path).dump(config)
-    command = [
-        sys.executable,
-        str(ROOT / 'tools/misc/check_data.py'),
-        str(config),
-        '--split',
-        'val',
-    ]
-    env = dict(PYTHONPATH=str(ROOT), PATH='', OMP_NUM_THREADS='1')
-    sound = subprocess.run(command, capture_output=True, text=True, env=env)
-    assert sound.returncode == 0 and '16' in sound.stdout, sound.stderr
+    make_config(tmp_path).dump(tmp_path / 'config.py')
+    arguments = ['check_data.py', str(tmp_path / 'config.py'), '--split', 'val']
+    monkeypatch.setattr(sys, 'argv', arguments)
+    assert check_data_main() == 0 and '16' in capsys.readouterr().out
     (tmp_path / 'train2014' / '3.jpg').unlink()
-    faulty = subprocess.run([*command, '--fast'], capture_output=True, text=True, env=env)
-    assert faulty.returncode == 1 and '3.jpg is missing' in faulty.stdout, faulty.stderr
+    monkeypatch.setattr(sys, 'argv', [*arguments, '--fast'])
+    assert check_data_main() == 1 and '3.jpg is missing' in capsys.readouterr().out
