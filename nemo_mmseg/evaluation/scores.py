@@ -40,7 +40,7 @@ class NoTargetRule:
             raise ValueError(f"no_target={self.no_target!r} is none of 'auto', 'area', 'score'")
 
     def predicted(self, sample: dict, pixels: np.ndarray) -> np.ndarray:
-        """Return which of N predictions mean no target, ``(N,)`` bool.
+        """Return which of N predictions mean no target, as ``(N,)`` bool.
 
         Args:
             sample: Data sample as a dict, perhaps with the scores ``no_target``.
@@ -245,10 +245,11 @@ class ExpressionScores:
             For each measure two ``(E,)``. The sum of the first over the sum of the second is the
             measure. The overall IoU is the first measure, the mean IoU the second.
         """
+        thresholds = self.thresholds if thresholds is None else thresholds
         iou, has_target, every = self.iou, ~self.no_target, np.ones(len(self))
         hits = {
             f'Pr@{x:g}': (has_target & (iou >= x if self.tie == '>=' else iou > x), has_target)
-            for x in thresholds or self.thresholds
+            for x in thresholds
         }
         overall, mean = (self.intersection, self.union), (iou, every)
         if not self.generalized:
