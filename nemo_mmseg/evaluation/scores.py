@@ -115,9 +115,8 @@ class ExpressionScores:
         lengths = {name: len(getattr(self, name)) for name in _COLUMNS}
         if len(set(lengths.values())) > 1:
             raise ValueError(f'{self.images[:1]}: the numbers of values differ: {lengths}')
-        self.intersection = np.where(
-            self.no_target | self.predicted_no_target, 0, self.intersection
-        )
+        either = self.no_target | self.predicted_no_target
+        self.intersection = np.where(either, 0, self.intersection)
         self.union = np.where(self.no_target & self.predicted_no_target, 0, self.union)
 
     @classmethod
