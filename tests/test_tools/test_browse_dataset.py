@@ -110,7 +110,7 @@ def test_sheets_repeat_and_show_the_epoch_in_which_mosaics_begin(data: Path, tmp
 
 
 def test_a_missing_bank_names_the_command(data: Path, tmp_path: Path):
-    bank = dict(path=str(tmp_path / 'no.safetensors'), model='RN50', pretrained=None, keep=3)
+    bank = dict(path=str(tmp_path / 'no.safetensors'), model='RN50', pretrained='openai', keep=3)
     cfg = make_config(data, dict(mined=0.01), bank)
     with pytest.raises(FileNotFoundError, match=r'no\.safetensors.*tools/mine_negatives\.py'):
         browse_dataset(cfg, tmp_path / 'out', progress=False)
