@@ -1,3 +1,3 @@
-# NeMo's rival copy-paste: a config adds this base and puts `copypaste` between the parts of its pipeline.
+# The baseline copy-paste. A config adds this base and puts `copypaste` in the place of its load_transforms.
 copypaste = dict(type='CopyPaste', prob=0.5)
 custom_hooks = [dict(type='MosaicStatisticsHook')]  # logs the share of mixed samples

@@ -14,13 +14,13 @@ test_pipeline = [
     dict(type='LoadReferentMask'),
     *_base_.pack_transforms,
 ]
-# Other texts than the other networks', hence a bank of their own.
+# Other expressions than those of the other networks, hence another bank.
 text_key = 'raw'
 bank_name = f'{_base_.bank_name}_raw'
 
 train_dataloader = dict(dataset=dict(text_key=text_key, pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(text_key=text_key, pipeline=test_pipeline))
 test_dataloader = val_dataloader
-# As published: an IoU of exactly the threshold counts, and an empty union counts 0.
+# As published: an IoU of exactly the threshold counts, and an empty union has an IoU of 0.
 val_evaluator = dict(tie='>=', empty_union=0.0)
 test_evaluator = val_evaluator
