@@ -1,6 +1,6 @@
-# RefCOCO as LAVT reads it: expressions as typed, image and mask stretched to 480x480 by PIL (the image
-# antialiased, the mask by nearest pixel). PIL resizes one mask only: a training sample of several
-# expressions needs backend='cv2'.
+# RefCOCO as LAVT reads it: expressions as typed, image and mask stretched to 480x480 by PIL (the
+# image antialiased, the mask by nearest pixel). PIL resizes one mask only: a training sample of
+# several expressions needs backend='cv2'.
 _base_ = './refcoco.py'
 image_size = (480, 480)
 

@@ -1,4 +1,5 @@
-# A small CRIS on the small CLIP that comes with the package (made by projects/refshapes_clip/train.py).
+# A small CRIS on the small CLIP that comes with the package (made by
+# projects/refshapes_clip/train.py).
 _base_ = './cris_r50.py'
 clip = dict(model='RefShapes-CLIP', pretrained='refshapes')
 model = dict(
