@@ -4,8 +4,8 @@ ann_file = 'grefshapes/instances.json'
 split_file = 'grefshapes/grefs(unc).json'
 bank_name = 'grefshapes'
 
-# Expressions such as "all rings except the ..." are long. The tokenizer cuts number words into pieces,
-# since no other variant has them.
+# Expressions such as "all rings except the ..." are long. The tokenizer cuts number words into
+# pieces, since no other variant has them.
 model = dict(text_encoder=dict(context_length=24))
 files = dict(type='GRefCOCODataset', ann_file=ann_file, split_file=split_file)
 train_dataloader = dict(dataset=files)
