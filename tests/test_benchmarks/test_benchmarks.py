@@ -163,9 +163,7 @@ def test_inference_runs(tmp_path):
 @pytest.mark.slow
 def test_startup_runs(tmp_path):
     printed = benchmark('startup.py', '--share', '0.01', '--repeats', '1', cwd=tmp_path)
-    rows = {line[:12].strip(): line[12:].split() for line in printed.splitlines()}
-    for name in ('no cache', 'first time', 'from cache'):
-        assert len(rows[name]) == 6 and float(rows[name][2]) > 0, printed
+    assert 'reading: ' in printed and 'us an item' in printed
     assert 'more than import mmseg.models' in printed
 
 

@@ -212,9 +212,7 @@ class NeMoMosaic(BaseTransform, NeedsFiles):
             found.append(TileRequirement(self.candidates(dataset.pool), self.tiles))
         if rules:
             needed = self.grid.most_cells - 1
-            found.append(
-                BankRequirement(dataset, self.bank, tuple(rules), needed, self.leak_guard)
-            )
+            found.append(BankRequirement(dataset, self.bank, tuple(rules), needed, self.leak_guard))
         return found
 
     def transform(self, results: dict) -> dict:
@@ -223,6 +221,11 @@ class NeMoMosaic(BaseTransform, NeedsFiles):
         kind = self.schedule.kind(results['epoch'], rng.random())
         if kind is None:
             return self.transforms(results)
+        if len(results['expressions']) != 1:
+            raise ValueError(
+                f'NeMoMosaic needs one expression, not {len(results["expressions"])}: put '
+                'SampleExpressions(num=1) before it'
+            )
         plan = self.plan(kind, results, rng)
         if plan.num_filled and self.band.too_few == 'skip':
             return self.transforms(results)
@@ -236,9 +239,9 @@ class NeMoMosaic(BaseTransform, NeedsFiles):
             results: The item, with one expression.
             rng: The sample's generator.
         """
-        (expression,) = results['expressions']
         rows, columns = self.grid.draw(rng)
-        cells = position_cells(expression if self.keep_positions else '', rows, columns)
+        expression = results['expressions'][0] if self.keep_positions else ''
+        cells = position_cells(expression, rows, columns)
         cell = int(rng.choice(sorted(cells)))
         number = rows * columns - 1
         if kind == 'mined':

@@ -1,15 +1,12 @@
 """NeMoMosaic: what it plans, what it draws, and what it refuses."""
 
-import collections
-
 import cv2
 import numpy as np
 import pytest
 from mmseg.registry import DATASETS, TRANSFORMS
+from nemo_helpers import mosaic_config, write_bank
 
 from nemo_mmseg.datasets.samplers import SampleIndex
-from nemo_mmseg.datasets.transforms.nemo.nemo_mosaic import NeMoMosaic
-from nemo_mmseg.mining.bank_writer import BankWriter
 from nemo_mmseg.negatives.bank import BankError
 
 LOAD = [
@@ -19,35 +16,8 @@ LOAD = [
 ]
 
 
-def write_bank(dataset, path, similarities, fingerprint=None, stored=3):
-    """A bank by hand, from the similarities (E, I) of every expression to every image of the
-    pool."""
-    sent_ids, _, own_rows = dataset.expressions()
-    pool, every = dataset.pool, np.arange(len(own_rows))
-    others = np.array(similarities, dtype=float)
-    own = others[every, own_rows].copy()
-    others[every, own_rows] = -np.inf
-    order = np.argsort(-others, axis=1)[:, :stored]
-    with BankWriter(
-        path,
-        sent_ids=sent_ids,
-        image_row=own_rows,
-        image_ids=pool.ids,
-        image_names=list(pool.names),
-        image_vectors=np.zeros((len(pool), 2)),
-        stored=stored,
-        metadata=dict(
-            fingerprint=fingerprint or dataset.fingerprint, dataset='mini', split='train'
-        ),
-    ) as writer:
-        writer.write(every, order, np.take_along_axis(others, order, axis=1), own)
-
-
-def mined(mini, path, **kwargs):
-    mosaic = dict(
-        type='NeMoMosaic', size=(48, 64), transforms=LOAD, mined_prob=1.0, bank=dict(path=str(path))
-    )
-    mosaic.update(kwargs)
+def mined(mini, path, **settings):
+    mosaic = mosaic_config(transforms=LOAD, bank=dict(path=str(path)), mined=1.0, **settings)
     return DATASETS.build(
         mini.config([dict(type='SampleExpressions'), mosaic, dict(type='PackReferringInputs')])
     )
@@ -66,9 +36,9 @@ GREEN = [0.76, 0.8, 0.5, 0.3]
     [
         # Relative: above 0.9 * 0.8 = 0.72 is dropped, so image_1 never shows by itself.
         (dict(tau=0.9, top_k=3), {'image_3.jpg': 0.5, 'image_4.jpg': 0.3}),
-        (dict(tau=0.9, top_k=1, grid=(1, 2)), {'image_3.jpg': 0.5}),
-        (dict(tau=0.96, top_k=1, grid=(1, 2)), {'image_1.jpg': 0.76}),
-        (dict(tau=0.96, top_k=2, grid=(1, 3)), {'image_1.jpg': 0.76, 'image_3.jpg': 0.5}),
+        (dict(tau=0.9, top_k=1, cells=(1, 2)), {'image_3.jpg': 0.5}),
+        (dict(tau=0.96, top_k=1, cells=(1, 2)), {'image_1.jpg': 0.76}),
+        (dict(tau=0.96, top_k=2, cells=(1, 3)), {'image_1.jpg': 0.76, 'image_3.jpg': 0.5}),
         # Absolute, as published.
         (dict(tau=0.4, tau_mode='absolute', top_k=5), {'image_4.jpg': 0.3}),
         (dict(tau=0.1, tau_mode='absolute', top_k=5), {}),
@@ -77,13 +47,13 @@ GREEN = [0.76, 0.8, 0.5, 0.3]
 def test_negatives_come_from_the_band_and_random_images_fill_up(mini, settings, expected):
     path = mini.root / f'bank_{hash(str(settings))}.safetensors'
     dataset = mined(mini, path, **settings)
-    write_bank(dataset, path, np.tile(GREEN, (9, 1)))
+    write_bank(dataset, path, GREEN)
     for mosaic in mosaics(dataset, 1):
         assert mosaic['kind'] == 'mined' and 'image_2.jpg' not in mosaic['names']
         scores = dict(zip(mosaic['names'], mosaic['similarities']))
         of_band = {name: s for name, s in scores.items() if not np.isnan(s)}
         assert of_band == pytest.approx(expected, abs=1e-3)
-        wanted = np.prod(settings.get('grid', (2, 2))) - 1
+        wanted = np.prod(settings.get('cells', (2, 2))) - 1
         assert mosaic['num_filled'] == wanted - len(expected) and len(mosaic['names']) == wanted
         assert mosaic['self_similarity'] == pytest.approx(0.8, abs=1e-3)
 
@@ -91,41 +61,41 @@ def test_negatives_come_from_the_band_and_random_images_fill_up(mini, settings, 
 def test_images_above_tau_fill_a_cell_only_where_no_other_can(mini):
     path = mini.root / 'bank.safetensors'
     # Two cells: one negative, none in the band (all stored ones are above tau).
-    dataset = mined(mini, path, tau=0.1, tau_mode='absolute', grid=(1, 2))
-    write_bank(dataset, path, np.tile(GREEN, (9, 1)))
+    dataset = mined(mini, path, tau=0.1, tau_mode='absolute', cells=(1, 2))
+    write_bank(dataset, path, GREEN)
     names = {m['names'][0] for m in mosaics(dataset, 1)}
     assert names == {'image_1.jpg', 'image_3.jpg', 'image_4.jpg'}
     # image_1 alone is above, image_4 not stored: it fills the cell that the band of one leaves.
     path = mini.root / 'two.safetensors'
-    dataset = mined(mini, path, tau=0.9, grid=(1, 3))
-    write_bank(dataset, path, np.tile(GREEN, (9, 1)), stored=2)
+    dataset = mined(mini, path, tau=0.9, cells=(1, 3))
+    write_bank(dataset, path, GREEN, stored=2)
     names = {n for m in mosaics(dataset, 1) for n in m['names']}
     assert names == {'image_3.jpg', 'image_4.jpg'}
 
 
-def test_a_short_band_can_leave_the_sample_plain(mini):
+def test_too_small_a_band_can_skip_the_mosaic(mini):
     path = mini.root / 'bank.safetensors'
-    dataset = mined(mini, path, tau=0.9, top_k=3, short_band='plain')  # two are below tau
-    write_bank(dataset, path, np.tile(GREEN, (9, 1)))
+    dataset = mined(mini, path, tau=0.9, top_k=3, too_few='skip')  # two are below tau
+    write_bank(dataset, path, GREEN)
     assert 'mosaic' not in dataset[SampleIndex(1, 0, 0)]['data_samples'].metainfo
 
 
 def test_a_bank_of_other_data_and_a_bank_cut_short_are_refused(mini):
     path = mini.root / 'other.safetensors'
     dataset = mined(mini, path)
-    write_bank(dataset, path, np.tile(GREEN, (9, 1)), fingerprint='0' * 64)
+    write_bank(dataset, path, GREEN, fingerprint='0' * 64)
     with pytest.raises(BankError, match='other.safetensors'):
         dataset[SampleIndex(0, 0, 0)]
     short = mini.root / 'short.safetensors'
     dataset = mined(mini, short)
-    write_bank(dataset, short, np.tile(GREEN, (9, 1)))
+    write_bank(dataset, short, GREEN)
     short.write_bytes(short.read_bytes()[:-10])
     with pytest.raises(BankError, match='short.safetensors'):
         dataset[SampleIndex(0, 0, 0)]
 
 
-def pipeline(**kwargs):
-    mosaic = dict(type='NeMoMosaic', size=(48, 64), transforms=LOAD, mined_prob=0, **kwargs)
+def pipeline(**settings):
+    mosaic = mosaic_config(transforms=LOAD, mined=0, **settings)
     return [dict(type='SampleExpressions'), mosaic, dict(type='PackReferringInputs')]
 
 
@@ -133,59 +103,49 @@ def build(mini, **kwargs):
     return DATASETS.build(mini.config(pipeline(**kwargs)))
 
 
-def test_probabilities_and_the_start_epoch():
-    mosaic = TRANSFORMS.build(
-        dict(
-            type='NeMoMosaic',
-            size=(4, 4),
-            transforms=[],
-            bank=dict(path='x'),
-            warmup_prob=0.3,
-            random_prob=0.2,
-            mined_prob=0.5,
-            start_epoch=2,
-        )
-    )
-    draws = np.random.default_rng(0).random(20000)
-    for epoch, expected in {
-        0: dict(random=0.3, mined=0),
-        1: dict(random=0.3, mined=0),
-        2: dict(random=0.2, mined=0.5),
-        9: dict(random=0.2, mined=0.5),
-    }.items():
-        counts = collections.Counter(mosaic.schedule.kind_at(epoch, draw) for draw in draws)
-        for kind, share in expected.items():
-            assert abs(counts[kind] / len(draws) - share) < 0.015
-
-
 @pytest.mark.parametrize(
-    ('bad', 'message'),
+    ('bad', 'error', 'message'),
     [
-        (dict(random_prob=0.6, mined_prob=0.6), 'sum must be at most 1'),
-        (dict(warmup_prob=1.1), 'warmup_prob=1.1'),
-        (dict(mined_prob=-0.1), 'mined_prob=-0.1'),
-        (dict(grid=(1, 1)), 'two or more cells'),
-        (dict(tau_mode='rank'), 'tau_mode'),
-        (dict(tau=0), 'tau=0'),
-        (dict(top_k=0), 'top_k=0'),
-        (dict(short_band='none'), 'short_band'),
-        (dict(keep_positions='no'), "keep_positions='no' must be True or False"),
-        (dict(leak_guard='drop'), "leak_guard='drop' must be a dict such as .*action='drop'"),
-        (dict(bank=None), 'needs bank'),
-        (dict(bank=dict(path='x', image='negatives')), r"bank has \['image'\]"),
-        (dict(interpolation='magic'), 'magic'),
-        (dict(size=(1, 64)), 'size'),
+        (dict(bank=None), ValueError, 'need bank=dict'),
+        (dict(bank=dict(path='x', image='negatives')), TypeError, "argument 'image'"),
+        (dict(schedule=dict(mined_prob=0.5)), TypeError, "argument 'mined_prob'"),
+        (dict(band=dict(taw=0.9)), TypeError, "argument 'taw'"),
+        (dict(band=dict(too_few='none')), ValueError, "too_few='none'"),
+        (dict(fill=dict(fit='pad')), ValueError, "fit='pad'"),
+        (dict(fill=dict(blur=-0.1)), ValueError, 'blur=-0.1'),
+        (dict(fill=dict(interpolation='magic')), ValueError, "interpolation='magic'"),
+        (dict(grid=(1, 1)), ValueError, '1x1 cells'),
+        (dict(leak_guard=dict(split_file='x')), TypeError, "argument 'split_file'"),
+        (dict(band=dict(top_k=7), grid=(3, 3)), ValueError, 'needs 8 mined.*top_k=7.*at most 7'),
+        (dict(bank=dict(path='x', keep=2)), ValueError, 'keep=2 gives at most 2'),
     ],
 )
-def test_bad_arguments_are_refused(bad, message):
-    good = dict(type='NeMoMosaic', size=(48, 64), transforms=[], bank=dict(path='x'))
+def test_bad_arguments_are_refused(bad, error, message):
+    good = mosaic_config(bank=dict(path='x'))
     TRANSFORMS.build(dict(good))
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(error, match=message):
         TRANSFORMS.build({**good, **bad})
 
 
+def test_a_band_needs_as_many_images_as_the_smallest_or_largest_grid_has_other_cells():
+    def build(too_few, **settings):
+        TRANSFORMS.build(mosaic_config(bank=dict(path='x', keep=50), too_few=too_few, **settings))
+
+    grids = dict(cells=[(2, 2), (3, 3)], min_cell=4)
+    build('random', top_k=3, **grids)  # random images fill the larger grid
+    build('skip', top_k=3, probs=[1, 0], **grids)  # which is never drawn here
+    for too_few in ('random', 'skip'):
+        build(too_few, top_k=8, **grids)
+        build(too_few, tau=47, tau_mode='rank')
+        with pytest.raises(ValueError, match='needs 3 mined.*at most 2'):
+            build(too_few, tau=48, tau_mode='rank')
+    with pytest.raises(ValueError, match='needs 8 mined.*at most 7'):
+        build('skip', top_k=7, **grids)
+    build('skip', top_k=1, mined=0.0, random=0.5)  # nothing is drawn from the band
+
+
 def test_a_random_mosaic_shows_four_images_and_the_target_mask_in_its_cell(mini):
-    dataset = build(mini, random_prob=1.0)
+    dataset = build(mini, random=1.0)
     seen = set()
     for epoch in range(40):
         packed = dataset[SampleIndex(1, epoch, 0)]  # 'green box' of image 2
@@ -199,19 +159,19 @@ def test_a_random_mosaic_shows_four_images_and_the_target_mask_in_its_cell(mini)
         names.insert(mosaic['cell'], 'image_2.jpg')
         for cell, name in zip(cells, names):
             assert abs(cell - 40 * int(name[6])).max() <= 2
-        truth = np.zeros((48, 64), np.uint8)
+        expected = np.zeros((48, 64), np.uint8)
         rows, columns = divmod(mosaic['cell'], 2)
-        truth[rows * 24 : rows * 24 + 24, columns * 32 : columns * 32 + 32] = cv2.resize(
+        expected[rows * 24 : rows * 24 + 24, columns * 32 : columns * 32 + 32] = cv2.resize(
             mini.masks[102], (32, 24), interpolation=cv2.INTER_NEAREST_EXACT
         )
-        np.testing.assert_array_equal(packed['data_samples'].gt_sem_seg.data[0], truth)
+        np.testing.assert_array_equal(packed['data_samples'].gt_sem_seg.data[0], expected)
     assert seen == {0, 1, 2, 3}
 
 
 def test_position_words_choose_the_cell(mini):
     mini.refs[0]['sentences'] = mini.refs[0]['sentences'][:1]  # 'left box'
-    dataset = build(mini.write(), random_prob=1.0)
-    free = build(mini, random_prob=1.0, keep_positions=False)
+    dataset = build(mini.write(), random=1.0)
+    free = build(mini, random=1.0, keep_positions=False)
     cells = {dataset[SampleIndex(0, v, 0)]['data_samples'].mosaic['cell'] for v in range(30)}
     assert cells == {0, 2}
     cells = {free[SampleIndex(0, v, 0)]['data_samples'].mosaic['cell'] for v in range(30)}
@@ -219,7 +179,7 @@ def test_position_words_choose_the_cell(mini):
 
 
 def test_three_by_three_leaves_no_pixel_unwritten(mini):
-    dataset = build(mini, random_prob=1.0, grid=(3, 3))
+    dataset = build(mini, random=1.0, cells=(3, 3))
     packed = dataset[SampleIndex(0, 0, 0)]
     # Nine cells need eight negatives of a pool of three: some are shown twice.
     names = packed['data_samples'].mosaic['names']
@@ -231,20 +191,20 @@ def test_three_by_three_leaves_no_pixel_unwritten(mini):
 def test_a_pool_of_one_image_is_an_error(mini):
     mini.refs = [mini.refs[0], mini.refs[4]]
     with pytest.raises(ValueError, match='needs a second image'):
-        build(mini.write(), random_prob=1.0)[SampleIndex(0, 0, 0)]
+        build(mini.write(), random=1.0)[SampleIndex(0, 0, 0)]
 
 
 def test_several_expressions_are_an_error(mini):
-    config = mini.config(pipeline(random_prob=1.0)[1:])
+    config = mini.config(pipeline(random=1.0)[1:])
     with pytest.raises(ValueError, match='needs one expression, not 3'):
         DATASETS.build(config)[SampleIndex(0, 0, 0)]
 
 
-def test_the_plain_sample_is_that_of_the_plain_pipeline(mini):
+def test_a_sample_without_mosaic_is_that_of_the_pipeline_without(mini):
     plain = DATASETS.build(
         mini.config([dict(type='SampleExpressions'), *LOAD, dict(type='PackReferringInputs')])
     )
-    never = build(mini, random_prob=0.0)
+    never = build(mini, random=0.0)
     for index in range(5):
         one, two = never[SampleIndex(index, 3, 1)], plain[SampleIndex(index, 3, 1)]
         np.testing.assert_array_equal(one['inputs'], two['inputs'])
@@ -258,6 +218,7 @@ def test_a_missing_bank_names_the_command(mini):
         dataset[SampleIndex(0, 0, 0)]
 
 
-def test_the_transform_is_registered_and_has_a_repr():
-    text = repr(NeMoMosaic(size=(4, 4), transforms=[], mined_prob=0, grid=(2, 3)))
-    assert 'grid=(2, 3)' in text and 'top_k=100' in text
+def test_the_repr_names_the_options():
+    text = repr(TRANSFORMS.build(mosaic_config(mined=0, cells=[(2, 2), (3, 3)], blur=0.1)))
+    for part in ('grid=[(2, 2), (3, 3)]', 'top_k=100', 'blur=0.1', 'size=(48, 64)'):
+        assert part in text
