@@ -24,8 +24,8 @@ from nemo_mmseg.datasets.transforms.loading import read_image, referent_masks
 from nemo_mmseg.mining.requirements import wanted_banks
 from nemo_mmseg.visualization.browse import draw_training_sample
 from nemo_mmseg.visualization.drawing import (
+    GT_COLOR,
     PREDICTION_COLOR,
-    TRUTH_COLOR,
     add_caption,
     draw_mask,
     make_grid,
@@ -168,6 +168,6 @@ def _prediction_tile(record: dict, item: dict, folder: Path) -> np.ndarray:
     image = np.ascontiguousarray(read_image(item['img_path'])[..., ::-1])
     truth = referent_masks(item)[item['sent_ids'].index(record['sent_id'])] > 0
     prediction = np.array(Image.open(folder / record['mask'])) > 0
-    drawn = draw_mask(image, truth, TRUTH_COLOR, alpha=0.0)
+    drawn = draw_mask(image, truth, GT_COLOR, alpha=0.0)
     drawn = draw_mask(drawn, prediction, PREDICTION_COLOR, alpha=0.35)
     return add_caption(drawn, f'{record["expression"]}\nIoU {100 * record["iou"]:.0f}', num_lines=3)

@@ -22,7 +22,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--epoch',
         type=int,
-        help='pass over the data, from 0 (default: the first in which mosaics are mined)',
+        help='epoch, from 0 (default: the first in which mosaics are mined)',
     )
     parser.add_argument('--cols', type=int, default=4, help='samples in a row (default: 4)')
     parser.add_argument('--rows', type=int, default=3, help='rows of a sheet (default: 3)')
