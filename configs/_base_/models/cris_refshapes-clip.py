@@ -1,4 +1,5 @@
-# A small CRIS on the small CLIP that comes with the package (made by projects/refshapes_clip/train.py).
+# A small CRIS on the small CLIP that comes with the package (made by
+# projects/refshapes_clip/train.py).
 _base_ = './cris_r50.py'
 clip = dict(model='RefShapes-CLIP', pretrained='refshapes')
 model = dict(
@@ -13,7 +14,7 @@ model = dict(
         num_heads=4,
         feedforward_channels=256,
         dropout=0.0,
-        # Small objects: a third of a cell of misplacement would cost much.
+        # Objects are small: masks misplaced by a third of a cell would cost much.
         target_resize='area',
     ),
 )
