@@ -6,6 +6,6 @@ model = dict(
     text_encoder=dict(pretrained=None, init_cfg=dict(type='Constant', layer='LayerNorm', val=0.3)),
     backbone=dict(pretrained=None),
     # Small inputs: a third of a cell of misplacement would cost much.
-    decode_head=dict(target_resize='area'),
-    test_cfg=dict(protocol='original'),
+    decode_head=dict(gt_resize='area'),
+    test_cfg=dict(protocol=dict(type='OriginalProtocol')),
 )

@@ -14,6 +14,6 @@ model = dict(
         feedforward_channels=256,
         dropout=0.0,
         # Small objects: a third of a cell of misplacement would cost much.
-        target_resize='area',
+        gt_resize='area',
     ),
 )
