@@ -1,5 +1,4 @@
-# A small CRIS on the small CLIP that comes with the package (made by
-# projects/refshapes_clip/train.py).
+# A small CRIS on the small CLIP that comes with the package (made by projects/refshapes_clip/train.py).
 _base_ = './cris_r50.py'
 clip = dict(model='RefShapes-CLIP', pretrained='refshapes')
 model = dict(
@@ -15,6 +14,6 @@ model = dict(
         feedforward_channels=256,
         dropout=0.0,
         # Objects are small: masks misplaced by a third of a cell would cost much.
-        target_resize='area',
+        gt_resize='area',
     ),
 )

@@ -37,5 +37,5 @@ model = dict(
         loss_decode=dict(type='CrossEntropyLoss', class_weight=[0.9, 1.1]),
     ),
     train_cfg=dict(),
-    test_cfg=dict(protocol='lavt', chunk_size=32),
+    test_cfg=dict(protocol=dict(type='LAVTProtocol'), chunk_size=32),
 )

