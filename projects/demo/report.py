@@ -43,6 +43,7 @@ from nemo_mmseg.mining.requirements import requirements_of  # noqa: E402
 from nemo_mmseg.utils.config import add_config_arguments, load_config  # noqa: E402
 from nemo_mmseg.visualization.browse import draw_training_sample  # noqa: E402
 from nemo_mmseg.visualization.drawing import (  # noqa: E402
+    GT_COLOR,
     PREDICTION_COLOR,
     add_caption,
     draw_mask,
