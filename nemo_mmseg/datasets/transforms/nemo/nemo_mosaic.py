@@ -22,6 +22,7 @@ from nemo_mmseg.datasets.requirements import (
     TileRequirement,
 )
 from nemo_mmseg.datasets.samplers import generator_of
+from nemo_mmseg.negatives.band import BandRule
 from nemo_mmseg.negatives.bank import BankSpec, open_bank
 from nemo_mmseg.negatives.leak_guard import LeakGuard, refuse_tested_images
 from nemo_mmseg.negatives.pool import ImagePool, bank_fingerprint, folder_pool
@@ -30,7 +31,7 @@ from nemo_mmseg.utils.position_words import position_cells
 from ..loading import referent_masks
 from .cells import Fill, ImageReader, tile_spec
 from .grid import Edges, MosaicGrid, windows
-from .schedule import BandSchedule, MosaicSchedule, check_epochs
+from .schedule import BandSchedule, MosaicSchedule, bands_of_training
 
 if TYPE_CHECKING:
     from nemo_mmseg.datasets.base import BaseReferringDataset
@@ -153,18 +154,18 @@ class NeMoMosaic(BaseTransform, NeedsFiles):
         self.tiles = None if tiles is None else tile_spec(tiles, self.grid, self.fill)
         self.leak_guard = None if leak_guard is None else LeakGuard(**leak_guard)
         self.reader = ImageReader(self.tiles, self.images)
-        self.check()
+        self.bands()
 
-    def check(self, max_epochs: int | None = None) -> list:
-        """Return the bands of a training, each once; refuse options that do not fit together.
+    def bands(self, max_epochs: int | None = None) -> list[BandRule]:
+        """Return the bands that mined mosaics of a training draw from, each once.
 
         Args:
             max_epochs: Epochs of the training; None for as many as the options speak of.
 
         Raises:
-            ValueError: They do not.
+            ValueError: The options do not fit together, or not to the training.
         """
-        rules = check_epochs(self.schedule, self.band, max_epochs)
+        rules = bands_of_training(self.schedule, self.band, max_epochs)
         if rules and self.bank is None:
             raise ValueError(
                 f'mined mosaics ({self.schedule}) need bank=dict(path=..., model=..., ...)'
@@ -204,7 +205,7 @@ class NeMoMosaic(BaseTransform, NeedsFiles):
         self, dataset: BaseReferringDataset, max_epochs: int | None = None
     ) -> list[Requirement]:
         """Return the tile store and the bank that mosaics read; see :class:`NeedsFiles`."""
-        rules = self.check(max_epochs)
+        rules = self.bands(max_epochs)
         negatives, found = self.negatives(dataset.pool), []
         if self.images is not None:
             refuse_tested_images(dataset.split_file, negatives, self.leak_guard)
