@@ -1,7 +1,7 @@
 # make demo           data, mined negatives, training with NeMo, evaluation, report page
-# make test           the whole test suite              (test-fast: without the slow tests)
-# make lint           ruff                              (format: let it mend what it can)
-# make compare        the demo's baselines, outside its minutes
+# make test           the whole test suite              (make test-fast: without slow tests)
+# make lint           ruff                              (make format: fix what ruff can fix)
+# make compare        the demo's network on shuffled expressions, and other baselines
 # make test-upstream  the whole test suite on the OpenMMLab originals; builds mmcv once
 # make clean          remove environments, caches and results
 #

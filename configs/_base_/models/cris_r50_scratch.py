@@ -5,7 +5,7 @@ model = dict(
     # which a sentence is multiplied by 2304 values of the map, would start at +-30.
     text_encoder=dict(pretrained=None, init_cfg=dict(type='Constant', layer='LayerNorm', val=0.3)),
     backbone=dict(pretrained=None),
-    # Small inputs: a third of a cell of misplacement would cost much.
-    decode_head=dict(target_resize='area'),
-    test_cfg=dict(protocol='original'),
+    # Inputs are small: masks misplaced by a third of a cell would cost much.
+    decode_head=dict(gt_resize='area'),
+    test_cfg=dict(protocol=dict(type='OriginalProtocol')),
 )
