@@ -43,8 +43,8 @@ from nemo_mmseg.mining.requirements import requirements_of  # noqa: E402
 from nemo_mmseg.utils.config import add_config_arguments, load_config  # noqa: E402
 from nemo_mmseg.visualization.browse import draw_training_sample  # noqa: E402
 from nemo_mmseg.visualization.drawing import (  # noqa: E402
+    GT_COLOR,
     PREDICTION_COLOR,
-    TRUTH_COLOR,
     add_caption,
     draw_mask,
     make_grid,
@@ -178,7 +178,7 @@ def _prediction_tile(record: dict, item: dict, folder: Path) -> np.ndarray:
     image = np.ascontiguousarray(read_image(item['img_path'])[..., ::-1])
     gt_mask = referent_masks(item)[item['sent_ids'].index(record['sent_id'])] > 0
     prediction = np.array(Image.open(folder / record['mask'])) > 0
-    drawn = draw_mask(image, gt_mask, TRUTH_COLOR, alpha=0.0)
+    drawn = draw_mask(image, gt_mask, GT_COLOR, alpha=0.0)
     drawn = draw_mask(drawn, prediction, PREDICTION_COLOR, alpha=0.35)
     return add_caption(drawn, f'{record["expression"]}\nIoU {100 * record["iou"]:.0f}', num_lines=3)
 

@@ -11,8 +11,8 @@ import argparse
 from pathlib import Path
 
 from nemo_mmseg.evaluation.compare import ANALYSES, compare_runs
-from nemo_mmseg.evaluation.plot_comparison import plot_comparison
 from nemo_mmseg.evaluation.scores import ExpressionScores
+from nemo_mmseg.visualization.plot_comparison import plot_comparison
 
 
 def parse_args() -> argparse.Namespace:

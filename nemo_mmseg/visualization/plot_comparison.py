@@ -1,4 +1,6 @@
-"""Draws how much a run gains over another, by difficulty."""
+"""Draw how much a run gains over another, by difficulty."""
+
+from __future__ import annotations
 
 import os
 from collections.abc import Sequence
@@ -9,10 +11,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure  # without pyplot: no window, no state shared with others
 
+from nemo_mmseg.evaluation.compare import WHOLE, ComparisonRow, RunComparison
+from nemo_mmseg.evaluation.difficulty import CROSS
 from nemo_mmseg.utils.atomic_write import atomic_write
-
-from .compare import WHOLE, ComparisonRow, RunComparison
-from .difficulty import CROSS
 
 COLOR, WHOLE_COLOR = '#1f5fa8', '#999999'
 UNITS = dict(
@@ -26,16 +27,16 @@ def plot_comparison(
     path: str | os.PathLike,
     measures: Sequence[str] | None = None,
 ) -> None:
-    """Draws the difference of two runs with its intervals, a column a difficulty, a row a measure.
+    """Draw the difference of two runs with its intervals, a column a difficulty, a row a measure.
 
-    The grey line and band are the difference on all expressions and its interval; under each slice
-    stands its number of expressions. A slice of one image has no interval; the interval of a slice
+    The grey line and band are the difference on all expressions and its interval. The number of
+    expressions is under each slice. A slice of one image has no interval. The interval of a slice
     with less than 1 % of the expressions may leave the axes, so that the others can be read.
 
     Args:
-        comparison: What `compare_runs` gives.
+        comparison: Result of :func:`nemo_mmseg.evaluation.compare_runs`.
         path: Picture to write (PNG, SVG or PDF, by its ending); its folder is made.
-        measures: Measures to draw. Defaults to the overall and the mean IoU.
+        measures: Measures to draw; None for the overall and the mean IoU.
     """
     measures = measures or comparison.measures[:2]
     grids = []
@@ -74,7 +75,7 @@ def plot_comparison(
 
 
 def _limits(rows: Sequence[ComparisonRow]) -> tuple[float, float]:
-    """Range of the axis: all differences and the intervals of all but the small slices."""
+    """Return a range with all differences, and the intervals of all but the small slices."""
     number = max(row.expressions for row in rows)
     values = [0.0, *(row.difference for row in rows if not np.isnan(row.difference))]
     for row in rows:
@@ -85,7 +86,7 @@ def _limits(rows: Sequence[ComparisonRow]) -> tuple[float, float]:
 
 
 def _draw(axis: Axes, panel: list[ComparisonRow], whole: ComparisonRow) -> None:
-    """One difficulty of one measure."""
+    """Draw one difficulty of one measure."""
     places = np.arange(len(panel))
     if not np.isnan(whole.low):
         axis.axhspan(whole.low, whole.high, color=WHOLE_COLOR, alpha=0.2, linewidth=0)
