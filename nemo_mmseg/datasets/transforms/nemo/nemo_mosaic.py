@@ -28,6 +28,7 @@ from nemo_mmseg.negatives.leak_guard import LeakGuard, refuse_tested_images
 from nemo_mmseg.negatives.pool import ImagePool, bank_fingerprint, folder_pool
 from nemo_mmseg.utils.position_words import position_cells
 
+from ..expressions import single_expression
 from ..loading import referent_masks
 from .cells import Fill, ImageReader, tile_spec
 from .grid import Edges, MosaicGrid, windows
@@ -222,11 +223,6 @@ class NeMoMosaic(BaseTransform, NeedsFiles):
         kind = self.schedule.kind(results['epoch'], rng.random())
         if kind is None:
             return self.transforms(results)
-        if len(results['expressions']) != 1:
-            raise ValueError(
-                f'NeMoMosaic needs one expression, not {len(results["expressions"])}: put '
-                'SampleExpressions(num=1) before it'
-            )
         plan = self.plan(kind, results, rng)
         if plan.num_filled and self.band.too_few == 'skip':
             return self.transforms(results)
@@ -241,8 +237,8 @@ class NeMoMosaic(BaseTransform, NeedsFiles):
             rng: The sample's generator.
         """
         rows, columns = self.grid.draw(rng)
-        expression = results['expressions'][0] if self.keep_positions else ''
-        cells = position_cells(expression, rows, columns)
+        expression = single_expression(results, self)
+        cells = position_cells(expression if self.keep_positions else '', rows, columns)
         cell = int(rng.choice(sorted(cells)))
         number = rows * columns - 1
         if kind == 'mined':

@@ -233,10 +233,8 @@ def bands_of_training(
                 f'{name}={ramp} does not run its course in the epochs {used.start} to '
                 f'{used.stop - 1} of this training, in which it is used'
             )
-    if (start == 0 and schedule.warmup) or (
-        start >= epochs and (schedule.mined or schedule.random)
-    ):
-        raise ValueError(
-            f'{schedule}: a training of {epochs} epochs has none before, or none from start_epoch on'
-        )
+    mosaics = schedule.mined or schedule.random
+    if (start == 0 and schedule.warmup) or (start >= epochs and mosaics):
+        where = f'no epoch before start_epoch={start}, or none from it on'
+        raise ValueError(f'{schedule}: a training of {epochs} epochs has {where}')
     return list(rules)
