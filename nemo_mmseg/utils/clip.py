@@ -131,9 +131,8 @@ def _load_torchscript(built: nn.Module, model: str, path: str) -> None:
             f"use it with model='{model}-quickgelu', not {model!r}"
         )
     state = torch.jit.load(path, map_location='cpu').state_dict()
-    for name in ('input_resolution', 'context_length', 'vocab_size'):
-        state.pop(name, None)
-    built.load_state_dict(state)
+    numbers = ('input_resolution', 'context_length', 'vocab_size')
+    built.load_state_dict({name: state[name] for name in state if name not in numbers})
 
 
 def load_clip_tokenizer(model: str, context_length: int | None = None) -> Callable:
@@ -159,7 +158,7 @@ def clip_preprocess(model: str, clip: nn.Module) -> Callable:
 
     Args:
         model: As for :func:`load_clip`.
-        clip: The model it returned (its image tower knows the input size, mean and standard
+        clip: The model it returned (its image encoder knows the input size, mean and standard
             deviation).
 
     Returns:

@@ -147,12 +147,7 @@ def base_models(converter: Converter) -> dict[str, dict]:
     """Return name -> ``model`` of this package's base models of a published method."""
     roots = (PACKAGE / '.mim' / 'configs', PACKAGE.parent / 'configs')
     folder = next(path for root in roots if (path := root / '_base_' / 'models').is_dir())
-    found = {}
-    for name in converter.models:
-        config = Config.fromfile(folder / f'{name}.py')
-        config.merge_from_dict(dict(model=dict(converter.offline)))
-        found[name] = config.model
-    return found
+    return {name: Config.fromfile(folder / f'{name}.py').model for name in converter.models}
 
 
 def parameter_shapes(model: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
