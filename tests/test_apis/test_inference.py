@@ -67,7 +67,7 @@ def cfg(tmp_path_factory: pytest.TempPathFactory) -> Config:
                     num_heads=2,
                     feedforward_channels=64,
                 ),
-                test_cfg=dict(protocol='cris', threshold=0.5, chunk_size=32),
+                test_cfg=dict(protocol=dict(type='CRISProtocol', threshold=0.5)),
             ),
             test_dataloader=dict(
                 dataset=dict(type='RepeatDataset', dataset=dict(type='X', pipeline=pipeline))
