@@ -164,7 +164,7 @@ def test_two_entries_of_one_id_must_be_the_same(gref_mini):
 def test_an_annotation_that_covers_no_pixel_is_an_error(gref_mini):
     # Only [-1] makes an empty mask.
     gref_mini.instances['annotations'][0]['segmentation'] = [[5, 5, 5.1, 5, 5.1, 5.1, 5, 5.1]]
-    with pytest.raises(ValueError, match='the mask of annotation 101 of .*image_1.jpg is empty'):
+    with pytest.raises(ValueError, match='annotation 101 of .*image_1.jpg: its mask is empty'):
         build(gref_mini, PIPELINE, group_by='image')[0]
 
 

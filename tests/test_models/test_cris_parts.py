@@ -77,13 +77,3 @@ def test_neck_shares_the_image_among_its_expressions(size):
         apart = neck(rows, text.per_expression())
     assert together.shape == (3, 6, size[0] // 16, size[1] // 16)
     torch.testing.assert_close(together, apart)
-
-
-def test_text_features_know_their_images():
-    text = text_of([2, 0, 1])
-    x = torch.arange(3.0)
-    assert text.rows(x).tolist() == [0, 0, 2]
-    assert text.per_expression().rows(x).tolist() == [0, 1, 2]
-    assert text_of([1, 1]).one_to_one
-    with pytest.raises(ValueError, match='3 expressions'):
-        text.of_images([1, 1])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import socket
 import subprocess
 import sys
@@ -15,6 +16,8 @@ from mmengine.structures import PixelData
 from mmseg.registry import MODELS, OPTIM_WRAPPERS
 from mmseg.structures import SegDataSample
 from torch import nn
+
+runpy.run_path(str(Path(__file__).with_name('toys.py')))  # registers
 
 WORDS = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', 'the', 'red', 'left', 'ring']
 
@@ -52,7 +55,7 @@ def lavt_config(tmp_path):
             drop_path_rate=0.0,
         ),
         decode_head=dict(type='LAVTHead', in_channels=(8, 16, 32, 64)),
-        test_cfg=dict(protocol='lavt'),
+        test_cfg=dict(protocol=dict(type='LAVTProtocol')),
     )
 
 
@@ -208,15 +211,18 @@ def in_two_processes(tmp_path, config, backbone, clip=None):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('network', ['lavt', 'lavt with_cp', 'cris'])
-def test_two_ranks_need_no_search_for_unused_parameters(tmp_path, request, network):
+@pytest.mark.parametrize('network', ['lavt', 'lavt with_cp', 'cris', 'cris teacher'])
+def test_two_ranks_need_no_search_for_unused_parameters(tmp_path, request, tiny_clip, network):
     method, *option = network.split()
     config = request.getfixturevalue(f'{method}_config')
     clip = None
     if method == 'cris':
-        clip = config['backbone']
-        clip = str(Path(clip['pretrained']).with_name(f'{clip["model"]}.json'))
-    reports = in_two_processes(tmp_path, config, dict(with_cp=True) if option else {}, clip)
+        clip = str(Path(tiny_clip[1]).with_name(f'{tiny_clip[0]}.json'))
+    if 'teacher' in option:
+        teacher = dict(type='ToyTeacherLoss', model=tiny_clip[0], pretrained=tiny_clip[1])
+        config['aux_losses'] = [teacher]
+    backbone = dict(with_cp=True) if 'with_cp' in option else {}
+    reports = in_two_processes(tmp_path, config, backbone, clip)
     for report in reports:
         assert report['without'] == report['zero'] == report['moved'] == []
     one, two = reports

@@ -11,10 +11,10 @@ from mmcv.transforms import Compose
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS, init_default_scope
-from mmseg.registry import METRICS, MODELS, TRANSFORMS
+from mmseg.registry import METRICS, MODELS, TASK_UTILS, TRANSFORMS
 from PIL import Image
 
-from nemo_mmseg.models.protocols import PROTOCOLS
+from nemo_mmseg.models.structures import HeadOutput
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 LAVT = {
@@ -239,11 +239,9 @@ def test_lavt_is_compared_at_480(tmp_path):
     wanted = np.stack([by_pil(mask, Image.NEAREST) for mask in masks])
     said = torch.from_numpy(wanted).float()
     said[2] = 0
-    options = dict(cfg.model.test_cfg)
-    options.pop('chunk_size')
-    PROTOCOLS[options.pop('protocol')](
-        torch.stack([1 - said, said], 1), sample, (480, 480), **options
-    )
+    protocol = TASK_UTILS.build(cfg.model.test_cfg.protocol)
+    output = HeadOutput(torch.stack([1 - said, said], 1))
+    protocol(output, packed['inputs'], sample)
     np.testing.assert_array_equal(sample.gt_sem_seg.data.numpy(), wanted)
     metric = METRICS.build(cfg.test_evaluator)
     metric.process(None, [sample.to_dict()])

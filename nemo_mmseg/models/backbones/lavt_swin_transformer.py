@@ -41,6 +41,8 @@ class LAVTSwinTransformer(SwinTransformer):
         word_channels: Size of a word feature.
         fusion_heads: Attention heads of each stage's fusion. Defaults to one everywhere.
         fusion_drop: Dropout in the fusion.
+        gate_init: How the gates start: ``'normal'``, by noise of 0.02 as in LAVT, or ``'zero'`` as
+            in ReLA.
         pretrained: File or http(s) address of Swin's classification weights, official or
             OpenMMLab's layout, which ``init_weights`` loads; see
             :func:`~nemo_mmseg.models.utils.swin_weights.load_swin_weights`. None for random ones.
@@ -64,6 +66,7 @@ class LAVTSwinTransformer(SwinTransformer):
         word_channels: int = 768,
         fusion_heads: Sequence[int] = (1, 1, 1, 1),
         fusion_drop: float = 0.0,
+        gate_init: str = 'normal',
         pretrained: str | None = None,
         drop_path_rate: float = 0.3,
         with_cp: bool = False,
@@ -85,6 +88,7 @@ class LAVTSwinTransformer(SwinTransformer):
                 'LAVTSwinTransformer has no absolute positions and outputs of all stages; '
                 f'use_abs_pos_embed={self.use_abs_pos_embed}, out_indices={self.out_indices}'
             )
+        self.gate_init = gate_init
         self.pretrained = pretrained
         self.with_cp = with_cp
         self.fusions = nn.ModuleList(
@@ -99,7 +103,7 @@ class LAVTSwinTransformer(SwinTransformer):
                 module.register_buffer('relative_position_index', index, persistent=False)
 
     def init_weights(self) -> None:
-        """Swin's and the gates' linear layers by normal noise, then the pretrained weights.
+        """Draw Swin's and the gates' linear layers, then load the pretrained weights.
 
         The fusions keep PyTorch's defaults.
         """
@@ -111,8 +115,11 @@ class LAVTSwinTransformer(SwinTransformer):
         for module in self.modules():
             if isinstance(module, ShiftWindowMSA):
                 module.w_msa.init_weights()
+        if self.gate_init == 'zero':
+            for parameter in self.gates.parameters():
+                nn.init.zeros_(parameter)
         if self.pretrained is not None:
-            load_swin_weights(self, self.pretrained)
+            load_swin_weights(self, self.pretrained, new_parts=('fusions', 'gates'))
 
     def train(self, mode: bool = True) -> LAVTSwinTransformer:
         """Change the mode; returns the network, which MMSegmentation's Swin forgets."""

@@ -20,21 +20,21 @@ from nemo_mmseg.utils.checkpoint import read_checkpoint
 from nemo_mmseg.utils.config import PACKAGE
 from nemo_mmseg.version import __version__
 
-from . import CONVERTERS
-from .converter import Converter
+from .converter import CONVERTERS, Converter
 from .rename import describe, differences
 
 
 class Converted(dict):
     """Our state dict, complete, in the published precision: name -> tensor.
 
-    `torch.save`, `pickle` and `copy` make a plain `OrderedDict` of it, which any reader may read.
+    ``torch.save``, ``pickle`` and ``copy`` make a plain ``OrderedDict`` of it, which any reader may
+    read.
 
     Args:
         state_dict: Our name -> tensor.
         left_out: Published name -> why we have no such tensor or entry.
-        model: Name of the base model (`configs/_base_/models`) that it fits; None if the model was
-            given.
+        model: Name of the base model (``configs/_base_/models``) that it fits; None if the model
+            was given.
     """
 
     def __init__(
@@ -51,14 +51,15 @@ class Converted(dict):
 def convert_checkpoint(
     name: str, published: Mapping[str, Any], model: Mapping[str, Any] | None = None
 ) -> Converted:
-    """Turns a published checkpoint into a state dict of ours.
+    """Turn a published checkpoint into a state dict of ours.
 
     The result is compared with a network of ours: no tensor is missing, has another shape or is
     left over.
 
     Args:
-        name: `'cris'`, `'lavt'` (BERT apart, in `bert_model`) or `'lavt_one'` (BERT inside).
-        published: What the published file holds: the whole checkpoint, or, except for `lavt`, its
+        name: ``'cris'``, ``'lavt'`` (BERT apart, in ``bert_model``) or ``'lavt_one'`` (BERT
+            inside).
+        published: What the published file holds: the whole checkpoint, or, except for ``lavt``, its
             state dict alone.
         model: Config of our network. Defaults to the one among this package's base models of the
             published sizes that fits.
@@ -67,12 +68,10 @@ def convert_checkpoint(
         Our state dict; its attributes say what was left out and which base model fits.
 
     Raises:
-        ValueError: If the checkpoint is another method's, was converted before, or does not fit;
-            names the published tensors.
+        ValueError: The checkpoint is another method's, was converted before, or does not fit; names
+            the published tensors.
     """
-    if name not in CONVERTERS:
-        raise ValueError(f'no converter {name!r}; there are {", ".join(CONVERTERS)}')
-    converter = CONVERTERS[name]
+    converter = _converter(name)
     meta = published.get('meta') if isinstance(published, Mapping) else None
     if isinstance(meta, Mapping) and 'converted_as' in meta:
         raise ValueError(
@@ -82,11 +81,11 @@ def convert_checkpoint(
         tensors, besides = converter.split(published)
         renamed = converter.rename(tensors)
     except ValueError as error:
-        others = [other for other in CONVERTERS if _knows(CONVERTERS[other], published)]
+        others = [other.name for other in CONVERTERS.values() if _knows(other, published)]
         hint = f' (it is one for {others[0]!r})' if others else ''
         raise ValueError(f'{error}{hint}') from error
 
-    # one network after the other, until one fits; else the nearest is spoken of
+    # One network after the other, until one fits. If none does, the error is about the nearest.
     nearest: tuple[str, list[list[str]]] | None = None
     for label, config in base_models(converter) if model is None else [('the model', model)]:
         found = differences(renamed, parameter_shapes(config), tensors, converter.table)
@@ -110,30 +109,28 @@ def convert_file(
     target: str | os.PathLike,
     model: Mapping[str, Any] | None = None,
 ) -> Converted:
-    """Reads a published checkpoint and writes ours, as MMEngine and `load_model` read them.
+    """Read a published checkpoint and write ours, as MMEngine and ``load_model`` read them.
 
     Args:
-        name: See `convert_checkpoint`.
+        name: See :func:`convert_checkpoint`.
         source: File, or http(s) address. Of other classes than tensors and containers, only those
-            that the method's published files hold may be in it (`Converter.allow`).
+            that the method's published files hold may be in it (``Converter.allow``).
         target: File to write; its folder is made. It is never there half-written.
-        model: See `convert_checkpoint`.
+        model: See :func:`convert_checkpoint`.
 
     Returns:
         What was written.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is damaged, holds other things, does not fit, or is also the target.
-        OSError: If the target cannot be written.
+        FileNotFoundError: There is no such file.
+        ValueError: It is damaged, holds other things, does not fit, or is also the target.
+        OSError: The target cannot be written.
     """
-    if name not in CONVERTERS:
-        raise ValueError(f'no converter {name!r}; there are {", ".join(CONVERTERS)}')
     target = Path(target)
     if target.is_dir() or (target.exists() and Path(source).exists() and target.samefile(source)):
         raise ValueError(f'{target} cannot be the file to write: it is a folder or the one to read')
     try:
-        content = read_checkpoint(source, allow=CONVERTERS[name].allow)
+        content = read_checkpoint(source, allow=_converter(name).allow)
         converted = convert_checkpoint(name, content, model)
     except ValueError as error:
         if str(source) in str(error):
@@ -154,8 +151,14 @@ def convert_file(
     return converted
 
 
+def _converter(name: str) -> Converter:
+    if name not in CONVERTERS:
+        raise ValueError(f'no converter {name!r}; there are {", ".join(CONVERTERS)}')
+    return CONVERTERS[name]
+
+
 def base_models(converter: Converter) -> Iterator[tuple[str, dict]]:
-    """Name and `model` of this package's base models of a published method."""
+    """Yield name and ``model`` of this package's base models of a published method."""
     roots = (PACKAGE / '.mim' / 'configs', PACKAGE.parent / 'configs')
     for name in converter.models:
         paths = [root / '_base_' / 'models' / f'{name}.py' for root in roots]
@@ -167,7 +170,7 @@ def base_models(converter: Converter) -> Iterator[tuple[str, dict]]:
 
 
 def parameter_shapes(model: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of a network's state dict, without its memory.
+    """Return names and shapes of a network's state dict, without its memory.
 
     Args:
         model: Config of the network.
@@ -190,7 +193,7 @@ def parameter_shapes(model: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
 class _NoMemory(TorchFunctionMode):
     """Tensors made for parameters get a shape and no values.
 
-    `torch.device('meta')` does the same to all tensors, also to token ids and to the rates of
+    ``torch.device('meta')`` does the same to all tensors, also to token ids and to the rates of
     stochastic depth, which are looked at while a network is built.
     """
 

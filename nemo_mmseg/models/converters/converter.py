@@ -1,4 +1,4 @@
-"""What all converters do alike; the tables are in a file for each method."""
+"""What all converters do alike; each method has a file with its tables."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Converter:
     """Turns the checkpoint of one published method into our state dict.
 
     Called on a checkpoint it returns our state dict, and published name -> reason of what was left
-    out; nothing is compared with a network of ours, which
-    :func:`nemo_mmseg.apis.convert_checkpoint` does.
+    out. :func:`~.convert.convert_checkpoint` also compares the result with a network of ours.
 
     Args:
+        name: Name in ``CONVERTERS`` and on the command line.
         method: Name of the network, for messages.
         models: Names of the base models (``configs/_base_/models``) of the published sizes.
         table: Published pattern -> ours; see :func:`~.rename.rename`.
@@ -38,6 +38,7 @@ class Converter:
         offline: Changes to the base models that keep them from asking a hub about sizes.
     """
 
+    name: str
     method: str
     models: Sequence[str]
     table: Mapping[str, str]
@@ -92,6 +93,15 @@ class Converter:
                 + ', '.join(map(repr, unknown))
             )
         return tensors, dict.fromkeys(map(str, others), TRAINING_STATE)
+
+
+CONVERTERS: dict[str, Converter] = {}
+
+
+def register(converter: Converter) -> Converter:
+    """Add a converter to ``CONVERTERS``; returns it."""
+    CONVERTERS[converter.name] = converter
+    return converter
 
 
 def _holds_tensor(value: Any) -> bool:

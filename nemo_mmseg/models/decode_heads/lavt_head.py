@@ -13,8 +13,8 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
-from nemo_mmseg.models.losses.targets import targets_like, training_iou
-from nemo_mmseg.models.structures import TextFeatures
+from nemo_mmseg.models.losses.targets import gt_like, training_iou
+from nemo_mmseg.models.structures import HeadOutput, TextFeatures
 
 
 def conv_norm_relu(in_channels: int, out_channels: int, norm_cfg: dict) -> nn.Sequential:
@@ -87,8 +87,8 @@ class LAVTHead(BaseModule):
             loss_decode = dict(type='CrossEntropyLoss', class_weight=[0.9, 1.1])
         self.loss_decode = MODELS.build(loss_decode)
 
-    def forward(self, feats: Sequence[Tensor], text: TextFeatures) -> Tensor:
-        """Logits of E expressions.
+    def forward(self, feats: Sequence[Tensor], text: TextFeatures) -> HeadOutput:
+        """Join the maps.
 
         Args:
             feats: Four maps, finest first: (E, C, h, w), or (B, ...) of the images that
@@ -101,25 +101,21 @@ class LAVTHead(BaseModule):
         *finer, x = feats
         for step, fine in zip(self.steps, reversed(finer)):
             x = step(x, fine)
-        return text.rows(self.conv_seg(x))
-
-    def predict(self, feats: Sequence[Tensor], text: TextFeatures) -> Tensor:
-        """Logits (E, 2, h, w); see :meth:`forward`."""
-        return self(feats, text)
+        return HeadOutput(text.rows(self.conv_seg(x)))
 
     def loss(
-        self, feats: Sequence[Tensor], text: TextFeatures, data_samples: list[SegDataSample]
+        self, output: HeadOutput, text: TextFeatures, data_samples: list[SegDataSample]
     ) -> dict[str, Tensor]:
         """Loss of the logits at the size of the ground truth.
 
         Returns:
             The loss, and ``train_iou``: mean IoU in per cent over the expressions of the batch.
         """
-        logits = self(feats, text).float()
         size = data_samples[0].gt_sem_seg.data.shape[-2:]
+        logits = output.logits.float()
         logits = F.interpolate(logits, size, mode='bilinear', align_corners=True)
-        target = targets_like(logits, data_samples)
+        gt = gt_like(logits, data_samples)
         return {
-            self.loss_decode.loss_name: self.loss_decode(logits, target, ignore_index=255),
-            'train_iou': training_iou(logits[:, 1] > logits[:, 0], target),
+            self.loss_decode.loss_name: self.loss_decode(logits, gt, ignore_index=255),
+            'train_iou': training_iou(logits[:, 1] > logits[:, 0], gt),
         }
