@@ -2,9 +2,9 @@
 
     python benchmarks/startup.py
 
-Makes annotations of RefCOCO's size, reads the training split anew and from the cache, each in a
-process of its own, and prints CPU and wall seconds, the size of what is kept, the memory that
-stays, and what a forked worker holds for itself after it has read every item. Then what `import
+Writes annotations of RefCOCO's size and reads the training split, each time in a new process.
+Prints CPU and wall seconds, the size of the items, the time to read one, the memory that stays,
+and what a forked worker holds for itself after it has read every item. Then what `import
 nemo_mmseg` adds to `import mmseg.models`.
 """
 
@@ -35,7 +35,7 @@ print(third[0] - second[0], third[1] - second[1], second[0] - first[0])
 
 
 def memory(key: str) -> float:
-    """A line of /proc/self/smaps_rollup in MB; nan where there is none."""
+    """Read a line of /proc/self/smaps_rollup, in MB; nan where there is none."""
     try:
         lines = Path('/proc/self/smaps_rollup').read_text().splitlines()
     except OSError:
@@ -44,7 +44,7 @@ def memory(key: str) -> float:
 
 
 def of_worker(dataset) -> float:
-    """MB that a forked process holds for itself after reading every item."""
+    """Measure the MB that a forked process holds for itself after reading every item."""
     receive, send = os.pipe()
     child = os.fork()
     if not child:
@@ -57,7 +57,7 @@ def of_worker(dataset) -> float:
     return float(os.read(receive, 100))
 
 
-def read(folder: str, cache: str) -> dict[str, float]:
+def read(folder: str) -> dict[str, float]:
     """Build the data set once in this process."""
     from nemo_mmseg.datasets.refcoco import RefCOCODataset
 
@@ -69,7 +69,6 @@ def read(folder: str, cache: str) -> dict[str, float]:
         split_file='refcoco/refs(unc).p',
         split='train',
         data_prefix=dict(img_path='images'),
-        cache=cache or False,
     )
     found = dict(cpu=time.process_time() - cpu, wall=time.perf_counter() - wall)
     start = time.process_time()
@@ -86,10 +85,10 @@ def main() -> None:
     parser.add_argument('--share', type=float, default=1.0, help="of RefCOCO's size (default 1)")
     parser.add_argument('--repeats', type=int, default=3, help='processes of each kind (default 3)')
     parser.add_argument('--folder', help='where files are written; default: the temporary one')
-    parser.add_argument('--read', nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument('--read', help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.read:
-        print('RESULT ' + json.dumps(read(*args.read)))
+        print(json.dumps(read(args.read)))
         return
     from refcoco_size import write_refcoco_size
 
@@ -100,27 +99,15 @@ def main() -> None:
             (Path(folder) / 'images' / f'COCO_train2014_{image:012d}.jpg').touch()
         size = sum(file.stat().st_size for file in (Path(folder) / 'refcoco').iterdir()) / 1e6
         print(', '.join(f'{n} {what}' for what, n in counts.items()) + f'; {size:.0f} MB')
-        print(
-            f'{"":<12}{"CPU s":>8}{"wall s":>8}{"items MB":>10}{"us an item":>12}'
-            f'{"MB that stay":>14}{"MB a worker":>13}'
-        )
-        for name in ('no cache', 'first time', 'from cache'):
-            several = []
-            for turn in range(args.repeats):
-                cache = dict(zip(('no cache', 'first time'), ('', f'cache{turn}'))).get(name)
-                cache = 'cache0' if cache is None else cache
-                cache = cache and str(Path(folder) / cache)
-                several.append(measured(sys.argv[0], '--read', folder, cache))
-            found = {key: median(one[key] for one in several) for key in several[0]}
-            print(
-                f'{name:<12}{found["cpu"]:>8.2f}{found["wall"]:>8.2f}{found["items"]:>10.1f}'
-                f'{found["item"]:>12.1f}{found["stays"]:>14.0f}{found["worker"]:>13.1f}',
-                flush=True,
-            )
-    several = []
-    for _ in range(args.repeats):
-        done = run('-c', IMPORT)
-        several.append([float(word) for word in done.stdout.split()])
+        runs = [run(sys.argv[0], '--read', folder) for _ in range(args.repeats)]
+    several = [json.loads(lines[-1]) for lines in runs]
+    found = {key: median(one[key] for one in several) for key in several[0]}
+    print(
+        f'reading: {found["cpu"]:.2f} s of CPU ({found["wall"]:.2f} s), items of '
+        f'{found["items"]:.1f} MB, {found["item"]:.1f} us an item; {found["stays"]:.0f} MB stay, '
+        f'{found["worker"]:.1f} MB a worker'
+    )
+    several = [[float(word) for word in run('-c', IMPORT)[-1].split()] for _ in range(args.repeats)]
     cpu, wall, before = map(median, zip(*several))
     print(
         f'import nemo_mmseg: {cpu:.2f} s of CPU ({wall:.2f} s) more than import mmseg.models, '
@@ -128,8 +115,8 @@ def main() -> None:
     )
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess:
-    """A Python process of this checkout."""
+def run(*arguments: str) -> list[str]:
+    """Run Python on this checkout, and return the lines it prints."""
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get('PYTHONPATH')])])
     done = subprocess.run(
         [sys.executable, '-W', 'ignore', *arguments],
@@ -139,13 +126,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess:
     )
     if done.returncode:
         raise SystemExit(done.stderr)
-    return done
-
-
-def measured(*arguments: str) -> dict[str, float]:
-    """What a process of this script found."""
-    lines = run(*arguments).stdout.splitlines()
-    return json.loads(next(line for line in lines if line.startswith('RESULT '))[7:])
+    return done.stdout.splitlines()
 
 
 if __name__ == '__main__':

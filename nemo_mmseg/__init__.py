@@ -1,7 +1,7 @@
 """Referring image segmentation and NeMo augmentation for MMSegmentation.
 
-Importing this package registers everything it has in `mmseg.registry`. A config does it with
-`custom_imports = dict(imports=['nemo_mmseg'], allow_failed_imports=False)`.
+Importing this package registers all its classes in ``mmseg.registry``. A config does it with
+``custom_imports = dict(imports=['nemo_mmseg'], allow_failed_imports=False)``.
 """
 
 from . import compat

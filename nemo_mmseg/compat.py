@@ -1,9 +1,11 @@
-"""What makes one code base serve both OpenMMLab families.
+"""Serve both OpenMMLab families with one code base.
 
-The OpenMMLab originals (`mmsegmentation`, `mmcv`, `mmengine`) and the OneDL continuation
-(`onedl-mmsegmentation`, ...) share their import names and nearly all of their interfaces. What
-differs is tested for by feature here, never by version number.
+The OpenMMLab originals (``mmsegmentation``, ``mmcv``, ``mmengine``) and the OneDL continuation
+(``onedl-mmsegmentation``, ...) share their import names and nearly all of their interfaces. The
+differences are tested for by feature here, never by version number.
 """
+
+from __future__ import annotations
 
 import contextlib
 import importlib.util
@@ -39,10 +41,10 @@ def check_openmmlab(names: Iterable[str] = _REQUIRED) -> None:
 
 
 def _statistic_of_history(owner: type, name: str) -> Callable:
-    """Stand-in for `getattr` in a checkpoint, good for `HistoryBuffer`'s statistics alone.
+    """Stand in for ``getattr`` in a checkpoint, only for the statistics of ``HistoryBuffer``.
 
-    Pickle writes `HistoryBuffer.mean` as a call of `getattr`. Allowing `getattr` itself would let a
-    prepared file reach anything.
+    Pickle writes ``HistoryBuffer.mean`` as a call of ``getattr``. Allowing ``getattr`` itself would
+    let a prepared file reach anything.
     """
     from mmengine.logging import HistoryBuffer
 
@@ -52,7 +54,7 @@ def _statistic_of_history(owner: type, name: str) -> Callable:
 
 
 def _numpy_function(name: str) -> list[tuple[Callable, str]]:
-    """A function that rebuilds what NumPy pickled, under the module names of numpy 1 and 2."""
+    """Return a function that rebuilds NumPy's pickles, by its names in numpy 1 and 2."""
     try:
         multiarray = importlib.import_module('numpy._core.multiarray')
     except ImportError:  # before numpy 1.26
@@ -62,7 +64,7 @@ def _numpy_function(name: str) -> list[tuple[Callable, str]]:
 
 
 def numpy_scalar_globals() -> list:
-    """What `torch.load(weights_only=True)` needs for NumPy's numbers (no arrays)."""
+    """Return what ``torch.load(weights_only=True)`` needs for NumPy's numbers (no arrays)."""
     import numpy as np
 
     dtypes = {type(np.dtype(code)) for code in ('?', 'i4', 'i8', 'u4', 'u8', 'f4', 'f8')}
@@ -70,9 +72,9 @@ def numpy_scalar_globals() -> list:
 
 
 def mmengine_globals() -> list:
-    """What `torch.load(weights_only=True)` needs for MMEngine's own checkpoints.
+    """Return what ``torch.load(weights_only=True)`` needs for MMEngine's checkpoints.
 
-    Their message hub holds `HistoryBuffer` objects with numpy arrays and scalars. None of these
+    Their message hub holds ``HistoryBuffer`` objects with numpy arrays and scalars. None of these
     classes runs code.
     """
     import numpy as np
@@ -84,11 +86,10 @@ def mmengine_globals() -> list:
 
 
 def allow_checkpoint_globals() -> None:
-    """Let `torch.load(weights_only=True)` read what MMEngine itself puts into a checkpoint.
+    """Let ``torch.load(weights_only=True)`` read MMEngine's checkpoints, in the whole process.
 
-    From PyTorch 2.6 on, `torch.load` refuses all but tensors and plain containers by default, and
-    MMEngine 0.10.7 cannot resume from its own files any more. Its classes are added to PyTorch's
-    list, for the whole process.
+    From PyTorch 2.6 on, ``torch.load`` only reads tensors and plain containers by default, and
+    MMEngine 0.10.7 can no longer resume from the files that it writes.
     """
     import torch
 
@@ -97,10 +98,10 @@ def allow_checkpoint_globals() -> None:
 
 @contextlib.contextmanager
 def only_globals(allow: Iterable) -> Iterator[None]:
-    """Allow these classes in `torch.load(weights_only=True)`, and none that were allowed before.
+    """Allow these classes in ``torch.load(weights_only=True)``, and none that were allowed before.
 
     Args:
-        allow: Classes and functions, as `torch.serialization.add_safe_globals` takes them.
+        allow: Classes and functions, as ``torch.serialization.add_safe_globals`` takes them.
     """
     import torch
 
@@ -116,6 +117,6 @@ def only_globals(allow: Iterable) -> Iterator[None]:
 
 
 def apply() -> None:
-    """Check the environment and mend what is known to need mending; safe to call again."""
+    """Check the environment and apply the fixes that it needs; safe to call again."""
     check_openmmlab()
     allow_checkpoint_globals()

@@ -1,11 +1,10 @@
-"""Evaluate a trained network: `python tools/test.py CONFIG CHECKPOINT`.
+"""Evaluate a trained network: ``python tools/test.py CONFIG CHECKPOINT``.
 
-On several GPUs: `torchrun --nproc_per_node N tools/test.py CONFIG CHECKPOINT --launcher pytorch`.
-`--out DIR` writes `DIR/masks/<sent_id>.png`, `DIR/predictions.json` and `DIR/metrics.json`.
-With `--cfg-options test_evaluator.by=distractors,length` it writes the measures by difficulty too,
-`DIR/difficulty.csv`.
-`--splits val testA testB` evaluates these splits of the test data set, one after the other, each
-with results of its own in `DIR/<split>`.
+On several GPUs: ``torchrun --nproc_per_node N tools/test.py CONFIG CHECKPOINT --launcher pytorch``.
+``--out DIR`` writes ``DIR/masks/<sent_id>.png``, ``DIR/predictions.json`` and ``DIR/metrics.json``;
+with ``--cfg-options test_evaluator.by=distractors,length`` also the measures by difficulty,
+``DIR/difficulty.csv``. ``--splits val testA testB`` evaluates these splits of the test data set one
+after the other, each with its results in ``DIR/<split>``.
 """
 
 import argparse
@@ -20,13 +19,8 @@ from mmengine.runner import Runner
 
 import nemo_mmseg  # noqa: F401  (registers our classes, whether or not the config asks for it)
 from nemo_mmseg.apis.inference import fill_model
-from nemo_mmseg.evaluation.dump_results import write_results_to
 from nemo_mmseg.evaluation.predictions import write_json
-from nemo_mmseg.utils.config import (
-    add_config_arguments,
-    add_run_arguments,
-    load_config,
-)
+from nemo_mmseg.utils.config import add_config_arguments, add_run_arguments, load_config
 from nemo_mmseg.utils.dist import leave_process_group
 
 
@@ -37,7 +31,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('checkpoint', help='checkpoint file of the network')
     parser.add_argument('--out', help='folder to write a mask per expression and a JSON file to')
     parser.add_argument('--splits', nargs='+', help="splits to evaluate, in place of the config's")
-    parser.add_argument('--show-dir', help='folder to draw tested images to, truth by prediction')
+    parser.add_argument('--show-dir', help='folder for drawings of ground truth and prediction')
     add_run_arguments(parser)
     return parser.parse_args()
 
@@ -58,35 +52,58 @@ def main() -> None:
     leave_process_group()
 
 
+def add_results_writer(cfg: Config, out_dir: str) -> None:
+    """Add a metric that writes the results to the metrics of a test.
+
+    It counts by the same rules. The slices of a metric with ``by`` go into ``difficulty.csv``.
+
+    Args:
+        cfg: Config of the run; its ``test_evaluator`` is changed.
+        out_dir: See :class:`DumpReferringResults`.
+    """
+    evaluators = cfg.get('test_evaluator') or []
+    evaluators = [evaluators] if isinstance(evaluators, dict) else list(evaluators)
+    rules = ('empty_union', 'tie', 'ignore_index')
+    no_target = ('no_target', 'min_pixels', 'score_threshold')
+    writer = dict(type='DumpReferringResults', out_dir=out_dir)
+    for metric in evaluators:
+        if metric['type'] in ('ReferringIoU', 'GeneralizedReferringIoU'):
+            writer.update({key: metric[key] for key in rules if key in metric})
+        if metric['type'] == 'GeneralizedReferringIoU':
+            writer['no_target_rule'] = {key: metric[key] for key in no_target if key in metric}
+    sliced = [metric for metric in evaluators if metric.get('by')]
+    if sliced:  # another one would overwrite the file
+        sliced[0].setdefault('csv_file', os.path.join(out_dir, 'difficulty.csv'))
+    cfg.test_evaluator = [*evaluators, writer]
+
+
 def evaluate(cfg: Config, checkpoint: str, split: str | None, out_dir: str | None) -> None:
     """Evaluate one split.
 
     Args:
         cfg: Config of the run; changed.
         checkpoint: File with the weights; they must fit the network exactly.
-        split: Name of the split, or None for the config's own.
-        out_dir: Folder for the results, or None. Those of a named split go into a folder inside it.
+        split: Name of the split; None for the config's own.
+        out_dir: Folder for the results, or None. A named split gets a folder inside it.
     """
     if split is not None:
         if 'split' not in cfg.test_dataloader.dataset:
-            raise ValueError(
-                '--splits needs a test data set with a split, not a wrapper around some'
-            )
+            raise ValueError('--splits needs a test data set with a split, and no wrapper')
         cfg.test_dataloader.dataset.split = split
-        # MMEngine gives back a visualizer whose name it knows, with the folder it had.
+        # MMEngine reuses a visualizer whose name it knows, with the folder it had.
         cfg.visualizer.name = f'visualizer_{split}'
         hook = cfg.get('default_hooks', {}).get('visualization')
         if hook and hook.get('out_dir'):
             hook.out_dir = os.path.join(hook.out_dir, split)
         out_dir = out_dir and os.path.join(out_dir, split)
     if out_dir is not None:
-        write_results_to(cfg, out_dir)
+        add_results_writer(cfg, out_dir)
     runner = Runner.from_cfg(cfg)
-    # MMEngine's own loading would be content with a file of another network.
+    # MMEngine's own loading accepts the file of another network.
     fill_model(runner.model.module if is_model_wrapper(runner.model) else runner.model, checkpoint)
     metrics = runner.test()
     if out_dir is not None and is_main_process():
-        # what there was nothing to measure by (nan) is null: JSON knows no nan
+        # What could not be measured (nan) is null: JSON knows no nan.
         known = {key: None if value != value else value for key, value in metrics.items()}
         write_json(Path(out_dir) / 'metrics.json', known)
 

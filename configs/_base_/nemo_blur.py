@@ -1,5 +1,5 @@
-# The paper's ablation of scale: negatives are blurred beyond recognition, and only the target's small size is left of
-# the augmentation.
+# The paper's ablation of scale. Negatives are blurred beyond recognition, so only the target's small
+# size is left of the augmentation.
 _base_ = './nemo.py'
 
-nemo = dict(negative_blur=0.1)
+nemo = dict(fill=dict(blur=0.1))

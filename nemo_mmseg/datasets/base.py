@@ -1,14 +1,14 @@
-"""What data sets of referring segmentation share: an item is an image and its expressions."""
+"""Base of the referring data sets: references become items, an image with its expressions each."""
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os.path as osp
 import warnings
 from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,27 +16,16 @@ from mmengine.dataset import BaseDataset
 from mmengine.fileio import exists, list_dir_or_file
 from mmengine.logging import print_log
 
-from nemo_mmseg.negatives.leak_guard import LeakGuard, split_images
+from nemo_mmseg.negatives.leak_guard import LeakGuard
 from nemo_mmseg.negatives.pool import ImagePool
 from nemo_mmseg.utils.fileio import collector_paused
-from nemo_mmseg.utils.user_cache import user_cache
 
-from .annotation_cache import (
-    CachedItems,
-    cache_file,
-    decode_item,
-    encode_items,
-    read_items,
-    write_items,
-)
-from .item_view import ItemView
 from .refer import Reference
+from .requirements import NeedsFiles
 from .samplers import SampleIndex, seeded_global_state
 from .wrappers import transforms_in
 
 GROUPINGS = ('reference', 'expression', 'image')
-# Bytes of annotations below which reading takes less than a second, and no cache is kept.
-CACHED_FROM = 16_000_000
 # Entries of an item that hold one value an expression.
 PER_EXPRESSION = (
     'expressions',
@@ -48,185 +37,130 @@ PER_EXPRESSION = (
 )
 
 
-def _grouped(references: Sequence[Reference], group_by: str) -> list[list[tuple[Reference, range]]]:
-    """Which expressions (by position in their reference) share an item."""
-    if group_by == 'expression':
-        return [[(r, range(i, i + 1))] for r in references for i in range(len(r.expressions))]
-    whole = [(r, range(len(r.expressions))) for r in references]
-    if group_by == 'reference':
-        return [[entry] for entry in whole]
-    by_image: dict[int, list] = {}
-    for reference, positions in whole:
-        by_image.setdefault(reference.image['id'], []).append((reference, positions))
-    return list(by_image.values())
+class ItemView:
+    """The items of a data set by index, before any transform.
+
+    Reading an item gives a copy of it. Copies of a sample share the view.
+
+    Args:
+        dataset: The data set.
+    """
+
+    def __init__(self, dataset: BaseDataset) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> dict:
+        return self.dataset.get_data_info(int(index))
+
+    def __deepcopy__(self, memo: dict) -> ItemView:
+        return self
 
 
 class BaseReferringDataset(BaseDataset, ABC):
-    """Base of the referring data sets: grouping, the sample's random state, the image pool.
+    """Base of the referring data sets.
 
-    A sub-class gives :meth:`load_reference_list`. Indices of our samplers carry the pass over the
-    data; each sample then gets its own generator (``results['rng']``), the pass
-    (``results['epoch']``), the images of the split (``results['pool']``) and its items
-    (``results['items']``).
+    A sub-class reads its files in :meth:`load_reference_list`. This class makes items of the
+    references. An item is a dict of
+
+    - ``img_path``, ``img_id``, ``height``, ``width``: the image;
+    - ``instances``: the annotated targets, each a dict of ``ann_id``, ``bbox``, ``segmentation``,
+      ``area`` and ``category_id``;
+    - ``expressions``, ``sent_ids``, ``ref_ids``, ``targets`` (positions in ``instances``),
+      ``num_targets`` and ``num_distractors``: lists with one entry per expression;
+    - ``siblings``: indices of the other items of the same image.
+
+    A pipeline also gets
+
+    - ``rng`` and ``epoch``: the sample's own random generator, and its epoch (see
+      :class:`SampleIndex`);
+    - ``pool``: the images of the split (:class:`ImagePool`);
+    - ``items``: all items by index (:class:`ItemView`);
+    - ``dataset_name``, ``seg_fields`` and ``reduce_zero_label``.
 
     Args:
-        group_by: What one item is: ``'reference'`` (training: one epoch an object),
-            ``'expression'``, or ``'image'`` (evaluation: an image is read and encoded once for all
-            its expressions).
-        check_images: Whether one directory listing looks for every image when the data set is
-            built.
-        leak_guard: Which images may not be trained on because they are tested on: dict of
-            ``split_files``, ``data_root``, ``splits`` and ``action``, see
-            :class:`nemo_mmseg.datasets.LeakGuard`. With ``action='drop'`` their references are left
-            out, and so are they as negatives or parts of mixed samples. Defaults to None.
-        cache: Whether the items are kept in a file, see
-            :mod:`nemo_mmseg.datasets.annotation_cache`: True does so for annotations of over 16 MB,
-            in the user's cache folder or in ``$NEMO_MMSEG_CACHE``; a string names another folder;
-            False reads everything each time. Where nothing can be written there is none, nor for
-            sub-classes outside of this package. Defaults to True.
+        group_by: What one item is: ``'reference'`` (training: an epoch shows each object once),
+            ``'expression'``, or ``'image'`` (evaluation: each image is read and encoded once).
+            Defaults to ``'reference'``.
+        check_images: Whether to list the image folder and report missing images when the data set
+            is built. Defaults to True.
+        leak_guard: Arguments of :class:`LeakGuard`, which says what must not be trained on because
+            it is tested on. ``action='drop'`` leaves out such images with their references.
+            Defaults to None.
+        indices: Items to keep: the first ones (int), the last ones (negative int), or a list.
+            Defaults to None, which keeps all.
         **kwargs: Of MMEngine's ``BaseDataset``: ``ann_file``, ``data_root``, ``data_prefix``,
-            ``pipeline``, ``test_mode``, ``indices``, ``serialize_data``, ``lazy_init``,
-            ``metainfo``.
+            ``pipeline``, ``test_mode``, ``serialize_data``, ``lazy_init``, ``metainfo``.
 
     Raises:
-        ValueError: ``group_by`` is unknown, or the files are wrong (see
+        ValueError: ``group_by`` is unknown, or a file is wrong (see
             :mod:`nemo_mmseg.datasets.refer`).
         FileNotFoundError: A file or an image is missing.
-        LeakError: There are such images and the guard's action is ``'error'``.
+        LeakError: There are images that are tested on, and the guard's action is ``'error'``.
     """
 
     METAINFO = dict(classes=('background', 'referent'), palette=[[0, 0, 0], [220, 20, 60]])
+    # The file that assigns images to splits, where a data set has one.
+    split_file: str | None = None
 
     def __init__(
         self,
         group_by: str = 'reference',
         check_images: bool = True,
         leak_guard: dict | None = None,
-        cache: bool | str = True,
+        indices: int | Sequence[int] | None = None,
         **kwargs: Any,
     ) -> None:
         if group_by not in GROUPINGS:
             raise ValueError(f'group_by must be one of {GROUPINGS}, not {group_by!r}')
-        if leak_guard is not None:
-            LeakGuard.check(leak_guard)
         self.group_by = group_by
         self.check_images = check_images
         self.leak_guard = leak_guard
-        self.cache = cache
-        self._remarks: list[tuple[str, bool]] = []
+        # Not handed to MMEngine, which applies it after the pool and the siblings are known.
+        self.indices = indices
         self._warned_of_plain_index = False
-        self._text_items = False  # True: JSON, from the cache; False: MMEngine's serialisation
         super().__init__(**kwargs)
 
     @abstractmethod
-    def load_reference_list(self, faults: list[str] | None = None) -> list[Reference]:
-        """The references of the split, read from the data set's files.
+    def load_reference_list(self, errors: list[str] | None = None) -> list[Reference]:
+        """Read the references of the split.
 
         Args:
-            faults: Gets a line for each faulty reference, which is then left out; None stops at the
-                first.
+            errors: Gets a line for each faulty reference, which is then left out. Defaults to
+                None: the first one raises.
         """
-
-    def annotation_files(self) -> tuple[list[str], dict] | None:
-        """The files that the items are made of, and what else they depend on.
-
-        Returns:
-            None where the items cannot be kept.
-        """
-        return None
 
     def load_data_list(self) -> list[dict]:
-        """One item per reference, expression or image (called by MMEngine)."""
+        """Make the items (called by MMEngine)."""
         references = self.load_reference_list()
         if self.leak_guard is not None:
             references = self._without_leaks(references)
         if self.check_images:
             self._look_for_images({reference.image['file_name'] for reference in references})
-        return [self._item(group) for group in _grouped(references, self.group_by)]
-
-    def _without_leaks(self, references: Sequence[Reference]) -> list[Reference]:
-        names = sorted({reference.image['file_name'] for reference in references})
-        what = f'images of {getattr(self, "split_file", type(self).__name__)}'
-        kept = LeakGuard(**self.leak_guard).kept(names, what)
-        self._remark(f'leak_guard leaves out {(~kept).sum()} of {len(kept)} {what}')
-        left = {name for name, keep in zip(names, kept) if keep}
-        return [reference for reference in references if reference.image['file_name'] in left]
+        items = [self._item(group) for group in _grouped(references, self.group_by)]
+        items = _with_siblings(_subset(items, self.indices))
+        self._pool = self._pool_of(items)
+        return items
 
     @collector_paused()
     def full_init(self) -> None:
-        """Read the items, and let transforms look at the images they draw from."""
+        """Read the items, and let transforms check the files they need against them."""
         if self._fully_initialized:
             return
-        if not self._init_from_cache():
-            super().full_init()
+        super().full_init()
         for transform in transforms_in(self.pipeline):
-            if hasattr(transform, 'check_pool'):
-                transform.check_pool(self)
+            if isinstance(transform, NeedsFiles):
+                transform.requirements(self)
 
-    def _remark(self, text: str, warning: bool = False) -> None:
-        """Say something about the annotations, also when they come from the cache."""
-        self._remarks.append((text, warning))
-        if warning:
-            warnings.warn(text, stacklevel=2)
-        else:
-            print_log(text, 'current')
-
-    def _cache_file(self) -> Path | None:
-        files = self.annotation_files()
-        plain = self.serialize_data and self._indices is None and self.cache is not False
-        if files is None or not plain or not all(map(osp.isfile, files[0])):
-            return None
-        if self.cache is True and sum(map(osp.getsize, files[0])) < CACHED_FROM:
-            return None
-        options = dict(files[1], group_by=self.group_by, leak_guard=self.leak_guard)
-        options.update(type=type(self).__name__, images=self.data_prefix['img_path'])
-        title = '-'.join([*Path(files[0][0]).with_suffix('').parts[-2:], self.group_by])
-        folder = user_cache('annotations') if self.cache is True else Path(self.cache)
-        return folder and cache_file(title, options, files[0], folder)
-
-    def _init_from_cache(self) -> bool:
-        """What MMEngine's ``full_init`` does, by way of a file; False where there can be none."""
-        path = self._cache_file()
-        if path is None:
-            return False
-        found = read_items(path)
-        if found is None:
-            split_images.cache_clear()  # what is kept must not be made of a file as it was before
-            self.data_list = self.load_data_list()
-            self.filter_data()
-            pool = self._pool
-            found = CachedItems(
-                *encode_items(self.data_list), pool.ids, pool.names, pool.fingerprint, self._remarks
-            )
-            self.data_list = []
-            try:
-                if self._cache_file() != path:
-                    raise OSError('the files changed while they were read')
-                write_items(path, found)
-            except OSError as error:
-                print_log(f'annotations are not cached in {path.parent}: {error}', 'current')
-            else:
-                found = read_items(path) or found  # the file's pages are every process's
-        else:
-            if self.check_images:
-                self._look_for_images(set(found.image_names.tolist()))
-            for remark in found.remarks:
-                self._remark(*remark)
-        self.data_bytes, self.data_address = found.items, found.ends
-        self._pool = ImagePool(
-            self.data_prefix['img_path'], found.image_ids, found.image_names, found.fingerprint
-        )
-        self._text_items = self._fully_initialized = True
-        return True
-
-    def get_data_info(self, idx: int) -> dict:
-        """An item before any transform (called by MMEngine)."""
-        if not self._fully_initialized:
-            self.full_init()
-        if not self._text_items:
-            return super().get_data_info(idx)
-        index = idx if idx >= 0 else len(self) + idx
-        return dict(decode_item(self.data_bytes, self.data_address, index), sample_idx=index)
+    def _without_leaks(self, references: Sequence[Reference]) -> list[Reference]:
+        names = sorted({reference.image['file_name'] for reference in references})
+        what = f'images of {self.split_file or type(self).__name__}'
+        kept = LeakGuard(**self.leak_guard).kept(names, what)
+        print_log(f'leak_guard leaves out {(~kept).sum()} of {len(kept)} {what}', 'current')
+        left = {name for name, keep in zip(names, kept) if keep}
+        return [reference for reference in references if reference.image['file_name'] in left]
 
     def _look_for_images(self, names: set[str]) -> None:
         folder = self.data_prefix['img_path']
@@ -237,7 +171,7 @@ class BaseReferringDataset(BaseDataset, ABC):
                 f'{len(missing)} images of the split are not in {folder}, the first: {missing[0]}'
             )
 
-    def _item(self, group: list[tuple[Reference, range]]) -> dict:
+    def _item(self, group: list[tuple[Reference, int]]) -> dict:
         image = group[0][0].image
         item: dict[str, Any] = dict(
             img_path=osp.join(self.data_prefix['img_path'], image['file_name']),
@@ -247,50 +181,32 @@ class BaseReferringDataset(BaseDataset, ABC):
             instances=[],
             **{key: [] for key in PER_EXPRESSION},
         )
-        rows: dict[int, int] = {}  # of an annotation among the instances; references can share it
-        for reference, positions in group:
+        rows: dict[int, int] = {}  # of an annotation in instances; references can share one
+        for reference, position in group:
             for annotation in reference.annotations:
                 if annotation['id'] not in rows:
                     rows[annotation['id']] = len(rows)
-                    item['instances'].append(
-                        dict(
-                            ann_id=int(annotation['id']),
-                            bbox=annotation.get('bbox'),
-                            segmentation=annotation['segmentation'],
-                            area=float(annotation.get('area', 0)),
-                            category_id=int(annotation['category_id']),
-                        )
-                    )
-            target = [rows[annotation['id']] for annotation in reference.annotations]
-            for position in positions:
-                item['expressions'].append(reference.expressions[position])
-                item['sent_ids'].append(reference.sent_ids[position])
-                item['ref_ids'].append(reference.ref_id)
-                item['targets'].append(target)
-                item['num_targets'].append(len(target))
-                item['num_distractors'].append(reference.num_distractors)
+                    item['instances'].append(_instance(annotation))
+            targets = [rows[annotation['id']] for annotation in reference.annotations]
+            item['expressions'].append(reference.expressions[position])
+            item['sent_ids'].append(reference.sent_ids[position])
+            item['ref_ids'].append(reference.ref_id)
+            item['targets'].append(targets)
+            item['num_targets'].append(len(targets))
+            item['num_distractors'].append(reference.num_distractors)
         return item
 
-    def filter_data(self) -> list[dict]:
-        """Keep every item, and describe the pool (called by MMEngine).
-
-        It is the last moment at which the unserialised items are at hand.
-        """
-        items = self.data_list
-        if self._indices is not None:
-            items = self._get_unserialized_subset(self._indices)
+    def _pool_of(self, items: Sequence[dict]) -> ImagePool:
         names = {item['img_id']: osp.basename(item['img_path']) for item in items}
-        texts = sorted(
-            (sent_id, names[item['img_id']], text)
+        expressions = sorted(
+            (sent_id, names[item['img_id']], expression)
             for item in items
-            for sent_id, text in zip(item['sent_ids'], item['expressions'])
+            for sent_id, expression in zip(item['sent_ids'], item['expressions'])
         )
-        digest = hashlib.sha256(repr((sorted(names.items()), texts)).encode())
+        # Banks on disk carry this digest: it must not change.
+        digest = hashlib.sha256(repr((sorted(names.items()), expressions)).encode()).hexdigest()
         ids = sorted(names)
-        self._pool = ImagePool(
-            self.data_prefix['img_path'], ids, [names[i] for i in ids], digest.hexdigest()
-        )
-        return self.data_list
+        return ImagePool(self.data_prefix['img_path'], ids, [names[i] for i in ids], digest)
 
     @property
     def pool(self) -> ImagePool:
@@ -304,34 +220,52 @@ class BaseReferringDataset(BaseDataset, ABC):
         return self.pool.fingerprint
 
     def expressions(self) -> tuple[np.ndarray, list[str], np.ndarray]:
-        """All expressions of the split, by rising sentence id.
+        """List all expressions of the split by rising sentence id.
 
         Returns:
-            Sentence ids (E,) int64, the E texts, and the row (E,) int64 of each one's image in
-            :attr:`pool`.
+            Sentence ids (E,) int64, the E expressions, and the row (E,) int64 of each one's image
+            in :attr:`pool`.
         """
-        # Arrays of numbers: ten million expressions are little more than their texts.
-        sent_ids, rows, texts = array('q'), array('q'), []
+        # Arrays of numbers: ten million expressions take little more than their characters.
+        sent_ids, rows, expressions = array('q'), array('q'), []
         for index in range(len(self)):
             item = self.get_data_info(index)
             sent_ids.extend(item['sent_ids'])
-            texts += item['expressions']
+            expressions += item['expressions']
             rows.extend([self.pool.row_of(item['img_id'])] * len(item['expressions']))
         order = np.argsort(sent_ids, kind='stable')
-        if (np.diff(np.asarray(sent_ids)[order]) == 0).any():  # not by the order of the items
-            order = sorted(order, key=lambda i: (sent_ids[i], texts[i], rows[i]))
+        if (np.diff(np.asarray(sent_ids)[order]) == 0).any():
+            # Equal ids: the order must not depend on the grouping.
+            order = sorted(order, key=lambda i: (sent_ids[i], expressions[i], rows[i]))
         return (
             np.array(sent_ids, dtype=np.int64)[order],
-            [texts[i] for i in order],
+            [expressions[i] for i in order],
             np.array(rows, dtype=np.int64)[order],
         )
 
-    def prepare_data(self, idx: int) -> Any:
-        """Run the pipeline on one item under the item's own random state.
+    @collector_paused()
+    def get_subset_(self, indices: int | Sequence[int]) -> None:
+        """Keep some items, in place. The pool stays that of all items.
 
         Args:
-            idx: A :class:`SampleIndex`, or a plain index, which counts as the first pass with seed
-                0.
+            indices: See the argument of the class.
+        """
+        items = [self.get_data_info(index) for index in range(len(self))]
+        self.data_list = _with_siblings(_subset(items, indices))
+        if self.serialize_data:
+            self.data_bytes, self.data_address = self._serialize_data()
+
+    def get_subset(self, indices: int | Sequence[int]) -> BaseReferringDataset:
+        """Copy the data set with some items only, see :meth:`get_subset_`."""
+        subset = copy.copy(self)
+        subset.get_subset_(indices)
+        return subset
+
+    def prepare_data(self, idx: int) -> Any:
+        """Run the pipeline on one item under the sample's own random state.
+
+        Args:
+            idx: A :class:`SampleIndex`. A plain index counts as one of epoch 0 with seed 0.
 
         Returns:
             What the pipeline returns.
@@ -356,10 +290,47 @@ class BaseReferringDataset(BaseDataset, ABC):
     def _warn_of_plain_index(self) -> None:
         if not self.test_mode and not self._warned_of_plain_index:
             self._warned_of_plain_index = True
-            print_log(
-                'An index came without its pass over the data, so every pass repeats the same '
-                'samples. Use ReferringSampler (epochs) or InfiniteReferringSampler (iterations) '
-                'for training.',
-                'current',
-                level=30,
+            warnings.warn(
+                'The sampler does not tell the epoch, so every epoch repeats the same samples. '
+                'Train with ReferringSampler (epochs) or InfiniteReferringSampler (iterations).'
             )
+
+
+def _grouped(references: Sequence[Reference], group_by: str) -> list[list[tuple[Reference, int]]]:
+    """Group expressions, each a reference and a position in it, by the item they belong to."""
+    groups: dict[Any, list[tuple[Reference, int]]] = {}
+    for number, reference in enumerate(references):
+        key = reference.image['id'] if group_by == 'image' else number
+        for position in range(len(reference.expressions)):
+            of_item = (number, position) if group_by == 'expression' else key
+            groups.setdefault(of_item, []).append((reference, position))
+    return list(groups.values())
+
+
+def _instance(annotation: dict) -> dict:
+    return dict(
+        ann_id=int(annotation['id']),
+        bbox=annotation.get('bbox'),
+        segmentation=annotation['segmentation'],
+        area=float(annotation.get('area', 0)),
+        category_id=int(annotation['category_id']),
+    )
+
+
+def _subset(items: list[dict], indices: int | Sequence[int] | None) -> list[dict]:
+    if indices is None:
+        return items
+    if isinstance(indices, int):
+        return items[:indices] if indices >= 0 else items[indices:]
+    return [items[index] for index in indices]
+
+
+def _with_siblings(items: Sequence[dict]) -> list[dict]:
+    """Note in each item where among them the other items of its image are."""
+    of_image: dict[int, list[int]] = {}
+    for index, item in enumerate(items):
+        of_image.setdefault(item['img_id'], []).append(index)
+    return [
+        dict(item, siblings=[other for other in of_image[item['img_id']] if other != index])
+        for index, item in enumerate(items)
+    ]

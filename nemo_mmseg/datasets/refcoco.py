@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import os.path as osp
-import re
+import warnings
+from pathlib import Path
 from typing import Any
 
 from mmseg.registry import DATASETS
 
 from .base import BaseReferringDataset
-from .refer import PUBLISHED_SPLITS, Reference, load_references
+from .refer import Reference, load_references
+
+# Folder and name of the split file -> split -> number of references, as published.
+PUBLISHED_REFERENCES = {
+    'refcoco/refs(unc)': dict(train=42404, val=3811, testA=1975, testB=1810),
+    'refcoco+/refs(unc)': dict(train=42278, val=3805, testA=1975, testB=1798),
+    'refcocog/refs(umd)': dict(train=42226, val=2573, test=5023),
+    'refcocog/refs(google)': dict(train=44822, val=5000),
+}
 
 
 @DATASETS.register_module()
 class RefCOCODataset(BaseReferringDataset):
     """RefCOCO, RefCOCO+ and RefCOCOg, and any data set laid out like them.
+
+    Kazemzadeh et al., *ReferItGame*, EMNLP 2014; Yu et al., *Modeling Context in Referring
+    Expressions*, ECCV 2016; Mao et al., *Generation and Comprehension of Unambiguous Object
+    Descriptions*, CVPR 2016.
 
     Args:
         data_root: Folder that the other paths are relative to.
@@ -26,6 +39,9 @@ class RefCOCODataset(BaseReferringDataset):
             ``'sent'``.
         **kwargs: See :class:`BaseReferringDataset`.
     """
+
+    # Whether an expression can have several targets, or none.
+    generalized = False
 
     def __init__(
         self,
@@ -43,33 +59,21 @@ class RefCOCODataset(BaseReferringDataset):
         super().__init__(
             data_root=data_root, ann_file=ann_file, data_prefix=dict(data_prefix), **kwargs
         )
-        name = osp.basename(osp.dirname(self.split_file))
-        self._metainfo.setdefault('dataset_name', name)
+        self._metainfo.setdefault('dataset_name', Path(self.split_file).parent.name)
 
-    def annotation_files(self) -> tuple[list[str], dict] | None:
-        """See :meth:`BaseReferringDataset.annotation_files`; None for sub-classes of others."""
-        if not type(self).__module__.startswith('nemo_mmseg.'):
-            return None
-        files = [self.split_file, self.ann_file]
-        if self.leak_guard is not None:
-            guard = dict(self.leak_guard)
-            held_out = guard.get('split_files') or ()
-            files += [osp.join(guard.get('data_root', ''), file) for file in held_out]
-        return files, dict(split=self.split, text_key=self.text_key)
-
-    def load_reference_list(self, faults: list[str] | None = None) -> list[Reference]:
-        """Read the split, and warn where a published data set has other counts than published."""
+    def load_reference_list(self, errors: list[str] | None = None) -> list[Reference]:
+        """Read the split, and warn where a known data set has other counts than published."""
         references = load_references(
-            self.split_file, self.ann_file, self.split, self.text_key, faults
+            self.split_file, self.ann_file, self.split, self.text_key, errors, self.generalized
         )
-        folder, file = osp.split(self.split_file)
-        maker = re.fullmatch(r'refs\((.*)\)\.p', file)
-        published = PUBLISHED_SPLITS.get((osp.basename(folder), maker[1] if maker else ''), {})
-        expected = published.get(self.split)
-        if expected is not None and expected != len(references):
-            self._remark(
-                f'{self.split_file}, split {self.split}: {len(references)} references, '
-                f'but {expected} were published',
-                warning=True,
-            )
+        self._compare_counts(len(references), 'references', PUBLISHED_REFERENCES)
         return references
+
+    def _compare_counts(self, count: int, what: str, published: dict[str, dict[str, int]]) -> None:
+        name = '/'.join(Path(self.split_file).with_suffix('').parts[-2:])
+        expected = published.get(name, {}).get(self.split, count)
+        if count != expected:
+            warnings.warn(
+                f'{self.split_file}, split {self.split}: {count} {what}, but {expected} were '
+                'published'
+            )

@@ -1,8 +1,8 @@
-"""Reads the files of RefCOCO, RefCOCO+, RefCOCOg and gRefCOCO into reference records.
+"""Reads the files of RefCOCO, RefCOCO+, RefCOCOg and gRefCOCO into references.
 
-The expressions lie in ``refs(*).p`` or ``grefs(*).json`` and the objects in ``instances.json``. A
-pickle from the web can run code while it is read; the reader here admits plain containers, strings
-and numbers and nothing else.
+``refs(*).p`` or ``grefs(*).json`` holds the expressions, ``instances.json`` the annotated objects.
+A pickle from the web can run code while it is read, so only one of plain data is admitted. Every
+error names the file and the id.
 """
 
 from __future__ import annotations
@@ -12,28 +12,19 @@ from typing import Any
 
 from nemo_mmseg.utils.fileio import collector_paused, load_json, load_plain_pickle
 
-# (data set, split file's maker) -> split -> number of references, as published.
-PUBLISHED_SPLITS = {
-    ('refcoco', 'unc'): dict(train=42404, val=3811, testA=1975, testB=1810),
-    ('refcoco+', 'unc'): dict(train=42278, val=3805, testA=1975, testB=1798),
-    ('refcocog', 'umd'): dict(train=42226, val=2573, test=5023),
-    ('refcocog', 'google'): dict(train=44822, val=5000),
-}
-
 
 @dataclass(frozen=True)
 class Reference:
-    """What is described (one object; in gRefCOCO any number of them) and its expressions.
+    """A referent and its expressions.
 
     Attributes:
-        ref_id: Number of the reference.
+        ref_id: Id of the reference.
         image: The image's entry in ``instances.json`` (id, file_name, height, width).
-        annotations: The annotations of the referent; one in RefCOCO, any number in gRefCOCO, which
-            has expressions that describe nothing in their image.
-        num_distractors: Other annotated objects of the referents' categories in the image; -1 where
-            there is no referent.
-        sent_ids: Number of each expression.
-        expressions: The texts.
+        annotations: The annotations of the targets: one in RefCOCO, any number in gRefCOCO.
+        num_distractors: Other annotated objects of the targets' categories in the image; -1 for no
+            target.
+        sent_ids: Ids of the expressions.
+        expressions: The expressions.
     """
 
     ref_id: int
@@ -45,7 +36,7 @@ class Reference:
 
 
 def clean_segmentation(annotation: dict, source: str) -> list | dict:
-    """The segmentation of an annotation without degenerate polygons.
+    """Leave out degenerate polygons of an annotation.
 
     Args:
         annotation: An entry of ``instances.json``: polygons, compressed RLE (``counts`` a string)
@@ -78,11 +69,11 @@ def _field(record: dict, key: str, what: str, source: str) -> Any:
 
 
 def _by_id(instances: dict, name: str, keys: tuple[str, ...], source: str) -> dict[int, dict]:
-    """The `images` or `annotations` of ``instances.json`` by their ids."""
+    """Index ``images`` or ``annotations`` of ``instances.json`` by id."""
     found: dict[int, dict] = {}
-    wanted = {'id', *keys}
+    required = {'id', *keys}
     for record in _field(instances, name, 'the file', source):
-        if not isinstance(record, dict) or not record.keys() >= wanted:
+        if not isinstance(record, dict) or not record.keys() >= required:
             number = _field(record, 'id', f'an entry of {name!r}', source)
             for key in keys:
                 _field(record, key, f'entry {number} of {name!r}', source)
@@ -97,20 +88,20 @@ def _expressions(ref: dict, text_key: str, source: str) -> tuple[tuple[int, ...]
     sentences = _field(ref, 'sentences', f'reference {ref_id}', source)
     if not sentences:
         raise ValueError(f'{source}: reference {ref_id} has no expression')
-    sent_ids, texts = [], []
-    wanted = {text_key, 'sent_id'}
+    sent_ids, expressions = [], []
+    required = {text_key, 'sent_id'}
     for sentence in sentences:
-        if not isinstance(sentence, dict) or not sentence.keys() >= wanted:
+        if not isinstance(sentence, dict) or not sentence.keys() >= required:
             for key in (text_key, 'sent_id'):
                 _field(sentence, key, f'an expression of reference {ref_id}', source)
-        text = sentence[text_key]
-        if not isinstance(text, str) or not text.strip():
+        expression = sentence[text_key]
+        if not isinstance(expression, str) or not expression.strip():
             raise ValueError(
                 f'{source}: expression {sentence["sent_id"]} of reference {ref_id} is empty'
             )
-        texts.append(text.strip())
+        expressions.append(expression.strip())
         sent_ids.append(sentence['sent_id'])
-    return tuple(map(int, sent_ids)), tuple(texts)
+    return tuple(map(int, sent_ids)), tuple(expressions)
 
 
 @collector_paused()
@@ -119,19 +110,19 @@ def load_references(
     ann_file: str,
     split: str,
     text_key: str = 'sent',
-    faults: list[str] | None = None,
+    errors: list[str] | None = None,
     generalized: bool = False,
 ) -> list[Reference]:
     """Join the references of one split with their images and annotations.
 
     Args:
         split_file: ``refs(unc).p``, ``refs(umd).p``, ``refs(google).p`` or ``grefs(unc).json``;
-            what does not end in ``.json`` is read as a plain pickle.
+            a name that does not end in ``.json`` is read as a plain pickle.
         ann_file: ``instances.json`` beside it.
         split: ``'train'``, ``'val'``, ``'testA'``, ``'testB'`` or ``'test'``.
         text_key: ``'sent'`` (cleaned, lower case) or ``'raw'`` (as typed).
-        faults: Gets a line for each faulty reference, which is then left out; None stops at the
-            first.
+        errors: Gets a line for each faulty reference, which is then left out. Defaults to None: the
+            first one raises.
         generalized: Whether a reference may have several targets or none, as in gRefCOCO. Defaults
             to False.
 
@@ -168,34 +159,31 @@ def load_references(
         try:
             references.append(_reference(ref, *tables, split_file, ann_file, text_key, generalized))
         except ValueError as error:
-            if faults is None:
+            if errors is None:
                 raise
-            faults.append(str(error))
+            errors.append(str(error))
     return references
 
 
 def _annotation_ids(ref: dict, ref_id: int, source: str, generalized: bool) -> list[int]:
-    """The annotations that a reference names; none is written ``[-1]``."""
+    """List the annotations that a reference names; ``[-1]`` stands for none."""
     ann_id = _field(ref, 'ann_id', f'reference {ref_id}', source)
     if not generalized:
         if isinstance(ann_id, list):
             raise ValueError(
-                f'{source}: reference {ref_id} has a list of targets, {ann_id}: a data set of '
-                "gRefCOCO's kind is read by GRefCOCODataset"
+                f'{source}: reference {ref_id} has a list of targets, {ann_id}, '
+                'which GRefCOCODataset reads'
             )
         return [ann_id]
     ann_ids = ann_id if isinstance(ann_id, list) else [ann_id]
     if not all(isinstance(one, int) for one in ann_ids):
-        raise ValueError(
-            f'{source}: reference {ref_id} has ann_id {ann_id}: numbers of annotations are wanted'
-        )
+        raise ValueError(f'{source}: reference {ref_id} has ann_id {ann_id}, which are no numbers')
     ann_ids = list(dict.fromkeys(ann_ids))
     if ann_ids == [-1]:
         return []
     if not ann_ids or -1 in ann_ids:
         raise ValueError(
-            f'{source}: reference {ref_id} has ann_id {ann_id}: no target is written [-1], and -1 '
-            'stands for no annotation'
+            f'{source}: reference {ref_id} has ann_id {ann_id}; only [-1] stands for no target'
         )
     return ann_ids
 
@@ -232,15 +220,15 @@ def _reference(
                 f'{ann_id} has image {annotation["image_id"]}; {ann_file} must hold that image'
             )
         targets.append(annotation)
-    # Published: a crowd is no target beside others.
+    # As published: a crowd beside other targets is left out.
     targets = [a for a in targets if not a.get('iscrowd')] or targets
     same = sum(of_category.get((image['id'], c), 0) for c in {a['category_id'] for a in targets})
-    sent_ids, texts = _expressions(ref, text_key, split_file)
+    sent_ids, expressions = _expressions(ref, text_key, split_file)
     return Reference(
         ref_id=int(ref_id),
         image=image,
         annotations=tuple(dict(a, segmentation=clean_segmentation(a, ann_file)) for a in targets),
         num_distractors=same - sum(not a.get('iscrowd') for a in targets) if targets else -1,
         sent_ids=sent_ids,
-        expressions=texts,
+        expressions=expressions,
     )

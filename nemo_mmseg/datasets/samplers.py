@@ -1,8 +1,7 @@
-"""An index that knows the pass over the data it belongs to.
+"""Samplers whose indices carry the epoch, so that a sample is a function of (seed, epoch, index).
 
-A sample is a function of (seed, pass, index). The samplers of this package yield
-:class:`SampleIndex` instead of plain integers, so the pass reaches the data set inside a worker
-without any shared state.
+Workers, prefetching and resuming then change no sample: the epoch reaches the data set inside a
+worker with the index, without any shared state.
 """
 
 from __future__ import annotations
@@ -18,17 +17,16 @@ from mmseg.registry import DATA_SAMPLERS
 
 
 class SampleIndex(int):
-    """An ``int`` that carries the seed, the pass, and the repetition inside the pass.
+    """An ``int`` that carries the seed, the epoch, and the repetition inside the epoch.
 
     It survives what MMEngine's wrappers do to an index: ``ConcatDataset`` subtracts the sizes of
     the data sets before, ``RepeatDataset`` takes the remainder.
 
     Args:
         value: The index itself.
-        epoch: Pass over the data, from 0: the epoch, or for an endless sampler the number of
-            completed passes.
+        epoch: Epoch, from 0. An endless sampler begins a new one after all samples.
         seed: Seed of the run.
-        repeat: Which repetition inside the pass (``RepeatDataset``).
+        repeat: Which repetition inside the epoch (``RepeatDataset``).
     """
 
     epoch: int
@@ -49,20 +47,60 @@ class SampleIndex(int):
 
     def __mod__(self, size: int) -> SampleIndex:
         rounds, value = divmod(int(self), size)
-        # A nested repetition needs a number of its own; the factor keeps the two apart.
+        # Repetitions can be nested; the factor keeps the two numbers apart.
         return SampleIndex(value, self.epoch, self.seed, self.repeat * 1_000_003 + rounds)
 
     def generator(self) -> np.random.Generator:
-        """The sample's own random generator, the same in every process."""
+        """Make the sample's own random generator, the same in every process."""
         return np.random.default_rng([self.seed, self.epoch, self.repeat, int(self)])
+
+
+@DATA_SAMPLERS.register_module()
+class ReferringSampler(DefaultSampler):
+    """Sampler for epochs.
+
+    It differs from PyTorch's ``DistributedSampler`` like MMEngine's ``DefaultSampler``, of which it
+    has the order: it also runs without distributed training, and ``round_up`` can be switched off.
+    It differs from that one in yielding :class:`SampleIndex`.
+
+    Args:
+        dataset: The data set.
+        shuffle: Whether to draw a new order in each epoch. Defaults to True.
+        seed: Seed of the order and the samples; the runner passes its own. Defaults to None, which
+            draws one.
+        round_up: Whether to pad the shares of the ranks to equal length. Defaults to True.
+    """
+
+    def __iter__(self) -> Iterator[SampleIndex]:
+        for index in super().__iter__():
+            yield SampleIndex(index, epoch=self.epoch, seed=self.seed)
+
+
+@DATA_SAMPLERS.register_module()
+class InfiniteReferringSampler(InfiniteSampler):
+    """Sampler for iteration-based training.
+
+    It never ends. The order is that of MMEngine's ``InfiniteSampler``, from which it differs in
+    yielding :class:`SampleIndex`: an epoch is over when every sample was drawn once.
+
+    Args:
+        dataset: The data set.
+        shuffle: Whether to draw a new order in each epoch. Defaults to True.
+        seed: Seed of the order and the samples; the runner passes its own. Defaults to None, which
+            draws one.
+    """
+
+    def _infinite_indices(self) -> Iterator[SampleIndex]:
+        for position, index in enumerate(super()._infinite_indices()):
+            yield SampleIndex(index, epoch=position // self.size, seed=self.seed)
 
 
 @contextmanager
 def seeded_global_state(seed: int) -> Iterator[None]:
-    """Seed the global generators of Python, NumPy and torch (CPU), and put their states back.
+    """Seed the global generators of Python, NumPy and torch (CPU), then restore their states.
 
-    MMSegmentation's transforms draw from these; so a sample does not depend on what its worker did
-    before.
+    MMSegmentation's transforms draw from these. Seeding them per sample makes a sample independent
+    of what its worker did before.
 
     Args:
         seed: Any number below 2**32.
@@ -81,11 +119,11 @@ def seeded_global_state(seed: int) -> Iterator[None]:
 
 
 def generator_of(results: dict) -> np.random.Generator:
-    """The generator of the sample in ``results``.
+    """Look up the generator of a sample.
 
     Args:
-        results: What travels through a pipeline. A sample from another data set brings no
-            ``'rng'``; it gets one that NumPy's global state seeds.
+        results: What travels through a pipeline. A sample of another package's data set has no
+            ``'rng'`` and gets one, seeded from NumPy's global state.
 
     Returns:
         ``results['rng']``.
@@ -93,36 +131,3 @@ def generator_of(results: dict) -> np.random.Generator:
     if 'rng' not in results:
         results['rng'] = np.random.default_rng(np.random.randint(0, 2**31, size=4))
     return results['rng']
-
-
-@DATA_SAMPLERS.register_module()
-class ReferringSampler(DefaultSampler):
-    """MMEngine's ``DefaultSampler`` for epochs, yielding :class:`SampleIndex`.
-
-    Args:
-        dataset: The data set.
-        shuffle: Whether the order is drawn anew at each epoch. Defaults to True.
-        seed: Seed of order and samples; the runner gives its own. None draws one.
-        round_up: Whether the shares of the ranks are padded to equal length. Defaults to True.
-    """
-
-    def __iter__(self) -> Iterator[SampleIndex]:
-        for index in super().__iter__():
-            yield SampleIndex(index, epoch=self.epoch, seed=self.seed)
-
-
-@DATA_SAMPLERS.register_module()
-class InfiniteReferringSampler(InfiniteSampler):
-    """MMEngine's ``InfiniteSampler`` for iteration loops, yielding :class:`SampleIndex`.
-
-    The pass is the number of times that the data set was gone through before.
-
-    Args:
-        dataset: The data set.
-        shuffle: Whether the order is drawn anew in each pass. Defaults to True.
-        seed: Seed of order and samples; the runner gives its own. None draws one.
-    """
-
-    def _infinite_indices(self) -> Iterator[SampleIndex]:
-        for position, index in enumerate(super()._infinite_indices()):
-            yield SampleIndex(index, epoch=position // self.size, seed=self.seed)

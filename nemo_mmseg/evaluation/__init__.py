@@ -1,32 +1,28 @@
-"""Metrics of referring image segmentation."""
+"""Metrics of referring image segmentation, and comparisons of runs."""
 
 from .bootstrap import PairedDifference, paired_bootstrap
-from .compare import ComparisonRow, RunComparison, compare_runs
-from .difficulty import DIFFICULTIES, Slices, slice_by
-from .dump_results import DumpReferringResults, write_results_to
-from .generalized_counts import GeneralizedCounts, NoTargetRule
+from .compare import ComparisonRow, RunComparison, compare_runs, match_runs
+from .difficulty import DIFFICULTIES, slice_by
+from .dump_results import DumpReferringResults
 from .generalized_iou import GeneralizedReferringIoU
-from .iou import intersection_and_union, iou_values, summarize
+from .iou import count_pixels, iou_values
 from .referring_iou import ReferringIoU
-from .scores import ExpressionScores
+from .scores import ExpressionScores, NoTargetRule
 
 __all__ = [
     'ComparisonRow',
     'DIFFICULTIES',
     'DumpReferringResults',
     'ExpressionScores',
-    'GeneralizedCounts',
     'GeneralizedReferringIoU',
     'NoTargetRule',
     'PairedDifference',
     'ReferringIoU',
     'RunComparison',
-    'Slices',
     'compare_runs',
-    'intersection_and_union',
+    'count_pixels',
     'iou_values',
+    'match_runs',
     'paired_bootstrap',
     'slice_by',
-    'summarize',
-    'write_results_to',
 ]

@@ -1,5 +1,7 @@
 """Two runs on the same expressions, side by side: on all of them, and by difficulty."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +10,7 @@ import numpy as np
 from prettytable import PrettyTable
 
 from .bootstrap import paired_bootstrap
-from .difficulty import check_by, slice_by
+from .difficulty import difficulties, slice_by
 from .predictions import write_csv
 from .scores import ExpressionScores
 
@@ -21,15 +23,14 @@ WHOLE = 'all'
 class ComparisonRow:
     """One measure of two runs on one slice of the expressions; measures are in per cent.
 
-    Args:
-        by: Difficulty that the slice belongs to; `'all'` for the whole.
-        slice: Name of the slice; `'all'` for the whole.
+    Attributes:
+        by: Difficulty that the slice belongs to; ``'all'`` for the whole.
+        slice: Name of the slice; ``'all'`` for the whole.
         expressions: Number of expressions.
         images: Number of images.
-        measure: `oIoU`, `mIoU` or `Pr@X`; where expressions may describe nothing `cIoU`, `gIoU`,
-            `N-acc`, `T-acc` or `Pr@X`, see `GeneralizedCounts`.
-        first: Of the first run.
-        second: Of the second run.
+        measure: Its name, see :meth:`ExpressionScores.ratios`.
+        first: Measure of the first run.
+        second: Measure of the second run.
         difference: Second minus first.
         low: Lower end of the interval of the difference; nan for fewer than two images.
         high: Upper end.
@@ -49,9 +50,9 @@ class ComparisonRow:
 
 @dataclass(frozen=True)
 class RunComparison:
-    """What is known of the difference of two runs.
+    """The differences of two runs.
 
-    Args:
+    Attributes:
         rows: The whole first, then slice by slice; of each one row per measure.
         names: Names of the two runs.
         level: Share of the resamples inside an interval.
@@ -69,10 +70,10 @@ class RunComparison:
         return list(dict.fromkeys(row.measure for row in self.rows))
 
     def of(self, measure: str) -> list[ComparisonRow]:
-        """The rows of one measure.
+        """Return the rows of one measure.
 
         Raises:
-            ValueError: If the measure was not compared.
+            ValueError: The measure was not compared.
         """
         rows = [row for row in self.rows if row.measure == measure]
         if not rows:
@@ -80,10 +81,10 @@ class RunComparison:
         return rows
 
     def table(self, measures: Sequence[str] | None = None) -> str:
-        """Text to print: all measures on the whole, then the slices.
+        """Return a text to print: all measures on the whole, then the slices.
 
         Args:
-            measures: Those shown for the slices. Defaults to the overall and the mean IoU.
+            measures: Those shown for the slices; None for the overall and the mean IoU.
         """
         first, second = self.names
         change = f'{second} - {first}'
@@ -110,10 +111,10 @@ class RunComparison:
         return '\n'.join(parts)
 
     def write_csv(self, path: str | os.PathLike) -> None:
-        """Writes all rows, one line each, with the names of `ComparisonRow` as the header.
+        """Write all rows, one line each, with the names of :class:`ComparisonRow` as the header.
 
         Args:
-            path: File to write; its folder is made. What is not known (nan) is left empty.
+            path: File to write; its folder is made. Values that are nan are left empty.
         """
         write_csv(path, [vars(row) for row in self.rows])
 
@@ -127,22 +128,19 @@ def _cells(row: ComparisonRow) -> list[str]:
 def match_runs(
     first: ExpressionScores, second: ExpressionScores
 ) -> tuple[ExpressionScores, ExpressionScores]:
-    """Brings the expressions of two runs into one order, that of their sentence ids.
+    """Bring the expressions of two runs into one order, that of their sentence ids.
 
     Raises:
-        ValueError: If the runs hold other expressions, images or truths, or one expression twice;
-            says which.
+        ValueError: The runs are of different data sets or splits, or one holds an expression twice.
     """
     runs = []
     for name, run in (('first', first), ('second', second)):
         order = np.argsort(run.sent_ids, kind='stable')
         twice = run.sent_ids[order][1:][np.diff(run.sent_ids[order]) == 0]
         if twice.size:
-            # The results do not say which data set an expression is of.
             raise ValueError(
-                f'sent_id {twice[0]} appears twice in the {name} run: are its results of several '
-                'data sets together, whose ids collide? Evaluate each data set by itself, and '
-                'compare those results'
+                f'sent_id {twice[0]} appears twice in the {name} run. The ids of several data sets '
+                'may collide: evaluate each data set by itself, and compare those results'
             )
         runs.append(run.take(order))
     first, second = runs
@@ -152,40 +150,35 @@ def match_runs(
             f'{missing.size} expressions are in one run only (sent_id {missing[0]}), of '
             f'{len(first)} and {len(second)}: are they of the same split?'
         )
-    for ours, theirs, sent_id in zip(first.images, second.images, first.sent_ids):
-        if os.path.basename(ours) != os.path.basename(theirs):
-            raise ValueError(
-                f'sent_id {sent_id} belongs to {ours} in one run and to {theirs} in the other: '
-                'they are of different data sets'
-            )
-    _check_texts(first, second)
-    # Sizes may differ (LAVT compares at 480x480), shares of the image hardly do.
-    apart = np.abs(first.target_area - second.target_area).mean() if len(first) else 0.0
-    if apart > 0.01:
-        raise ValueError(
-            f'the true masks of the two runs differ by {apart:.1%} of the image on average: they '
-            'are of different data sets'
-        )
+    if other := _other_data(first, second):
+        raise ValueError(f'the two runs are of different data sets: {other}')
     return first, second
 
 
-def _check_texts(first: ExpressionScores, second: ExpressionScores) -> None:
-    """Refuses runs of which most expressions read differently, e.g. RefCOCO's and RefCOCO+'s.
+def _other_data(first: ExpressionScores, second: ExpressionScores) -> str:
+    """Say why two runs with the same ids are of different data sets; empty if they are not.
 
-    Some may: LAVT's data sets hold texts as they were typed, CRIS's without punctuation.
+    Most expressions must agree, not all: LAVT's data sets keep the words as typed, CRIS's have no
+    punctuation. Sizes may differ (LAVT compares at 480x480), shares of the image hardly do.
     """
-    texts = list(zip(first.expressions, second.expressions, first.sent_ids))
-    differ = [row for row in texts if _letters(row[0]) != _letters(row[1])]
-    if len(differ) > len(texts) / 2:
-        ours, theirs, sent_id = differ[0]
-        raise ValueError(
-            f'{len(differ)} of {len(texts)} expressions read differently in the two runs, e.g. '
-            f'sent_id {sent_id}, {ours!r} and {theirs!r}: they are of different data sets'
+    for sent_id, image, other in zip(first.sent_ids, first.images, second.images):
+        if os.path.basename(image) != os.path.basename(other):
+            return f'sent_id {sent_id} belongs to {image} and to {other}'
+    pairs = zip(first.sent_ids, first.expressions, second.expressions)
+    differ = [row for row in pairs if _letters(row[1]) != _letters(row[2])]
+    if len(differ) > len(first) / 2:
+        return (
+            f'{len(differ)} of {len(first)} expressions differ, e.g. sent_id {differ[0][0]}, '
+            f'{differ[0][1]!r} and {differ[0][2]!r}'
         )
+    apart = np.abs(first.target_area - second.target_area).mean() if len(first) else 0.0
+    if apart > 0.01:
+        return f'their ground truth differs by {apart:.1%} of the image on average'
+    return ''
 
 
-def _letters(text: str) -> str:
-    return ''.join(filter(str.isalnum, text.lower()))
+def _letters(expression: str) -> str:
+    return ''.join(filter(str.isalnum, expression.lower()))
 
 
 def compare_runs(
@@ -198,45 +191,38 @@ def compare_runs(
     level: float = 0.95,
     seed: int = 0,
 ) -> RunComparison:
-    """Compares two runs on all expressions and by difficulty.
+    """Compare two runs on all expressions and by difficulty.
 
-    Slices follow what the first run says of an expression (LAVT's and CRIS's data sets spell some
-    sentences differently). Slices that hold no expression are left out.
+    The slices follow what the first run says of an expression (LAVT's and CRIS's data sets spell
+    some sentences differently). Slices that hold no expression are left out.
 
     Args:
-        first: Run that is subtracted, e.g. without NeMo.
+        first: The run that is subtracted, e.g. without NeMo.
         second: The other run, e.g. with NeMo, on the same expressions in any order.
-        by: Difficulties, see `slice_by`. Defaults to those of the NeMo paper (ECCV 2024).
-        thresholds: IoU values X of Pr@X; None for the usual ones.
-        names: How to call the two runs.
-        resamples: See `paired_bootstrap`.
-        level: See `paired_bootstrap`.
-        seed: See `paired_bootstrap`.
+        by: Difficulties, see :func:`slice_by`. Defaults to those of the NeMo paper (ECCV 2024).
+        thresholds: The X of Pr@X; None for the usual ones.
+        names: Names of the two runs.
+        resamples: See :func:`paired_bootstrap`.
+        level: See :func:`paired_bootstrap`.
+        seed: See :func:`paired_bootstrap`.
 
     Returns:
         The comparison.
 
     Raises:
-        ValueError: If the runs do not fit together, or a difficulty is unknown.
+        ValueError: The runs do not fit together, or a difficulty is unknown.
     """
     first, second = match_runs(first, second)
     slices = [(WHOLE, WHOLE, np.ones(len(first), dtype=bool))]
-    for name in check_by(by):
-        slices += [(name, label, where) for label, where in slice_by(first, name).filled]
+    for name in difficulties(by):
+        slices += [(name, label, where) for label, where in slice_by(first, name).items()]
     sets = np.stack([where for *_, where in slices])
     result = paired_bootstrap(first, second, sets, thresholds, resamples, level, seed)
-    image = first.image_index
     values = np.stack([result.first, result.second, result.difference, result.low, result.high])
-    rows = [
-        ComparisonRow(
-            name,
-            label,
-            int(where.sum()),
-            len(np.unique(image[where])),
-            measure,
-            *values[:, row, column].tolist(),
-        )
-        for row, (name, label, where) in enumerate(slices)
-        for column, measure in enumerate(result.measures)
-    ]
+    rows = []
+    for row, (name, label, where) in enumerate(slices):
+        numbers = int(where.sum()), len(set(first.images[where]))
+        for column, measure in enumerate(result.measures):
+            found = values[:, row, column].tolist()
+            rows.append(ComparisonRow(name, label, *numbers, measure, *found))
     return RunComparison(rows, tuple(names), level, resamples)

@@ -1,4 +1,6 @@
-"""Predicted masks as files and as JSON-able records."""
+"""Predicted masks as files and as records for JSON."""
+
+from __future__ import annotations
 
 import csv
 import json
@@ -16,32 +18,29 @@ from nemo_mmseg.utils.atomic_write import atomic_write, write_text
 
 
 def encode_rle(mask: np.ndarray) -> dict:
-    """COCO's compressed run-length code of a mask.
-
-    Args:
-        mask: (H, W) bool.
+    """Encode a mask ``(H, W)`` bool by COCO's compressed run-length code.
 
     Returns:
-        `dict(size=[H, W], counts=str)`, as COCO's annotation files hold it.
+        ``dict(size=[H, W], counts=str)``, as COCO's annotation files hold it.
     """
     code = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
     return dict(size=[int(side) for side in code['size']], counts=code['counts'].decode('ascii'))
 
 
 def decode_rle(code: dict) -> np.ndarray:
-    """The inverse of `encode_rle`: (H, W) bool."""
+    """Decode what :func:`encode_rle` made, to ``(H, W)`` bool."""
     return coco_mask.decode(dict(code, counts=code['counts'].encode('ascii'))).astype(bool)
 
 
 def resize_mask(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Brings a mask to another size by its nearest pixels.
+    """Resize a mask by its nearest pixels.
 
     Args:
-        mask: (h, w) bool.
-        shape: Wanted (height, width).
+        mask: ``(h, w)`` bool.
+        shape: Height and width of the result.
 
     Returns:
-        (height, width) bool; the mask itself if it has that size.
+        ``(height, width)`` bool; the mask itself if it has that size.
     """
     if mask.shape == tuple(shape):
         return mask
@@ -50,13 +49,11 @@ def resize_mask(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 
 def describe_mask(mask: np.ndarray) -> dict:
-    """What a mask says, as JSON-able values.
-
-    Args:
-        mask: (H, W) bool.
+    """Describe a mask ``(H, W)`` bool for JSON.
 
     Returns:
-        `area` (pixels), `bbox` (`[x, y, width, height]`, pixels; None for an empty mask) and `rle`.
+        ``area`` (pixels), ``bbox`` (``[x, y, width, height]`` in pixels; None for an empty mask)
+        and ``rle``.
     """
     rows, cols = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     box = None
@@ -67,41 +64,41 @@ def describe_mask(mask: np.ndarray) -> dict:
 
 
 def mask_scores(masks: Tensor, probabilities: Tensor) -> list[float]:
-    """Mean foreground probability over each mask, 0..1; 0 for an empty mask.
+    """Average the foreground probability over each mask, 0..1; 0 for an empty mask.
 
-    Computed where the masks are, so that no map of probabilities leaves the device.
+    This runs on the masks' device, so that no map of probabilities leaves it.
 
     Args:
-        masks: (N, H, W) bool.
-        probabilities: (N, H, W), 0..1, on the same device.
+        masks: ``(N, H, W)`` bool.
+        probabilities: ``(N, H, W)``, 0..1, on the same device.
     """
     inside = probabilities.masked_fill(~masks, 0).flatten(1).sum(1, dtype=torch.float64)
     return (inside / masks.flatten(1).sum(1).clamp(min=1)).tolist()
 
 
 def write_image(path: str | os.PathLike, image: np.ndarray) -> None:
-    """Writes a PNG under another name first, so that no half-written file is ever seen.
+    """Write a PNG, under another name first, so that no half-written file is ever seen.
 
     Args:
         path: File to write; its folder is made.
-        image: (H, W) bool mask, written as 1-bit black and white, or (H, W, 3) uint8 RGB.
+        image: A mask ``(H, W)`` bool, written as 1-bit black and white, or ``(H, W, 3)`` uint8 RGB.
     """
     with atomic_write(path) as part:
         Image.fromarray(image).save(part, format='PNG')
 
 
 def write_json(path: str | os.PathLike, content: object) -> None:
-    """Writes JSON under another name first, see `write_image`."""
+    """Write JSON, under another name first, see :func:`write_image`."""
     write_text(path, json.dumps(content, indent=1, allow_nan=False) + '\n')
 
 
 def write_csv(path: str | os.PathLike, rows: Sequence[dict]) -> None:
-    """Writes a table under another name first, see `write_image`.
+    """Write a table, under another name first, see :func:`write_image`.
 
     Args:
         path: File to write; its folder is made.
-        rows: The lines, at least one, all with the keys of the first, which become the header. What
-            is not known (nan) is left empty.
+        rows: The lines, at least one, all with the same keys, which become the header. Values that
+            are nan are left empty.
     """
     with atomic_write(path) as part, part.open('w', newline='', encoding='utf-8') as file:
         writer = csv.DictWriter(file, list(rows[0]))

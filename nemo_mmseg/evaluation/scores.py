@@ -1,44 +1,98 @@
-"""A table of intersection, union and what is known of every evaluated expression."""
+"""The scores of every evaluated expression, and the measures that are made of them."""
+
+from __future__ import annotations
 
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
+import torch
 
-from .generalized_counts import GeneralizedCounts
-from .iou import image_name, iou_values, precision_key, summarize
+from .iou import image_name, iou_values
 
 PREDICTIONS = 'predictions.json'
-# what `DumpReferringResults` calls an expression's value, where our column has another name
-_RECORD_KEYS = dict(
-    sent_ids='sent_id',
-    ref_ids='ref_id',
-    image_ids='image_id',
-    images='image',
-    expressions='expression',
+
+
+@dataclass(frozen=True)
+class NoTargetRule:
+    """When a prediction means that the expression has no target.
+
+    Args:
+        no_target: ``'score'``: its score ``no_target``, from the network, is above
+            ``score_threshold``. ``'area'``: its mask has fewer than ``min_pixels`` pixels.
+            ``'auto'``: by score if the network gives one, else by area. Defaults to ``'auto'``.
+        min_pixels: At the size at which masks are compared. Defaults to 50.
+        score_threshold: Defaults to 0, for a difference of logits; 0.5 suits probabilities.
+
+    Raises:
+        ValueError: ``no_target`` is none of the three.
+    """
+
+    no_target: str = 'auto'
+    min_pixels: int = 50
+    score_threshold: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.no_target not in ('auto', 'area', 'score'):
+            raise ValueError(f"no_target={self.no_target!r} is none of 'auto', 'area', 'score'")
+
+    def predicted(self, sample: dict, pixels: np.ndarray) -> np.ndarray:
+        """Return which of N predictions mean no target, as ``(N,)`` bool.
+
+        Args:
+            sample: Data sample as a dict, perhaps with the scores ``no_target``.
+            pixels: Pixels of the predicted masks, ``(N,)``.
+        """
+        if self.no_target == 'area' or (self.no_target == 'auto' and 'no_target' not in sample):
+            return pixels < self.min_pixels
+        return torch.as_tensor(sample['no_target']).cpu().numpy() > self.score_threshold
+
+
+# The type of each column, the key of its values in a record of predictions.json, and what stands
+# there for an unknown value.
+_COLUMNS = dict(
+    intersection=(np.int64, 'intersection', None),
+    union=(np.int64, 'union', None),
+    target_area=(np.float64, 'target_area', None),
+    num_distractors=(np.int64, 'num_distractors', -1),
+    sent_ids=(np.int64, 'sent_id', -1),
+    images=(object, 'image', ''),
+    expressions=(object, 'expression', ''),
+    datasets=(object, 'dataset', ''),
+    no_target=(bool, 'no_target', False),
+    predicted_no_target=(bool, 'predicted_no_target', False),
 )
 
 
 @dataclass
 class ExpressionScores:
-    """Values per expression (E of them), for totals and for slices by difficulty.
+    """A table of E evaluated expressions, for totals and for slices by difficulty.
+
+    The columns may be given as lists. A predicted no-target has no intersection, and a right one
+    has no union either.
 
     Args:
-        intersection: (E,) int64, pixels.
-        union: (E,) int64, pixels.
-        target_area: (E,) float64, share of the image (0..1) that the truth covers.
-        num_distractors: (E,) int64, other objects of the referent's category; -1 if unknown.
-        sent_ids: (E,) int64; -1 if unknown.
-        ref_ids: (E,) int64; -1 if unknown.
-        image_ids: (E,) int64; -1 if unknown.
-        images: E names of the images (path, else the id).
-        expressions: E sentences, '' if unknown.
-        empty_union: IoU where truth and prediction are both empty.
-        tie: `'>='` or `'>'`: whether an IoU of exactly X counts in Pr@X.
+        intersection: Pixels, ``(E,)`` int64.
+        union: Pixels, ``(E,)`` int64.
+        target_area: Share of the image that the ground truth covers, 0..1, ``(E,)`` float64.
+        num_distractors: Other objects of the referent's category, -1 if unknown, ``(E,)`` int64.
+        sent_ids: ``(E,)`` int64, -1 if unknown.
+        images: Paths, or other names, of the images, ``(E,)`` str.
+        expressions: ``(E,)`` str, empty if unknown.
+        datasets: Names of the data sets, ``(E,)`` str, empty if unknown.
+        no_target: The expression has no target, ``(E,)`` bool.
+        predicted_no_target: The network says so, ``(E,)`` bool.
+        generalized: Whether expressions may have no target, so that they are measured as in
+            :class:`GeneralizedReferringIoU`. Defaults to False.
+        empty_union: IoU where ground truth and prediction are both empty; of no meaning if
+            ``generalized``. Defaults to 1.0.
+        tie: ``'>='`` or ``'>'``: whether an IoU of exactly X counts in Pr@X. Defaults to ``'>='``.
+
+    Raises:
+        ValueError: The columns differ in length.
     """
 
     intersection: np.ndarray
@@ -46,98 +100,81 @@ class ExpressionScores:
     target_area: np.ndarray
     num_distractors: np.ndarray
     sent_ids: np.ndarray
-    ref_ids: np.ndarray
-    image_ids: np.ndarray
-    images: list[str] = field(default_factory=list)
-    expressions: list[str] = field(default_factory=list)
+    images: np.ndarray
+    expressions: np.ndarray
+    datasets: np.ndarray
+    no_target: np.ndarray
+    predicted_no_target: np.ndarray
+    generalized: bool = False
     empty_union: float = 1.0
     tie: str = '>='
 
-    thresholds: ClassVar[tuple[float, ...]] = (0.5, 0.6, 0.7, 0.8, 0.9)  # those of Pr@X, unasked
+    def __post_init__(self) -> None:
+        for name, (dtype, *_) in _COLUMNS.items():
+            setattr(self, name, np.asarray(getattr(self, name), dtype=dtype))
+        lengths = {name: len(getattr(self, name)) for name in _COLUMNS}
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f'{self.images[:1]}: the numbers of values differ: {lengths}')
+        either = self.no_target | self.predicted_no_target
+        self.intersection = np.where(either, 0, self.intersection)
+        self.union = np.where(self.no_target & self.predicted_no_target, 0, self.union)
 
-    @staticmethod
-    def entry(
+    @classmethod
+    def of_sample(
+        cls,
         sample: dict,
-        intersection: np.ndarray,
-        union: np.ndarray,
-        area: np.ndarray,
-        pixels: np.ndarray,
-    ) -> dict:
-        """One data sample's part of the table: small, and it pickles between ranks.
+        counts: np.ndarray,
+        rule: NoTargetRule | None = None,
+        empty_union: float = 1.0,
+        tie: str = '>=',
+    ) -> ExpressionScores:
+        """Make the table of one data sample. It is small, and pickles between ranks.
 
         Args:
-            sample: Data sample as a dict.
-            intersection: (N,) pixels.
-            union: (N,) pixels.
-            area: (N,) pixels of the true masks.
-            pixels: (N,) pixels of the image.
+            sample: Data sample as a dict. With a ``rule``, expressions have no target where its
+                ``num_targets`` is 0, or, if it has none, where the ground truth is empty.
+            counts: Its ``(N, 4)`` of :func:`count_samples`.
+            rule: What a predicted no-target is; None where each expression has a target.
+            empty_union: See the class.
+            tie: See the class.
         """
-        num, image_id = len(union), sample.get('image_id')
+        intersection, union, area, pixels = counts.T
 
-        def integers(key: str) -> np.ndarray:
+        def column(key: str, unknown: object) -> Sequence:
             values = sample.get(key)
-            return np.full(num, -1) if values is None else np.asarray(values, dtype=np.int64)
+            return [unknown] * len(counts) if values is None else values
 
-        return dict(
-            intersection=np.asarray(intersection, dtype=np.int64),
-            union=np.asarray(union, dtype=np.int64),
-            target_area=np.asarray(area, dtype=np.float64) / pixels,
-            num_distractors=integers('num_distractors'),
-            sent_ids=integers('sent_ids'),
-            ref_ids=integers('ref_ids'),
-            image_ids=np.full(num, -1 if image_id is None else int(image_id)),
-            images=[image_name(sample)] * num,
-            expressions=list(sample.get('expressions') or [''] * num),
+        no_target = predicted = np.zeros(len(counts), bool)
+        if rule is not None:
+            targets = sample.get('num_targets')
+            no_target = (area if targets is None else np.asarray(targets)) == 0
+            predicted = rule.predicted(sample, union - area + intersection)
+        return cls(
+            intersection=intersection,
+            union=union,
+            target_area=area / pixels,
+            num_distractors=column('num_distractors', -1),
+            sent_ids=column('sent_ids', -1),
+            images=[image_name(sample)] * len(counts),
+            expressions=column('expressions', ''),
+            datasets=[sample.get('dataset_name') or ''] * len(counts),
+            no_target=no_target,
+            predicted_no_target=predicted,
+            generalized=rule is not None,
+            empty_union=empty_union,
+            tie=tie,
         )
 
     @classmethod
-    def collect(
-        cls, entries: Sequence[dict], empty_union: float = 1.0, tie: str = '>='
-    ) -> 'ExpressionScores':
-        """Joins the entries of all data samples.
+    def read(cls, path: str | os.PathLike) -> ExpressionScores:
+        """Read what ``tools/test.py --out`` wrote.
 
         Args:
-            entries: What `entry` made, in any order.
-            empty_union: IoU where truth and prediction are both empty.
-            tie: `'>='` or `'>'`.
+            path: The folder, or its ``predictions.json``.
 
         Raises:
-            ValueError: If an entry's columns differ in length; names the image.
-        """
-        columns = {}
-        for item in fields(cls):
-            if item.name in ('empty_union', 'tie'):
-                continue
-            parts = [entry[item.name] for entry in entries]
-            for part, entry in zip(parts, entries, strict=True):
-                if len(part) != len(entry['union']):
-                    raise ValueError(
-                        f'{(entry["images"] or ["?"])[0]}: {len(part)} values of {item.name} for '
-                        f'{len(entry["union"])} expressions'
-                    )
-            if item.name in ('images', 'expressions'):
-                columns[item.name] = [value for part in parts for value in part]
-            else:
-                dtype = dict(target_area=np.float64, is_empty=bool, said_empty=bool)
-                columns[item.name] = np.concatenate(parts or [np.empty(0)]).astype(
-                    dtype.get(item.name, np.int64)
-                )
-        return cls(**columns, empty_union=empty_union, tie=tie)
-
-    @classmethod
-    def read(cls, path: str | os.PathLike) -> 'ExpressionScores':
-        """Reads what `tools/test.py --out` wrote.
-
-        Args:
-            path: The folder, or its `predictions.json`.
-
-        Returns:
-            The values; :class:`GeneralizedScores` where expressions may describe nothing.
-
-        Raises:
-            FileNotFoundError: If there is no such file; names folders below that have one.
-            ValueError: If the file is another one, or lacks what is compared: it holds no truth, or
-                was written by an older version.
+            FileNotFoundError: There is no such file; names the folders below that have one.
+            ValueError: The file is another one, or was written without ground truth.
         """
         path = Path(path)
         file = path / PREDICTIONS if path.is_dir() else path
@@ -146,44 +183,29 @@ class ExpressionScores:
             hint = f'; did you mean one of {below}?' if below else ''
             raise FileNotFoundError(f'there are no results of tools/test.py --out in {path}{hint}')
         content = json.loads(file.read_text(encoding='utf-8'))
-        records = content.get('predictions') if isinstance(content, dict) else None
-        if not isinstance(records, list):
-            raise ValueError(f'{file} is no list of predictions: tools/test.py --out writes one')
-        for record in records:
-            for key in ('intersection', 'union', 'target_area'):
-                if record.get(key) is None:
-                    raise ValueError(
-                        f'{file}: expression {record.get("sent_id")} has no `{key}`: it was '
-                        'written without truth, or by an older version (run tools/test.py again)'
-                    )
+        try:
+            records = content['predictions']
+            columns = {
+                name: [unknown if record.get(key) is None else record[key] for record in records]
+                for name, (_, key, unknown) in _COLUMNS.items()
+            }
+            rules = {key: content[key] for key in ('empty_union', 'tie')}
+            return cls(**columns, generalized=content['no_target_rule'] is not None, **rules)
+        except (KeyError, TypeError) as error:
+            raise ValueError(
+                f'{file} has no scores ({error!r}): it must be written by tools/test.py --out, of '
+                'this version, with ground truth'
+            ) from error
 
-        if content.get('no_target') is not None:
-            cls = GeneralizedScores
-        keys = [item.name for item in fields(cls) if item.name not in ('empty_union', 'tie')]
+    @classmethod
+    def join(cls, parts: Sequence[ExpressionScores]) -> ExpressionScores:
+        """Put tables one below the other; the settings are those of the first."""
+        columns = {name: [getattr(part, name) for part in parts] for name in _COLUMNS}
+        return replace(parts[0], **{key: np.concatenate(of) for key, of in columns.items()})
 
-        def column(key: str) -> list:
-            values = [record.get(_RECORD_KEYS.get(key, key)) for record in records]
-            return [-1 if value is None else value for value in values]
-
-        return cls.collect(
-            [{key: column(key) for key in keys}], content['empty_union'], content['tie']
-        )
-
-    def take(self, rows: np.ndarray) -> 'ExpressionScores':
-        """The values of some expressions, in another order if need be.
-
-        Args:
-            rows: (n,) int64.
-        """
-        columns = {}
-        for item in fields(self):
-            value = getattr(self, item.name)
-            if isinstance(value, list):
-                value = [value[row] for row in rows]
-            elif isinstance(value, np.ndarray):
-                value = value[rows]
-            columns[item.name] = value
-        return type(self)(**columns)
+    def take(self, rows: np.ndarray) -> ExpressionScores:
+        """Return the table of some expressions, in the order of ``rows``, ``(n,)`` int64."""
+        return replace(self, **{name: getattr(self, name)[rows] for name in _COLUMNS})
 
     def __len__(self) -> int:
         return len(self.union)
@@ -195,83 +217,86 @@ class ExpressionScores:
 
     @property
     def image_index(self) -> np.ndarray:
-        """(E,) int64, the image of each expression: its place 0..I-1 among the sorted names."""
-        return np.unique(self.images, return_inverse=True)[1].astype(np.int64)
+        """Index 0..I-1 of each expression's image among their sorted names, ``(E,)`` int64."""
+        return np.unique(self.images, return_inverse=True)[1]
 
     @property
     def iou(self) -> np.ndarray:
-        """(E,) float64 in 0..1."""
-        return iou_values(self.intersection, self.union, self.empty_union)
+        """IoU in 0..1, ``(E,)`` float64."""
+        right = self.no_target & self.predicted_no_target
+        empty = right if self.generalized else self.empty_union
+        return iou_values(self.intersection, self.union, empty)
+
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """The usual X of Pr@X."""
+        return (0.7, 0.8, 0.9) if self.generalized else (0.5, 0.6, 0.7, 0.8, 0.9)
 
     def ratios(
         self, thresholds: Sequence[float] | None = None
     ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """Each measure by the two values of an expression whose sums are divided.
+        """Return what each measure divides, expression by expression.
 
         Args:
-            thresholds: IoU values X of Pr@X; None for the usual ones.
+            thresholds: The X of Pr@X; None for the usual ones.
 
         Returns:
-            Measure to the pair of (E,) values; the overall IoU is the first, the mean the second.
+            For each measure two ``(E,)``. The sum of the first over the sum of the second is the
+            measure. The overall IoU is the first measure, the mean IoU the second.
         """
-        iou, ones = self.iou, np.ones(len(self))
+        thresholds = self.thresholds if thresholds is None else thresholds
+        iou, has_target, every = self.iou, ~self.no_target, np.ones(len(self))
         hits = {
-            precision_key(x): (iou >= x if self.tie == '>=' else iou > x, ones)
-            for x in (self.thresholds if thresholds is None else thresholds)
+            f'Pr@{x:g}': (has_target & (iou >= x if self.tie == '>=' else iou > x), has_target)
+            for x in thresholds
         }
-        return {'oIoU': (self.intersection, self.union), 'mIoU': (iou, ones), **hits}
+        overall, mean = (self.intersection, self.union), (iou, every)
+        if not self.generalized:
+            return {'oIoU': overall, 'mIoU': mean, **hits}
+        return {
+            'cIoU': overall,
+            'gIoU': mean,
+            'N-acc': (self.no_target & self.predicted_no_target, self.no_target),
+            'T-acc': (has_target & ~self.predicted_no_target, has_target),
+            **hits,
+        }
 
-    def summary(
-        self,
-        thresholds: Sequence[float] = (0.5, 0.6, 0.7, 0.8, 0.9),
-        where: np.ndarray | None = None,
-    ) -> dict[str, float]:
-        """oIoU, mIoU and Pr@X in per cent, of all expressions or of a slice.
+    def percentages(self, sums: np.ndarray) -> np.ndarray:
+        """Divide sums of :meth:`ratios`.
 
         Args:
-            thresholds: IoU values X of Pr@X.
-            where: (E,) bool, the expressions that count; None for all.
+            sums: ``(..., M, 2)``.
+
+        Returns:
+            Measures in per cent, ``(..., M)``; nan where there is nothing to divide by.
         """
-        rows = slice(None) if where is None else np.asarray(where, dtype=bool)
-        return summarize(
-            self.intersection[rows], self.union[rows], thresholds, self.tie, self.empty_union
-        )
-
-
-@dataclass
-class GeneralizedScores(ExpressionScores):
-    """Values of expressions that may describe nothing, as `GeneralizedReferringIoU` counts them.
-
-    Args:
-        is_empty: (E,) bool, nothing is described.
-        said_empty: (E,) bool, the network says so.
-    """
-
-    is_empty: np.ndarray = field(kw_only=True)
-    said_empty: np.ndarray = field(kw_only=True)
-
-    thresholds: ClassVar[tuple[float, ...]] = (0.7, 0.8, 0.9)
-
-    @property
-    def _counts(self) -> GeneralizedCounts:
-        return GeneralizedCounts(self.intersection, self.union, self.said_empty, self.is_empty)
-
-    @property
-    def iou(self) -> np.ndarray:
-        """(E,) float64 in 0..1."""
-        return self._counts.iou
-
-    def ratios(
-        self, thresholds: Sequence[float] | None = None
-    ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """See :meth:`ExpressionScores.ratios` and :meth:`GeneralizedCounts.ratios`."""
-        return self._counts.ratios(self.thresholds if thresholds is None else thresholds)
+        above, below = sums[..., 0], sums[..., 1]
+        measures = np.divide(above, below, out=np.full(above.shape, np.nan), where=below > 0)
+        if not self.generalized:  # empty_union counts where there are expressions
+            empty = (below[..., 0] == 0) & (below[..., 1] > 0)
+            measures[..., 0] = np.where(empty, self.empty_union, measures[..., 0])
+        return 100.0 * measures
 
     def summary(
-        self,
-        thresholds: Sequence[float] | None = None,
-        where: np.ndarray | None = None,
+        self, thresholds: Sequence[float] | None = None, where: np.ndarray | None = None
     ) -> dict[str, float]:
-        """See :meth:`ExpressionScores.summary` and :meth:`GeneralizedCounts.summary`."""
-        rows = np.arange(len(self)) if where is None else np.flatnonzero(where)
-        return self.take(rows)._counts.summary(thresholds or self.thresholds)
+        """Measure all expressions, or a slice of them.
+
+        Args:
+            thresholds: The X of Pr@X; None for the usual ones.
+            where: The expressions that count, ``(E,)`` bool; None for all.
+
+        Returns:
+            ``oIoU``, ``mIoU`` and ``Pr@X``, or, if ``generalized``, ``cIoU``, ``gIoU``, ``N-acc``,
+            ``T-acc`` and ``Pr@X``: in per cent, but N-acc and T-acc in 0..1, as published. Those
+            two are 0 without a no-target expression. Else nan if there is nothing to divide by.
+        """
+        rows = slice(None) if where is None else where
+        ratios = self.ratios(thresholds)
+        sums = np.array([[part[rows].sum() for part in pair] for pair in ratios.values()])
+        summary = dict(zip(ratios, self.percentages(sums.astype(np.float64)).tolist()))
+        if self.generalized:
+            measured = self.no_target[rows].any()
+            for key in ('N-acc', 'T-acc'):
+                summary[key] = summary[key] / 100 if measured else 0.0
+        return summary

@@ -1,31 +1,17 @@
-"""Mining of negatives: embedding, exact search, and the bank they end up in."""
-
-from nemo_mmseg.negatives.band import Band, BandRule
-from nemo_mmseg.negatives.bank import BankError, NegativeBank, UnknownSentenceError
+"""Mining of negatives: embedding, exact search, and the bank they end up in; and tile stores."""
 
 from .bank_writer import BankWriter
-from .made_with import check_bank
-from .mine import mine_bank
-from .requirements import (
-    WantedBank,
-    check_band,
-    check_passes,
-    wanted_banks,
-    wanted_stores,
-)
+from .mine import check_bank, mine_bank
+from .requirements import check, check_bands, make, requirements_of
+from .tile_writer import make_tile_store
 
 __all__ = [
-    'Band',
-    'BandRule',
-    'BankError',
     'BankWriter',
-    'NegativeBank',
-    'UnknownSentenceError',
-    'WantedBank',
-    'check_band',
+    'check',
+    'check_bands',
     'check_bank',
-    'check_passes',
+    'make',
+    'make_tile_store',
     'mine_bank',
-    'wanted_banks',
-    'wanted_stores',
+    'requirements_of',
 ]

@@ -1,4 +1,4 @@
-"""Embeds images and expressions, and writes their vectors in shards on disk."""
+"""Embeds the images and expressions whose vectors are not known yet."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,124 +14,19 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from nemo_mmseg.negatives.pool import BankImages
 from nemo_mmseg.utils.dist import ordered_map
 
 from .clip_embedder import ClipEmbedder
-from .shards import ShardStore
-from .vectors import EmbeddingCache, image_key, text_key
+from .vectors import KEY_BYTES, VectorStore, image_key, text_keys
 
-# How many texts further on are read while one waits for others of its length; the shards of all of
-# them are in memory.
-_LONGEST_WAIT = 8192
+# Items that are looked up together, and embedded by one rank.
+BLOCK_SIZE = 512
 
 
-class _ImageFiles(Dataset):
-    """Rows, preprocessed images and keys; a file that cannot be read is returned as an error."""
-
-    def __init__(self, pool: Any, preprocess: Callable) -> None:
-        self.pool = pool
-        self.preprocess = preprocess
-
-    def __len__(self) -> int:
-        return len(self.pool)
-
-    def __getitem__(self, row: int) -> tuple[int, Tensor | ValueError, bytes]:
-        path = self.pool.path(row)
-        try:
-            with open(path, 'rb') as file:
-                # Of what is decoded: the file may have changed since the cache was asked.
-                key = image_key(file.read())
-                file.seek(0)
-                with Image.open(file) as image:
-                    return row, self.preprocess(image.convert('RGB')), key
-        except (OSError, SyntaxError, ValueError) as error:
-            # Raised where the batch arrives: a worker would wrap it into its own traceback.
-            return row, _unreadable(path, error), b''
-
-
-def _unreadable(path: str, error: Exception) -> ValueError:
-    return ValueError(f'cannot read the image {path}: {error}')
-
-
-def _stack(
-    batch: list[tuple[int, Tensor | ValueError, bytes]],
-) -> tuple[list[int], Tensor | ValueError, list[bytes]]:
-    rows, images, keys = zip(*batch)
-    bad = next((image for image in images if isinstance(image, ValueError)), None)
-    return list(rows), torch.stack(images) if bad is None else bad, list(keys)
-
-
-class _Filling:
-    """Shards being filled: with vectors from the cache, then with those that were computed.
-
-    Args:
-        store: Where full shards go.
-        shards: The shards to fill.
-        keys_of: Cache keys of some items.
-        cache: Where known vectors come from and new ones go; None for none.
-        advance: Called with the number of items done since its last call.
-    """
-
-    def __init__(
-        self,
-        store: ShardStore,
-        shards: Iterable[int],
-        keys_of: Callable[[Iterable[int]], list[bytes]],
-        cache: EmbeddingCache | None,
-        advance: Callable[[int], Any],
-    ) -> None:
-        self.store = store
-        self.shards = shards
-        self.keys_of = keys_of
-        self.cache = cache
-        self.advance = advance
-        self._vectors: dict[int, np.ndarray] = {}
-        self._keys: dict[int, list[bytes]] = {}
-        self._missing: dict[int, list[int]] = {}
-        self._left: dict[int, int] = {}
-
-    def missing(self) -> Iterator[int]:
-        """Items to compute; shards are looked at one after the other as they are asked for."""
-        for shard in self.shards:
-            items = self.store.items(shard)
-            known = {}
-            if self.cache is not None:
-                self._keys[shard] = self.keys_of(items)
-                known = self.cache.find(self._keys[shard])
-            self._vectors.update((items[index], vector) for index, vector in known.items())
-            missing = [item for index, item in enumerate(items) if index not in known]
-            self._missing[shard], self._left[shard] = missing, len(missing)
-            self.advance(len(known))
-            if missing:
-                yield from missing
-            else:
-                self._write(shard)
-
-    def take(
-        self, items: Sequence[int], vectors: np.ndarray, keys: Sequence[bytes] | None = None
-    ) -> None:
-        """Put computed vectors (n, D) where they belong, and write the shards they complete.
-
-        ``keys`` are those of what they were computed from; None where it cannot have changed.
-        """
-        self.advance(len(items))
-        for place, (item, vector) in enumerate(zip(items, vectors)):
-            self._vectors[item] = vector
-            shard = item // self.store.shard_size
-            if keys is not None and self.cache is not None:
-                self._keys[shard][item - self.store.items(shard).start] = keys[place]
-            self._left[shard] -= 1
-            if not self._left[shard]:
-                self._write(shard)
-
-    def _write(self, shard: int) -> None:
-        items, missing = self.store.items(shard), self._missing.pop(shard)
-        vectors = np.stack([self._vectors.pop(item) for item in items])
-        self.store.write(shard, vectors)
-        keys = self._keys.pop(shard, None)
-        if self.cache is not None and missing:
-            new = np.array(missing) - items.start
-            self.cache.add([keys[index] for index in new], vectors[new])
+def blocks_of(count: int) -> list[range]:
+    """Return the blocks of a number of items, each of which one rank embeds."""
+    return [range(i, min(i + BLOCK_SIZE, count)) for i in range(0, count, BLOCK_SIZE)]
 
 
 def _batches(items: Iterable[int], size: int) -> Iterator[list[int]]:
@@ -146,78 +40,128 @@ def _batches(items: Iterable[int], size: int) -> Iterator[list[int]]:
         yield batch
 
 
-def embed_images(
-    embedder: ClipEmbedder,
-    pool: Any,
-    store: ShardStore,
-    shards: Sequence[int],
-    num_workers: int = 2,
-    advance: Callable[[int], Any] = lambda count: None,
-    cache: EmbeddingCache | None = None,
-) -> None:
-    """Embed the images of some shards and write them.
+def _unreadable(path: str, error: Exception) -> ValueError:
+    return ValueError(f'cannot read the image {path}: {error}')
 
-    Args:
-        embedder: The model.
-        pool: The images: ``len(pool)``, ``pool.path(row)``.
-        store: Where the shards go; item i is image i of the pool.
-        shards: The shards to write.
-        num_workers: Processes that decode; 0 decodes here. Defaults to 2.
-        advance: Called with the number of images done since its last call.
-        cache: Vectors that are known. Defaults to none.
+
+class _ImageFiles(Dataset):
+    """Preprocessed images and their keys; a file that cannot be read is returned as an error."""
+
+    def __init__(self, images: BankImages, preprocess: Callable) -> None:
+        self.images = images
+        self.preprocess = preprocess
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, row: int) -> tuple[int, Tensor | ValueError, np.ndarray]:
+        path = self.images.path(row)
+        try:
+            with open(path, 'rb') as file:
+                # Of what is decoded: the file may have changed since it was looked up.
+                key = image_key(file.read())
+                file.seek(0)
+                with Image.open(file) as image:
+                    return row, self.preprocess(image.convert('RGB')), key
+        except (OSError, SyntaxError, ValueError) as error:
+            # Raised where the batch arrives: a worker would wrap it into its own traceback.
+            return row, _unreadable(path, error), image_key(b'')
+
+
+def _stack(batch: list[tuple[int, Tensor | ValueError, np.ndarray]]) -> tuple:
+    rows, images, keys = zip(*batch)
+    bad = [image for image in images if isinstance(image, ValueError)]
+    return list(rows), bad[0] if bad else torch.stack(images), np.stack(keys)
+
+
+def image_keys(images: BankImages, rows: range) -> np.ndarray:
+    """Return the keys ``(n, 16)`` uint8 of some images.
 
     Raises:
-        ValueError: An image cannot be read; the message has its path.
+        ValueError: A file cannot be read; the message has its path.
     """
 
-    def key_of(row: int) -> bytes:
-        path = pool.path(row)
+    def key_of(row: int) -> np.ndarray:
+        path = images.path(row)
         try:
             return image_key(Path(path).read_bytes())
         except OSError as error:
             raise _unreadable(path, error) from None
 
-    def keys_of(rows: Iterable[int]) -> list[bytes]:
-        # Reading and hashing release the interpreter: a slow disk is waited for once, not per file.
-        with ThreadPoolExecutor(8) as pool_of_threads:
-            return list(pool_of_threads.map(key_of, rows))
+    # Reading and hashing release the interpreter: a slow disk is waited for once, not per file.
+    with ThreadPoolExecutor(8) as threads:
+        return np.stack(list(threads.map(key_of, rows)))
 
-    filling = _Filling(store, shards, keys_of, cache, advance)
-    missing = filling.missing()
-    first = next(missing, None)
-    if first is None:
-        return
+
+def embed_images(
+    embedder: ClipEmbedder,
+    images: BankImages,
+    blocks: Sequence[range],
+    store: VectorStore,
+    num_workers: int = 2,
+    advance: Callable[[int], None] = lambda count: None,
+) -> dict[range, np.ndarray]:
+    """Embed those images of some blocks that the store does not have.
+
+    Args:
+        embedder: The model.
+        images: The images: ``len(images)``, ``images.path(row)``.
+        blocks: Rows, see :func:`blocks_of`.
+        store: Where known vectors are, and new ones go.
+        num_workers: Processes that decode; 0 decodes here. Defaults to 2.
+        advance: Called with the number of images done since its last call.
+
+    Returns:
+        Keys ``(I, 16)`` uint8 of the images of these blocks, as they were embedded.
+
+    Raises:
+        ValueError: An image cannot be read; the message has its path.
+    """
+    keys = np.zeros((len(images), KEY_BYTES), np.uint8)
+
+    def missing() -> Iterator[int]:
+        for block in blocks:
+            keys[block] = image_keys(images, block)
+            known = store.find(keys[block])
+            advance(len(known))
+            yield from (row for i, row in enumerate(block) if i not in known)
+
+    def embed(batch: tuple) -> tuple[list[int], np.ndarray, np.ndarray]:
+        rows, tensors, found = batch
+        if isinstance(tensors, ValueError):
+            raise tensors
+        return rows, found, embedder.images(tensors)
+
+    todo = missing()
+    first = next(todo, None)
+    if first is None:  # nothing to start workers for
+        return keys
     loader = DataLoader(
-        _ImageFiles(pool, embedder.preprocess),
-        batch_sampler=_batches(chain([first], missing), embedder.batch_size),
+        _ImageFiles(images, embedder.preprocess),
+        batch_sampler=_batches(chain([first], todo), embedder.batch_size),
         num_workers=num_workers,
         collate_fn=_stack,
         pin_memory=torch.device(embedder.device).type == 'cuda',
         # Its own generator: the loader would draw a seed from the global one.
         generator=torch.Generator(),
     )
-
-    def embed(
-        batch: tuple[list[int], Tensor | ValueError, list[bytes]],
-    ) -> tuple[list[int], np.ndarray, list[bytes]]:
-        rows, images, keys = batch
-        if isinstance(images, ValueError):
-            raise images
-        return rows, embedder.images(images), keys
-
-    for done in ordered_map(embed, loader, embedder.device):
-        filling.take(*done)
+    with store:
+        for rows, found, vectors in ordered_map(embed, loader, embedder.device):
+            keys[rows] = found
+            store.add(found, vectors)
+            advance(len(rows))
+    return keys
 
 
 def distinct_texts(texts: Sequence[str]) -> tuple[list[str], np.ndarray]:
-    """Each text once, short ones first, so that texts of one length stand together.
+    """Return each text once, short ones first, so that texts of one length stand together.
 
     Args:
-        texts: Expressions (E,), with repetitions.
+        texts: Expressions ``(E,)``, with repetitions.
 
     Returns:
-        The distinct texts by number of words, characters and then alphabet, and the index (E,) of
-        every given text among them.
+        The distinct texts by number of words, characters and then alphabet, and the index ``(E,)``
+        of every given text among them.
     """
     distinct = sorted(set(texts), key=lambda text: (len(text.split()), len(text), text))
     row = {text: i for i, text in enumerate(distinct)}
@@ -227,52 +171,52 @@ def distinct_texts(texts: Sequence[str]) -> tuple[list[str], np.ndarray]:
 def embed_texts(
     embedder: ClipEmbedder,
     texts: Sequence[str],
-    store: ShardStore,
-    shards: Sequence[int],
-    advance: Callable[[int], Any] = lambda count: None,
-    cache: EmbeddingCache | None = None,
+    blocks: Sequence[range],
+    store: VectorStore,
+    advance: Callable[[int], None] = lambda count: None,
 ) -> None:
-    """Embed the texts of some shards and write them.
+    """Embed those texts of some blocks that the store does not have.
 
     Args:
         embedder: The model.
         texts: All texts; see :func:`distinct_texts`.
-        store: Where the shards go; item i is text i.
-        shards: The shards to write.
+        blocks: Rows, see :func:`blocks_of`.
+        store: Where known vectors are, and new ones go.
         advance: Called with the number of texts done since its last call.
-        cache: Vectors that are known. Defaults to none.
     """
 
-    def keys_of(items: Iterable[int]) -> list[bytes]:
-        return [text_key(texts[item]) for item in items]
+    def missing() -> Iterator[int]:
+        for block in blocks:
+            known = store.find(text_keys(texts[i] for i in block))
+            advance(len(known))
+            yield from (row for i, row in enumerate(block) if i not in known)
 
-    filling = _Filling(store, shards, keys_of, cache, advance)
-    batches = _by_length(embedder, texts, filling.missing())
-    encoded = ordered_map(
-        lambda batch: (batch[0], embedder.encode(batch[1])), batches, embedder.device
-    )
-    for items, vectors in encoded:
-        filling.take(items, vectors)
+    def embed(batch: tuple[list[int], Tensor]) -> tuple[list[int], np.ndarray]:
+        rows, ids = batch
+        return rows, embedder.encode(ids)
+
+    batches = _by_length(embedder, texts, missing())
+    with store:
+        for rows, vectors in ordered_map(embed, batches, embedder.device):
+            store.add(text_keys(texts[row] for row in rows), vectors)
+            advance(len(rows))
 
 
 def _by_length(
-    embedder: ClipEmbedder, texts: Sequence[str], items: Iterable[int]
+    embedder: ClipEmbedder, texts: Sequence[str], rows: Iterable[int]
 ) -> Iterator[tuple[list[int], Tensor]]:
-    """Batches of texts of one length: items and token ids (n, length)."""
-    size = embedder.batch_size
-    # By length: item and ids.
+    """Batches of texts of one length: rows and token ids ``(n, length)``."""
+    # By length: row and ids.
     waiting: dict[int, list[tuple[int, Tensor]]] = defaultdict(list)
 
     def batch(length: int) -> tuple[list[int], Tensor]:
         some, ids = zip(*waiting.pop(length))
         return list(some), torch.stack(ids)
 
-    for some in _batches(items, size):
-        for item, ids, length in zip(some, *embedder.tokenize([texts[item] for item in some])):
-            waiting[length].append((item, ids[:length].clone()))
-            if len(waiting[length]) == size:
+    for some in _batches(rows, embedder.batch_size):
+        for row, ids, length in zip(some, *embedder.tokenize([texts[row] for row in some])):
+            waiting[length].append((row, ids[:length].clone()))
+            if len(waiting[length]) == embedder.batch_size:
                 yield batch(length)
-        for length in [n for n, w in waiting.items() if some[-1] - w[0][0] > _LONGEST_WAIT]:
-            yield batch(length)
     for length in sorted(waiting):
         yield batch(length)

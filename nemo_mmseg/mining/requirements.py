@@ -1,214 +1,155 @@
-"""A tile store that a config asks for."""
+"""Finds, makes and checks the files that the transforms of a data set need."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
+from nemo_mmseg.datasets.requirements import (
+    BankRequirement,
+    NeedsFiles,
+    Requirement,
+    TileRequirement,
+)
 from nemo_mmseg.datasets.wrappers import data_sets_of, transforms_in
-from nemo_mmseg.negatives.band import BandRule
 from nemo_mmseg.negatives.bank import BankError, NegativeBank
-from nemo_mmseg.negatives.pool import ImagePool
-from nemo_mmseg.negatives.tile_store import TileSettings, TileStore
+from nemo_mmseg.negatives.tile_store import TileStore
 
-from .made_with import check_bank
-from .mine import mine_bank
-
-
-@dataclass(frozen=True)
-class WantedStore:
-    """Where a store lies and how it is made.
-
-    Attributes:
-        path: The file.
-        pool: Its images.
-        settings: Its tiles.
-    """
-
-    path: str
-    pool: ImagePool
-    settings: TileSettings
-
-    def make(self, **options: Any) -> TileStore:
-        """Make the store if it is missing, check it if it is there; see :func:`make_tile_store`."""
-        from .tile_writer import make_tile_store
-
-        return make_tile_store(self.pool, self.path, self.settings, **options)
-
-    def check_if_there(self) -> None:
-        """Refuse a store of other images or settings; see :meth:`TileStore.check`."""
-        if Path(self.path).is_file():
-            TileStore(self.path).check(self.pool, self.settings)
+from .mine import check_bank, mine_bank
+from .tile_writer import make_tile_store
 
 
-@dataclass
-class WantedBank:
-    """A mosaic and the data set whose bank it reads.
-
-    Attributes:
-        dataset: The (innermost) data set.
-        mosaic: The transform, with ``bank=dict(path, model, pretrained, keep, images, index)``.
-    """
-
-    dataset: Any
-    mosaic: Any
-
-    @property
-    def path(self) -> str:
-        """Where the bank lies."""
-        return self.mosaic.bank['path']
-
-    def settings(self) -> dict[str, Any]:
-        """Model, weights, number of images, folder and index of the bank.
-
-        Raises:
-            ValueError: The config does not say how to make the bank.
-        """
-        bank = self.mosaic.bank
-        if 'model' not in bank:
-            raise ValueError(
-                f'the config does not say how to mine the bank {self.path}: write '
-                'bank=dict(path=..., model=..., pretrained=..., keep=...)'
-            )
-        return dict(
-            model=bank['model'],
-            pretrained=bank.get('pretrained'),
-            keep=bank.get('keep', 1000),
-            images=bank.get('images'),
-            index=bank.get('index'),
-        )
-
-    def mine(self, **options: Any) -> NegativeBank:
-        """Mine the bank if it is missing, check it if it is there; see :func:`mine_bank`."""
-        self.mosaic.check_pool(self.dataset)  # before hours are spent on it
-        return mine_bank(self.dataset, self.path, **self.settings(), **options)
-
-    def check(self) -> NegativeBank:
-        """Check that the bank is there and belongs to the data set, without mining."""
-        self.mosaic.check_pool(self.dataset)
-        return check_bank(self.dataset, self.path, **self.settings())
-
-
-def wanted_banks(dataset: Any) -> list[WantedBank]:
-    """Find the mosaics of a data set that read a bank.
+def requirements_of(dataset: BaseDataset, max_epochs: int | None = None) -> list[Requirement]:
+    """Find what the transforms of a data set need from disk.
 
     Args:
-        dataset: A data set, or wrappers around some (``ConcatDataset``, ``RepeatDataset``, ...),
-            with pipelines in which mosaics may stand inside other transforms.
+        dataset: A data set, or wrappers around some (``ConcatDataset``, ``RepeatDataset``, ...).
+            Transforms may stand inside other transforms.
+        max_epochs: Epochs of the training; None where there is none.
 
     Returns:
-        One entry a mosaic and data set.
+        Each requirement once. Tile stores come first: they take minutes, and show images that
+        cannot be read. Several requirements of one bank differ in their bands only.
 
     Raises:
-        ValueError: Different data sets name the same file.
+        ValueError: Two files of different content have the same path, or what
+            :meth:`NeedsFiles.requirements` raises.
     """
-    banks = [
-        WantedBank(inner, mosaic)
-        for inner, pipeline in data_sets_of(dataset)
-        for mosaic in filter(_reads_bank, transforms_in(pipeline))
-    ]
-    users: dict[str, tuple] = {}
-    for wanted in banks:
-        user = wanted.dataset.fingerprint, wanted.mosaic.bank.get('images')
-        if users.setdefault(wanted.path, user) != user:
-            raise ValueError(
-                f'two data sets, or two folders of negatives, name the same bank {wanted.path}: '
-                'each needs a bank=dict(path=...) of its own'
-            )
-    return banks
+    found: dict[tuple, Requirement] = {}
+    contents: dict[str, tuple] = {}
+    for inner, pipelines in data_sets_of(dataset):
+        for transform in transforms_in(pipelines):
+            if not isinstance(transform, NeedsFiles):
+                continue
+            for requirement in transform.requirements(inner, max_epochs):
+                content, use = _content_and_use(requirement)
+                if contents.setdefault(requirement.spec.path, content) != content:
+                    raise ValueError(
+                        'two transforms, or two data sets, ask for different files '
+                        f'{requirement.spec.path}: give each a path of its own'
+                    )
+                found.setdefault((content, use), requirement)
+    return sorted(found.values(), key=lambda requirement: isinstance(requirement, BankRequirement))
 
 
-def _reads_bank(transform: Any) -> bool:
-    bank = getattr(transform, 'bank', None)
-    return isinstance(bank, dict) and 'path' in bank and getattr(transform, 'mines', True)
+def _content_and_use(requirement: Requirement) -> tuple[tuple, tuple]:
+    """What the file holds, and how it is used."""
+    if isinstance(requirement, TileRequirement):
+        return (requirement.spec, requirement.pool.images_fingerprint), ()
+    use = requirement.bands, requirement.num_negatives, requirement.leak_guard
+    return (requirement.spec, requirement.dataset.fingerprint), use
 
 
-def check_passes(dataset: Any, passes: int) -> None:
-    """Let transforms that change from pass to pass look whether a training is long enough.
+def make(
+    requirement: Requirement,
+    num_workers: int = 2,
+    timeout: float = 1800,
+    progress: bool = True,
+    **mining: Any,
+) -> NegativeBank | TileStore:
+    """Make a file if it is missing, and check it.
 
     Args:
-        dataset: A data set or wrappers around some.
-        passes: Passes over the data that the training makes.
+        requirement: What is needed.
+        num_workers: Processes that decode images. Defaults to 2.
+        timeout: Seconds to wait for other ranks while nothing gets on. Defaults to 1800.
+        progress: Whether rank 0 shows a progress bar. Defaults to True.
+        **mining: Of a bank: ``batch_size``, ``device``, ``cache``; see :func:`mine_bank`.
+
+    Returns:
+        The file's reader.
 
     Raises:
-        ValueError: It is not.
+        TileStoreError: A tile store is damaged, or was made of other images or with other settings.
+        BankError: A bank is damaged, was made for other data or with other settings, or a band of
+            it is empty for every expression.
     """
-    for _, pipelines in data_sets_of(dataset):
-        for transform in transforms_in(pipelines):
-            if hasattr(transform, 'check_passes'):
-                transform.check_passes(passes)
+    spec = requirement.spec
+    if isinstance(requirement, TileRequirement):
+        return make_tile_store(requirement.pool, spec, num_workers, timeout, progress)
+    bank = mine_bank(
+        requirement.dataset, spec, num_workers=num_workers, timeout=timeout, progress=progress,
+        **mining,
+    )  # fmt: skip
+    check_bands(requirement, bank)
+    return bank
 
 
-def check_band(wanted: WantedBank, bank: NegativeBank) -> list[np.ndarray]:
+def check(requirement: Requirement) -> NegativeBank | TileStore:
+    """Check that a file is there and is what is needed, without making it.
+
+    Args:
+        requirement: What is needed.
+
+    Returns:
+        The file's reader.
+
+    Raises:
+        FileNotFoundError: It is missing.
+        TileStoreError, BankError: See :func:`make`.
+    """
+    if isinstance(requirement, TileRequirement):
+        store = TileStore(requirement.spec.path)
+        store.check(requirement.pool, requirement.spec)
+        return store
+    bank = check_bank(requirement.dataset, requirement.spec)
+    check_bands(requirement, bank)
+    return bank
+
+
+def check_bands(requirement: BankRequirement, bank: NegativeBank) -> list[np.ndarray]:
     """Look whether the bands leave negatives, and log how many expressions have too few.
 
     Args:
-        wanted: The mosaic, with ``band_rules()`` (several where difficulty changes from pass to
-            pass), ``layout.most_cells`` and ``leak_guard``.
-        bank: Its bank.
+        requirement: The bands, the number of negatives and the leak guard.
+        bank: The bank.
 
     Returns:
-        For each rule the number (E,) of images in the band of every expression, without those that
-        the leak guard drops.
+        For each band the number ``(E,)`` of its images for every expression, without those that the
+        leak guard drops.
 
     Raises:
-        BankError: The band of a rule is empty for every expression.
+        BankError: A band is empty for every expression.
     """
-    return [_check_rule(wanted, bank, rule) for rule in wanted.mosaic.band_rules()]
-
-
-def held_out_images(wanted: WantedBank, bank: NegativeBank) -> np.ndarray | None:
-    """Which images (I,) bool of a bank the mosaic's leak guard drops; None without a guard."""
-    guard = getattr(wanted.mosaic, 'leak_guard', None)
-    return None if guard is None else guard.leaked_rows(bank)
-
-
-def _check_rule(wanted: WantedBank, bank: NegativeBank, rule: BandRule) -> np.ndarray:
-    without = held_out_images(wanted, bank)
-    sizes = bank.band_sizes(*rule, without)
-    if not sizes.any():
-        by = str(rule) if without is None or not without.any() else f'{rule}, with the leak guard,'
-        raise BankError(
-            f'the band of every expression is empty: {by} drops all {bank.stored} stored images '
-            f'in {bank.path}. Let it drop fewer, or mine with a larger keep'
+    guard, needed = requirement.leak_guard, requirement.num_negatives
+    without = None if guard is None else guard.leaked_rows(bank)
+    all_sizes = [bank.band_sizes(rule, without) for rule in requirement.bands]
+    for rule, sizes in zip(requirement.bands, all_sizes):
+        if not sizes.any():
+            by = f'{rule}, with the leak guard,' if without is not None and without.any() else rule
+            raise BankError(
+                f'the band of every expression is empty: {by} drops all {bank.stored} stored '
+                f'images in {bank.path}. Let it drop fewer, or mine with a larger keep'
+            )
+        message = (
+            f'{bank.path}: {rule}: {(sizes < needed).sum()} of {len(sizes)} expressions have fewer '
+            f'than the {needed} negatives of a mosaic, {(sizes == 0).sum()} have none'
         )
-    needed = wanted.mosaic.layout.most_cells - 1
-    message = f'{bank.path}: {rule}: '
-    message += f'{(sizes < needed).sum()} of {len(sizes)} expressions have fewer than the {needed} '
-    message += f'negatives of a mosaic, {(sizes == 0).sum()} have none'
-    if bank.stored < bank.candidates - 1:
-        short = (sizes < rule.top_k).sum()
-        message += f'; {short} bands reach below the {bank.stored} stored images'
-    print_log(message, 'current')
-    return sizes
-
-
-def wanted_stores(dataset: Any) -> list[WantedStore]:
-    """Find the tile stores that the mosaics of a data set read.
-
-    Args:
-        dataset: A data set, or wrappers around some, with pipelines in which mosaics may stand
-            inside other transforms.
-
-    Returns:
-        One entry a file.
-
-    Raises:
-        ValueError: Mosaics ask for different stores in the same file.
-    """
-    stores: dict[str, WantedStore] = {}
-    for inner, pipelines in data_sets_of(dataset):
-        for transform in transforms_in(pipelines):
-            for store in transform.stores(inner.pool) if hasattr(transform, 'stores') else ():
-                other = stores.setdefault(store.path, store)
-                same_images = other.pool.images_fingerprint == store.pool.images_fingerprint
-                if other.settings != store.settings or not same_images:
-                    raise ValueError(
-                        f'two mosaics ask for different tile stores in the same file {store.path}: '
-                        'each needs a store=dict(path=...) of its own'
-                    )
-    return list(stores.values())
+        if bank.stored < bank.candidates - 1:
+            below = (sizes < rule.top_k).sum()
+            message += f'; {below} bands reach below the {bank.stored} stored images'
+        print_log(message, 'current')
+    return all_sizes

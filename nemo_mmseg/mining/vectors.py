@@ -1,14 +1,13 @@
-"""Keeps unit vectors on disk, so that nothing is embedded twice by the same tower.
+"""Keeps unit vectors on disk, by what they were made of: nothing is embedded twice.
 
-A vector is found by what it was made of: its folder is named after the tower (weights,
-preprocessing, versions), its key is a digest of the image file's *content* or of the text. So
-another ``keep``, or another data set with the same images or texts, finds it, and a file that
-changed does not, whatever its name, size or time.
+Each encoder (weights, preprocessing, versions, machine) has a folder. A vector's key is a digest of
+the image file's *content*, or of the expression. So a run that was killed finds what it has
+embedded. Another ``keep``, or another data set with the same images, finds it too. A file that
+changed has another key, whatever its name, size or time.
 
-A pack is one safetensors file of some vectors. It is written under another name and renamed, never
-changed, and named after its keys: processes that write at the same time write different packs, or
-the same. Packs that were not used for longest go when all take more than a limit. No run fails by
-the cache: the folder may be deleted at any time, be full, or be one that can only be read.
+A pack is one safetensors file of some vectors. It is written under another name and renamed, and it
+never changes. It is named after its keys, so processes that write at the same time write different
+packs, or equal ones. A damaged pack is noticed by its CRC and removed.
 """
 
 from __future__ import annotations
@@ -17,181 +16,252 @@ import hashlib
 import os
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 from mmengine.logging import print_log
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
-from nemo_mmseg.utils.atomic_write import atomic_write
+from nemo_mmseg.utils.atomic_write import write_bytes
 
-# Bytes of all packs: one million images and texts of 512 numbers take 2 GB.
+# Bytes of all packs in a cache. One million images and expressions of 512 numbers take 2 GB.
 LIMIT = 4 * 2**30
+# Vectors in a pack, and so what a killed process loses at most.
+PACK_SIZE = 512
 KEY_BYTES = 16
-# A part that a killed writer left is removed after a day.
+# An index entry holds pack and row in one number.
+_ROWS = 2**20
+# Seconds after which the unfinished file of a killed writer is removed.
 _STALE = 24 * 3600
 
 
-def text_key(text: str) -> bytes:
-    """Key of a text."""
-    return hashlib.blake2b(text.encode(), digest_size=KEY_BYTES, person=b'text').digest()
+def text_keys(texts: Iterable[str]) -> np.ndarray:
+    """Return the keys ``(n, 16)`` uint8 of texts."""
+    digests = (
+        hashlib.blake2b(text.encode(), digest_size=KEY_BYTES, person=b'text').digest()
+        for text in texts
+    )
+    return np.frombuffer(b''.join(digests), np.uint8).reshape(-1, KEY_BYTES)
 
 
-def image_key(content: bytes) -> bytes:
-    """Key of an image file, by its content (about 1 GB/s)."""
-    return hashlib.blake2b(content, digest_size=KEY_BYTES, person=b'image').digest()
+def image_key(content: bytes) -> np.ndarray:
+    """Return the key ``(16,)`` uint8 of an image file, by its content (about 1 GB/s)."""
+    digest = hashlib.blake2b(content, digest_size=KEY_BYTES, person=b'image').digest()
+    return np.frombuffer(digest, np.uint8)
 
 
-class EmbeddingCache:
-    """Vectors of one tower, by key.
+def user_cache() -> Path | None:
+    """Return the folder in which runs share vectors; None for a user without a home.
 
-    What other processes add after it was opened is not seen.
+    It is ``$NEMO_MMSEG_CACHE/embeddings``, else ``nemo_mmseg/embeddings`` among the user's caches.
+    """
+    given = os.environ.get('NEMO_MMSEG_CACHE')
+    if given:
+        return Path(given, 'embeddings')
+    try:
+        caches = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
+    except RuntimeError:
+        return None
+    return Path(caches, 'nemo_mmseg', 'embeddings')
+
+
+class VectorStore:
+    """Vectors of one encoder, by key.
+
+    They are written to the cache. Where it cannot be written, or what is in use fills it, they are
+    written to the work folder. Both are read.
 
     Args:
-        folder: Folder of the caches of all towers; it is made.
-        tower: Digest of everything but the input that the vectors depend on.
-        limit: Bytes that the packs of all towers may take. Defaults to 4 GiB.
+        encoder: Digest of everything but the input that the vectors depend on.
+        work: Folder of one run.
+        cache: Folder that runs share, also of other encoders. Defaults to none.
+        limit: Bytes that the packs in ``cache`` may take. Those that were not used for longest are
+            removed. Defaults to 4 GiB.
     """
 
-    def __init__(self, folder: str | Path, tower: str, limit: int = LIMIT) -> None:
-        self.root = Path(folder)
-        self.folder = self.root / f'tower-{tower[:32]}'
+    def __init__(
+        self, encoder: str, work: Path, cache: Path | None = None, limit: int = LIMIT
+    ) -> None:
+        self.cache = cache
         self.limit = limit
-        self._writable = True
+        self.folders = [
+            root / f'encoder-{encoder[:32]}' for root in (cache, work) if root is not None
+        ]
+        self._opened = time.time() - 1  # file systems have coarser clocks
         self._added = 0
-        self._packs = sorted(self.folder.glob('pack-*.safetensors'))
-        self._used: set[int] = set()
-        parts = [self._keys_of(pack) for pack in self._packs]
-        sizes = np.array([len(part) for part in parts], np.int64)
-        heads = np.concatenate([*parts, np.zeros(0, np.uint64)])
-        # A key's first half says where to look; the whole is compared there.
-        order = np.argsort(heads, kind='stable')
-        self._heads = heads[order]
-        self._pack = np.repeat(np.arange(len(parts), dtype=np.int32), sizes)[order]
-        self._row = np.concatenate([*map(np.arange, sizes), np.zeros(0, int)])[order]
-        self._row = self._row.astype(np.int32)
+        self._waiting: list[tuple[np.ndarray, np.ndarray]] = []
+        self._packs: list[Path | None] = []
+        self._checked: set[int] = set()
+        # Index, sorted by the first half of the keys: that half, and pack and row. The whole key is
+        # compared in the pack.
+        self._heads, self._places = np.zeros(0, np.uint64), np.zeros(0, np.int64)
+        self.refresh()
 
     def __len__(self) -> int:
         return len(self._heads)
 
-    @staticmethod
-    def _keys_of(pack: Path) -> np.ndarray:
-        try:
-            with safe_open(pack, 'np') as file:
-                return _heads(file.get_tensor('keys'))
-        except (OSError, SafetensorError, ValueError):  # damaged, or another process removed it
-            return np.zeros(0, np.uint64)
+    def refresh(self) -> None:
+        """Look for packs that were written since the last look, also by other processes."""
+        known, heads, places = set(self._packs), [self._heads], [self._places]
+        for folder in self.folders:
+            for pack in _files(folder, 'pack-*.safetensors'):
+                if pack in known:
+                    continue
+                with suppress(OSError, SafetensorError, ValueError), safe_open(pack, 'np') as file:
+                    heads.append(_heads(file.get_tensor('keys')))
+                    places.append(len(self._packs) * _ROWS + np.arange(len(heads[-1])))
+                    self._packs.append(pack)
+        if len(heads) > 1:
+            self._heads, self._places = np.concatenate(heads), np.concatenate(places)
+            order = np.argsort(self._heads, kind='stable')
+            self._heads, self._places = self._heads[order], self._places[order]
 
-    def find(self, keys: Sequence[bytes]) -> dict[int, np.ndarray]:
-        """Vectors of those keys that are there.
+    def find(self, keys: np.ndarray) -> dict[int, np.ndarray]:
+        """Find the vectors of those keys that are there.
 
         Args:
-            keys: n keys.
+            keys: ``(n, 16)`` uint8.
 
         Returns:
-            Vectors (D,) float32 by index of the key.
+            Vectors ``(D,)`` float32 by index of the key.
         """
-        if not len(self._heads):
-            return {}
-        table = np.frombuffer(b''.join(keys), np.uint8).reshape(-1, KEY_BYTES)
-        wanted = _heads(table)
-        at = np.minimum(self._heads.searchsorted(wanted), len(self._heads) - 1)
-        there = np.flatnonzero(self._heads[at] == wanted)
-        packs = self._pack[at[there]]
+        heads = _heads(keys)
+        at = np.searchsorted(self._heads, heads)
+        there = np.flatnonzero(at < np.searchsorted(self._heads, heads, side='right'))
+        packs, rows = np.divmod(self._places[at[there]], _ROWS)
         found = {}
         for pack in np.unique(packs).tolist():
-            which = there[packs == pack]
-            for index, key, vector in self._read(pack, which, self._row[at[which]]):
-                if key == keys[index]:
+            which = packs == pack
+            try:
+                made_of, vectors = self._read(pack, rows[which])
+            except (OSError, SafetensorError, ValueError) as error:
+                self._forget(pack, error)
+                continue
+            for index, key, vector in zip(there[which].tolist(), made_of, vectors):
+                if (key == keys[index]).all():
                     found[index] = vector
         return found
 
-    def _read(
-        self, pack: int, indices: np.ndarray, rows: np.ndarray
-    ) -> Iterator[tuple[int, bytes, np.ndarray]]:
-        """Index, key and vector of the rows of a pack that are as they were written."""
+    def read(self, keys: np.ndarray) -> np.ndarray | None:
+        """Return the vectors ``(n, D)`` float32 of some keys; None where one is missing."""
+        found = self.find(keys)
+        if len(found) < len(keys):
+            self.refresh()
+            found = self.find(keys)
+        return np.stack([found[i] for i in range(len(keys))]) if len(found) == len(keys) else None
+
+    def _read(self, pack: int, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Keys and vectors in some rows of a pack, which is checked the first time."""
         path = self._packs[pack]
-        try:
-            if pack not in self._used:
-                self._used.add(pack)
+        # Of torch's kind: those tensors are maps of the file, and its other rows are not read.
+        with safe_open(path, 'pt') as file:
+            keys, vectors = (file.get_tensor(name).numpy() for name in ('keys', 'vectors'))
+            if pack not in self._checked:
+                if (file.metadata() or {}).get('crc32') != _checksum(keys, vectors):
+                    raise ValueError('damaged')
+                self._checked.add(pack)
                 with suppress(OSError):  # another user's, or a disk that is not written to
                     os.utime(path)
-            # Of torch's kind: those tensors are maps of the file, and its other rows are not read.
-            with safe_open(path, 'pt') as file:
-                keys, vectors, sums = (
-                    file.get_tensor(name).numpy() for name in ('keys', 'vectors', 'sums')
-                )
-            for index, row in zip(indices.tolist(), rows.tolist()):
-                vector = vectors[row].copy()
-                if zlib.crc32(vector) == sums[row]:
-                    yield index, keys[row].tobytes(), vector
-        except (OSError, SafetensorError, ValueError, IndexError):
-            return
+            return keys[rows], vectors[rows]
 
-    def add(self, keys: Sequence[bytes], vectors: np.ndarray) -> None:
-        """Write a pack. Where that fails the run goes on without.
+    def _forget(self, pack: int, error: Exception) -> None:
+        path, self._packs[pack] = self._packs[pack], None
+        left = self._places // _ROWS != pack
+        self._heads, self._places = self._heads[left], self._places[left]
+        if not isinstance(error, OSError):  # damaged, not removed by another process
+            with suppress(OSError):
+                path.unlink()
+
+    def add(self, keys: np.ndarray, vectors: np.ndarray) -> None:
+        """Keep vectors. They are written when there are enough for a pack, or by :meth:`flush`.
 
         Args:
-            keys: n keys.
-            vectors: (n, D) float32.
+            keys: ``(n, 16)`` uint8.
+            vectors: ``(n, D)`` float32.
         """
-        if not len(keys) or not self._writable:
+        self._waiting.append((keys, vectors))
+        if sum(len(keys) for keys, _ in self._waiting) >= PACK_SIZE:
+            self.flush()
+
+    def __enter__(self) -> VectorStore:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.flush()
+
+    def flush(self) -> None:
+        """Write what was added; leaving a ``with`` block does it.
+
+        Raises:
+            OSError: Neither the cache nor the work folder can be written.
+        """
+        if not self._waiting:
             return
-        text = b''.join(keys)
-        vectors = np.ascontiguousarray(vectors, np.float32)
-        name = hashlib.blake2b(text, digest_size=16).hexdigest()
-        path = self.folder / f'pack-{name}.safetensors'
-        tensors = dict(
-            keys=np.frombuffer(text, np.uint8).reshape(-1, KEY_BYTES),
-            vectors=vectors,
-            sums=np.array([zlib.crc32(vector) for vector in vectors], np.int64),
-        )
-        try:
-            with atomic_write(path) as part:
-                save_file(tensors, part)
-                self._added += part.stat().st_size
-        except (OSError, SafetensorError) as error:
-            self._writable = False
-            print_log(f'embeddings are not cached in {self.folder}: {error}', 'current')
+        keys, vectors = map(np.concatenate, zip(*self._waiting))
+        self._waiting = []
+        name = hashlib.blake2b(keys.tobytes(), digest_size=16).hexdigest()
+        checksum = {'crc32': _checksum(keys, vectors)}
+        content = save(dict(keys=keys, vectors=vectors), metadata=checksum)
+        while True:
+            try:
+                write_bytes(self.folders[0] / f'pack-{name}.safetensors', content)
+                break
+            except OSError as error:
+                if self.cache is None:
+                    raise
+                self._leave_cache(str(error))
+        self._added += len(content)
         if self._added > self.limit // 16:
             self.trim()
 
-    def trim(self) -> None:
-        """Remove the packs that were not used for longest, down to the limit, and dead parts.
+    def _leave_cache(self, reason: str) -> None:
+        """Write to the work folder from now on."""
+        print_log(f'vectors are kept beside the bank, not in {self.cache}: {reason}', 'current')
+        self.cache = None
+        self.folders.reverse()
 
-        The folder may be one that the user keeps other things in: nothing else is touched.
+    def trim(self) -> None:
+        """Remove the packs of the cache that were not used for longest, down to its limit.
+
+        Packs that were used since this store was opened stay. The folder may be one that the user
+        keeps other things in, so nothing else is touched.
         """
         self._added = 0
-        packs, total = [], 0
-        for path in self._files():
-            try:
-                stat = path.stat()
-                if path.suffix == '.tmp' and time.time() - stat.st_mtime > _STALE:
-                    path.unlink()
-                elif path.suffix == '.safetensors':
-                    packs.append((stat.st_mtime, str(path), stat.st_size))
-                    total += stat.st_size
-            except OSError:  # another process was faster
-                continue
-        for _, path, size in sorted(packs):
-            if total <= self.limit:
+        if self.cache is None:
+            return
+        for part in _files(self.cache, 'encoder-*/.pack-*.tmp'):
+            with suppress(OSError):
+                if part.stat().st_mtime < time.time() - _STALE:
+                    part.unlink()
+        packs = []
+        for pack in _files(self.cache, 'encoder-*/pack-*.safetensors'):
+            with suppress(OSError):  # another process was faster
+                packs.append((pack.stat().st_mtime, pack, pack.stat().st_size))
+        total = sum(size for *_, size in packs)
+        for used, pack, size in sorted(packs):
+            if total <= self.limit or used > self._opened:
                 break
             with suppress(OSError):  # gone already, or another user's
-                Path(path).unlink()
+                pack.unlink()
             total -= size
+        if total > self.limit:
+            self._leave_cache(f'what is in use takes its {self.limit / 2**30:.1f} GiB')
 
-    def _files(self) -> list[Path]:
-        """Packs and parts of all towers."""
-        try:
-            names = 'pack-*.safetensors', '.pack-*.safetensors.*.tmp'
-            return [path for name in names for path in self.root.glob(f'tower-*/{name}')]
-        except OSError:  # another process removes a folder while it is listed
-            return []
+
+def _files(folder: Path, pattern: str) -> list[Path]:
+    try:
+        return sorted(folder.glob(pattern))
+    except OSError:  # another process removes a folder while it is listed
+        return []
 
 
 def _heads(keys: np.ndarray) -> np.ndarray:
-    """First halves (n,) uint64 of keys (n, 16) uint8."""
+    """First halves ``(n,)`` uint64 of keys ``(n, 16)`` uint8."""
     return np.ascontiguousarray(keys[:, :8]).view('<u8')[:, 0]
+
+
+def _checksum(keys: np.ndarray, vectors: np.ndarray) -> str:
+    return str(zlib.crc32(vectors, zlib.crc32(keys)))

@@ -1,6 +1,6 @@
 """The bank: the mined negatives of a data set in one memory-mapped safetensors file.
 
-Tensors, for E expressions, I images and M stored images an expression:
+Tensors, for E expressions, I images and M stored images per expression:
 
 =====================  ==============  ============================================================
 ``sent_ids``           int64 (E,)      sentence ids, rising
@@ -20,26 +20,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from functools import lru_cache
 
 import numpy as np
 
-from nemo_mmseg.utils.tensor_file import Names, TensorFile
+from nemo_mmseg.utils.tensor_file import MappedFile, Names
 
-from .band import Band, BandRule, band_start, band_starts, first_unlike
+from .band import Band, BandRule
 
-MINE_COMMAND = 'python tools/mine_negatives.py CONFIG'
 FORMAT_VERSION = 1
 # By falling size of an element, so that each tensor begins at a multiple of it.
 TENSORS = (
     'sent_ids', 'image_ids', 'image_name_offsets', 'image_row', 'neighbors', 'similarities',
     'self_similarity', 'image_vectors', 'image_name_bytes',
 )  # fmt: skip
-# Expressions looked at together when all bands are sized.
-_BLOCK = 8192
-# The same where images are compared: a block's cosines with 20,000 images take 80 MB at most.
-_ALIKE_BLOCK = 512
+# Expressions that are looked at together when all bands are sized: a block's cosines with 20,000
+# images take 80 MB.
+BLOCK = 512
 
 
 @dataclass(frozen=True)
@@ -66,249 +63,192 @@ class BankError(RuntimeError):
 
 
 class UnknownSentenceError(KeyError):
-    """The bank has no such sentence."""
+    """The bank has no such expression."""
 
     def __str__(self) -> str:
         return self.args[0]
 
 
-class _Opened:
-    """The memory-mapped tensors of a bank."""
-
-    def __init__(self, path: Path) -> None:
-        if not path.is_file():
-            raise FileNotFoundError(
-                f'there is no bank {path}. Mine it with `{MINE_COMMAND}` (training does it by '
-                'itself when the config has the NegativeMiningHook)'
-            )
-        again = f'Delete it and mine it again with `{MINE_COMMAND}`'
-        file = TensorFile(path, TENSORS, FORMAT_VERSION, 'bank', again, BankError)
-        self.metadata = file.metadata
-        vars(self).update(file.arrays)
-
-
-class NegativeBank:
-    """Reads a bank. Opened at first use in each process; a pickle of it holds the path alone.
+class NegativeBank(MappedFile):
+    """Read a bank; see this module for what it holds.
 
     Args:
         path: The file.
-
-    Raises:
-        FileNotFoundError: At first use, if there is no such file. The message has the command that
-            mines it.
-        BankError: At first use, if the file is cut short, damaged or no bank.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        self._opened: _Opened | None = None
-
-    def __getstate__(self) -> dict:
-        return dict(path=self.path)
-
-    def __setstate__(self, state: dict) -> None:
-        self.__init__(state['path'])
-
-    def __repr__(self) -> str:
-        return f'{type(self).__name__}({str(self.path)!r})'
+    KIND = 'bank'
+    ARRAYS = TENSORS
+    FORMAT_VERSION = FORMAT_VERSION
+    MAKE_COMMAND = 'python tools/mine_negatives.py CONFIG'
+    ERROR = BankError
 
     def __len__(self) -> int:
-        return len(self._open().sent_ids)
-
-    def _open(self) -> _Opened:
-        if self._opened is None:
-            self._opened = _Opened(self.path)
-        return self._opened
-
-    @property
-    def metadata(self) -> dict[str, Any]:
-        """What made the bank: data set, split, fingerprint, model, weights, versions, keep."""
-        return self._open().metadata
+        return len(self.sent_ids)
 
     @property
     def sent_ids(self) -> np.ndarray:
-        """Sentence ids (E,), rising."""
-        return self._open().sent_ids
+        """Sentence ids ``(E,)``, rising."""
+        return self.arrays['sent_ids']
 
     @property
     def image_names(self) -> Sequence[str]:
         """File names of the I images."""
-        opened = self._open()
-        return Names(opened.image_name_bytes, opened.image_name_offsets)
+        return Names(self.arrays['image_name_bytes'], self.arrays['image_name_offsets'])
 
     @property
     def image_ids(self) -> np.ndarray:
-        """Image ids (I,)."""
-        return self._open().image_ids
+        """Image ids ``(I,)``."""
+        return self.arrays['image_ids']
 
     @property
     def image_row(self) -> np.ndarray:
-        """Row (E,) of every expression's own image."""
-        return self._open().image_row
+        """Row ``(E,)`` of every expression's own image."""
+        return self.arrays['image_row']
 
     @property
     def image_vectors(self) -> np.ndarray:
-        """Unit vectors (I, D) float16 of the images."""
-        return self._open().image_vectors
+        """Unit vectors ``(I, D)`` float16 of the images."""
+        return self.arrays['image_vectors']
 
     @property
     def stored(self) -> int:
-        """Images M stored an expression."""
-        return self._open().neighbors.shape[1]
+        """Images M stored per expression."""
+        return self.arrays['neighbors'].shape[1]
 
     @property
     def candidates(self) -> int:
         """How many images, from the first row on, can be negatives.
 
-        All of them, but where the negatives come from a folder: its images come first in the table,
+        All of them, unless the negatives come from a folder: its images come first in the table,
         then the expressions' own images.
         """
         return self.metadata.get('candidates', len(self.image_ids))
 
     def _index(self, sent_id: int, expression: str | None) -> int:
-        ids = self._open().sent_ids
-        index = int(ids.searchsorted(sent_id))
-        if index == len(ids) or ids[index] != sent_id:
-            text = '' if expression is None else f' ({expression!r})'
+        index = int(self.sent_ids.searchsorted(sent_id))
+        if index == len(self) or self.sent_ids[index] != sent_id:
             raise UnknownSentenceError(
-                f'the bank {self.path} has no sentence {sent_id}{text}: it was made for '
-                f'{_name_of(self.metadata)}. Mine one for this data set with `{MINE_COMMAND}`'
+                f'the bank {self.path} has no expression {sent_id} ({expression!r}): it was made '
+                f'for {self.title}. Mine one for this data set with `{self.MAKE_COMMAND}`'
             )
         return index
 
     def row(
         self, sent_id: int, expression: str | None = None
     ) -> tuple[np.ndarray, np.ndarray, float]:
-        """The stored ranking of an expression.
+        """Return the stored ranking of an expression.
 
         Args:
             sent_id: Its sentence id.
-            expression: Its text, for the error message.
+            expression: Its words, for the error message.
 
         Returns:
-            Image rows (M,), their similarities (M,) falling, and the similarity to its own image.
+            Image rows ``(M,)``, their similarities ``(M,)``, falling, and the similarity to its own
+            image.
 
         Raises:
-            UnknownSentenceError: The bank has no such sentence.
+            UnknownSentenceError: The bank has no such expression.
         """
-        index = self._index(sent_id, expression)
-        opened = self._opened
-        own = float(opened.self_similarity[index])
-        return opened.neighbors[index], opened.similarities[index], own
+        index, arrays = self._index(sent_id, expression), self.arrays
+        own = float(arrays['self_similarity'][index])
+        return arrays['neighbors'][index], arrays['similarities'][index], own
 
     def band(
         self,
         sent_id: int,
-        tau: float | None,
-        tau_mode: str = 'relative',
-        top_k: int = 100,
-        i2i_sim_thres: float | None = None,
+        rule: BandRule,
         expression: str | None = None,
+        without: np.ndarray | None = None,
     ) -> Band:
-        """The images that are not above the threshold, the best ``top_k`` of them.
+        """Return the images that are below the threshold, the best ``top_k`` of them.
 
         Args:
             sent_id: Sentence id of the expression.
-            tau: Upper threshold of the (stored) similarity; images above may show the referent.
-            tau_mode: ``'relative'``, ``'absolute'``, ``'margin'`` or ``'rank'``; see
-                :class:`BandRule`. Defaults to ``'relative'``.
-            top_k: Size of the band.
-            i2i_sim_thres: Images more similar than this to the expression's own image are passed
-                over, too (cosine of the stored vectors). None for no such threshold.
-            expression: The text, for the error message.
+            rule: Which images make the band.
+            expression: Its words, for the error message.
+            without: Which images ``(I,)`` bool are no negatives whatever their scores, e.g. those
+                that a leak guard holds back. The next ones take their places.
 
         Returns:
             The band; empty where every stored image is dropped.
 
         Raises:
-            UnknownSentenceError: The bank has no such sentence.
+            UnknownSentenceError: The bank has no such expression.
         """
         index = self._index(sent_id, expression)
-        opened = self._opened
-        rows, similarities = opened.neighbors[index], opened.similarities[index]
-        own = float(opened.self_similarity[index])
-        start = band_start(similarities, own, tau, tau_mode)
-        more = len(rows) < self.candidates - 1
-        if i2i_sim_thres is None:
-            part = slice(start, start + top_k)
-            truncated = part.stop > len(rows) and more
-            return Band(rows[part], similarities[part], truncated, own, start)
-        rows, similarities = rows[start:], similarities[start:]
-        found, dropped = first_unlike(
-            rows,
-            opened.image_vectors,
-            opened.image_vectors[opened.image_row[index]],
-            i2i_sim_thres,
-            top_k,
-        )
-        truncated = len(found) < top_k and more
-        return Band(rows[found], similarities[found], truncated, own, start, rows[dropped])
+        rows, similarities, own = self.row(sent_id)
+        start = rule.start(similarities, own)
+        # As many at a time as are needed: no more of the ranking is looked at than it takes.
+        step, end, kept, dropped = rule.top_k, start, [], []
+        while end < len(rows) and len(kept) < rule.top_k:
+            part = np.arange(end, min(end + step, len(rows)))
+            end += step
+            if without is not None:
+                part = part[~without[rows[part]]]
+            if rule.i2i_sim_thres is not None:
+                # Sums of products of float16 are exact in float64, whatever their order.
+                vectors = self.image_vectors[rows[part]].astype(np.float64)
+                target = self.image_vectors[self.image_row[index]].astype(np.float64)
+                alike = np.einsum('nd,d->n', vectors, target) > rule.i2i_sim_thres
+                dropped += part[alike].tolist()
+                part = part[~alike]
+            kept += part.tolist()
+            step = rule.top_k - len(kept) + 16
+        kept = kept[: rule.top_k]
+        if len(kept) == rule.top_k:
+            dropped = [place for place in dropped if place < kept[-1]]
+        truncated = len(kept) < rule.top_k and len(rows) < self.candidates - 1
+        return Band(rows[kept], similarities[kept], truncated, own, start, rows[dropped])
 
-    def band_sizes(
-        self,
-        tau: float | None,
-        tau_mode: str = 'relative',
-        top_k: int = 100,
-        i2i_sim_thres: float | None = None,
-        without: np.ndarray | None = None,
+    def band_sizes(self, rule: BandRule, without: np.ndarray | None = None) -> np.ndarray:
+        """Count the images ``(E,)`` int64 in the band of every expression; see :meth:`band`."""
+        return np.minimum(self.num_remaining([rule], without)[0], rule.top_k)
+
+    def num_remaining(
+        self, rules: Sequence[BandRule], without: np.ndarray | None = None
     ) -> np.ndarray:
-        """Number (E,) int64 of images in the band of every expression; see :meth:`band`.
-
-        ``without`` is as in :meth:`left`.
-        """
-        rule = BandRule(tau, tau_mode, top_k, i2i_sim_thres)
-        return np.minimum(self.left([rule], without)[0], top_k)
-
-    def left(self, rules: Sequence[BandRule], without: np.ndarray | None = None) -> np.ndarray:
-        """Stored images that no threshold drops, for several rules in one look at the bank.
+        """Count the stored images that no threshold drops, for several rules in one look.
 
         Args:
             rules: Their ``top_k`` does not count.
-            without: Which images (I,) bool are no negatives whatever their scores, e.g. those that
-                a leak guard drops.
+            without: As for :meth:`band`.
 
         Returns:
-            (R, E) int64.
+            ``(R, E)`` int64.
         """
-        left = np.stack([self.stored - self._starts(rule) for rule in rules])
-        alike = any(rule.i2i_sim_thres is not None for rule in rules)
-        if not alike and without is None:
-            return left
-        places = np.arange(self.stored)
-        for part, cosines in self._own_cosines() if alike else self._blocks():
-            out = False if without is None else without[self._open().neighbors[part]]
-            for row, rule in zip(left, rules):
-                most = rule.i2i_sim_thres
-                dropped = out if most is None else out | (cosines > most)
-                below = places >= self.stored - row[part][:, None]
-                row[part] -= np.count_nonzero(below & dropped, axis=1)
-        return left
+        arrays, places = self.arrays, np.arange(self.stored)
+        remaining = np.empty((len(rules), len(self)), np.int64)
+        looks = any(rule.i2i_sim_thres is not None for rule in rules)
+        for part, cosines in self._blocks(looks):
+            similarities = arrays['similarities'][part]
+            held_out = False if without is None else without[arrays['neighbors'][part]]
+            for row, rule in zip(remaining, rules):
+                starts = rule.starts(similarities, arrays['self_similarity'][part])
+                dropped, most = places < starts[:, None], rule.i2i_sim_thres
+                dropped |= held_out if most is None else held_out | (cosines > most)
+                row[part] = self.stored - dropped.sum(axis=1)
+        return remaining
 
-    def _starts(self, rule: BandRule) -> np.ndarray:
-        """How many images (E,) of every ranking tau drops."""
-        opened = self._open()
-        starts = np.zeros(len(self), np.int64)
-        for part, _ in self._blocks():
-            own = opened.self_similarity[part].astype(np.float64)
-            starts[part] = band_starts(opened.similarities[part], own, rule.tau, rule.tau_mode)
-        return starts
+    def _blocks(self, cosines: bool) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+        """Expressions ``(n,)``, some at a time, with the cosines ``(n, M)`` of their images."""
+        order = np.argsort(self.image_row, kind='stable')
+        # As in `band`: exact in float64.
+        vectors = self.image_vectors.astype(np.float64) if cosines else None
+        for begin in range(0, len(order), BLOCK):
+            part = order[begin : begin + BLOCK]
+            if not cosines:
+                yield part, None
+                continue
+            own, which = np.unique(self.image_row[part], return_inverse=True)
+            table = vectors[own] @ vectors[: self.candidates].T
+            yield part, table[which[:, None], self.arrays['neighbors'][part]]
 
-    def _blocks(self) -> Iterator[tuple[slice, None]]:
-        """The expressions, some at a time, and no cosines."""
-        for begin in range(0, len(self), _BLOCK):
-            yield slice(begin, begin + _BLOCK), None
-
-    def _own_cosines(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Cosines (n, M) of the own image and the stored ones, for some expressions (n,) a time."""
-        opened = self._open()
-        # As in first_unlike: exact in float64, whatever the order of the sums.
-        vectors = opened.image_vectors.astype(np.float64)
-        order = np.argsort(opened.image_row, kind='stable')
-        for begin in range(0, len(order), _ALIKE_BLOCK):
-            part = order[begin : begin + _ALIKE_BLOCK]
-            own, which = np.unique(opened.image_row[part], return_inverse=True)
-            cosines = vectors[own] @ vectors[: self.candidates].T
-            yield part, cosines[which[:, None], opened.neighbors[part]]
+    @property
+    def title(self) -> str:
+        """What the bank was made for, for messages."""
+        made = self.metadata
+        fingerprint = str(made.get('fingerprint'))[:12]
+        return f'{made.get("dataset")!r}, split {made.get("split")!r} (fingerprint {fingerprint})'
 
     def check(self, fingerprint: str, name: str = 'the given data set') -> None:
         """Refuse the bank of another data set.
@@ -322,14 +262,18 @@ class NegativeBank:
         """
         if self.metadata.get('fingerprint') != fingerprint:
             raise BankError(
-                f'the bank {self.path} was made for {_name_of(self.metadata)}, not for {name} '
-                f'(fingerprint {fingerprint[:12]}): their images or expressions differ. '
-                f'Delete it or name another path, then mine with `{MINE_COMMAND}`'
+                f'the bank {self.path} was made for {self.title}, not for {name} (fingerprint '
+                f'{fingerprint[:12]}): their images or expressions differ. Delete it or name '
+                f'another path, then mine with `{self.MAKE_COMMAND}`'
             )
 
 
-def _name_of(metadata: dict[str, Any]) -> str:
-    fingerprint = str(metadata.get('fingerprint'))[:12]
-    return (
-        f'{metadata.get("dataset")!r}, split {metadata.get("split")!r} (fingerprint {fingerprint})'
-    )
+@lru_cache(maxsize=16)
+def open_bank(path: str, fingerprint: str) -> NegativeBank:
+    """Open a bank once in each process, and check that it is that of the data set.
+
+    Handles are not kept in transforms, which are pickled to workers.
+    """
+    bank = NegativeBank(path)
+    bank.check(fingerprint)
+    return bank

@@ -1,4 +1,4 @@
-"""The images of a split, from which transforms draw other images."""
+"""Pools: the images from which transforms draw negatives."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import copy
 import hashlib
 import os
 import os.path as osp
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -22,12 +22,14 @@ class ImagePool:
 
     Args:
         root: Folder of the images.
-        ids: Image ids (I,), rising.
-        names: File names (I,) inside ``root``.
+        ids: Image ids ``(I,)``, rising.
+        names: File names ``(I,)`` inside ``root``.
         fingerprint: Digest of the data set the pool belongs to; a bank is checked against it.
     """
 
-    def __init__(self, root: str, ids: list[int], names: list[str], fingerprint: str) -> None:
+    def __init__(
+        self, root: str, ids: Sequence[int], names: Sequence[str], fingerprint: str
+    ) -> None:
         self.root = str(root)
         # Arrays, not lists: reading a list in a forked worker copies its pages.
         self.ids = np.asarray(ids, dtype=np.int64)
@@ -51,18 +53,18 @@ class ImagePool:
         return self._images_fingerprint
 
     def time_of(self, name: str) -> int:
-        """When the file was last written, in nanoseconds; 0 where it is not local."""
+        """Return when the file was last written, in nanoseconds; 0 where it is not local."""
         found = self._stat(name)
         return 0 if found is None else found.st_mtime_ns
 
     def digest_of(self, name: str) -> bytes:
-        """Digest of what the file holds, 16 bytes; where it is not local, of its name alone."""
+        """Return a digest of 16 bytes of the file's content; of its name where it is not local."""
         path = self.path_of(name)
         content = Path(path).read_bytes() if _is_local(path) else str(name).encode()
         return hashlib.blake2b(content, digest_size=16).digest()
 
     def missing(self) -> list[str]:
-        """Names of local files that are not there."""
+        """Return the names of local files that are not there."""
         paths = ((str(name), self.path_of(name)) for name in self.names)
         return [name for name, path in paths if _is_local(path) and not osp.isfile(path)]
 
@@ -76,26 +78,26 @@ class ImagePool:
         return len(self.ids)
 
     def path(self, row: int) -> str:
-        """Path of the image in ``row``."""
+        """Return the path of the image in ``row``."""
         return self.path_of(self.names[row])
 
     def path_of(self, name: str) -> str:
-        """Path of the image with this file name."""
+        """Return the path of the image with this file name."""
         return osp.join(self.root, str(name))
 
     def row_of(self, image_id: int) -> int:
-        """Row of an image id.
+        """Return the row of an image id.
 
         Raises:
             KeyError: The pool has no such image.
         """
-        row = int(np.searchsorted(self.ids, image_id))
-        if row == len(self.ids) or self.ids[row] != image_id:
+        row = self.find(image_id, '')
+        if row is None:
             raise KeyError(f'image {image_id} is not in the pool')
         return row
 
     def find(self, image_id: int, path: str) -> int | None:
-        """Row of an image of the data set, None where the pool does not have it.
+        """Return the row of an image of the data set, None where the pool does not have it.
 
         Args:
             image_id: Its id.
@@ -105,16 +107,52 @@ class ImagePool:
         return row if row < len(self.ids) and self.ids[row] == image_id else None
 
     def subset(self, rows: np.ndarray) -> ImagePool:
-        """The pool of some rows (n,), rising; it keeps the fingerprint."""
+        """Return the pool of some rows ``(n,)``, rising; it keeps the fingerprint."""
         pool = copy.copy(self)
         pool.ids, pool.names = self.ids[rows], self.names[rows]
         return pool
+
+    def draw(
+        self,
+        number: int,
+        target: int | None,
+        rng: np.random.Generator,
+        taken: Sequence[str] = (),
+        avoid: Sequence[str] = (),
+    ) -> list[str]:
+        """Draw names of images other than the target's.
+
+        A pool with too few images gives some of them twice.
+
+        Args:
+            number: How many names.
+            target: Row of the target's image; None where the pool does not have it.
+            rng: The sample's generator.
+            taken: Names that are in the mosaic already.
+            avoid: Names that come last, because their images may show the referent.
+
+        Raises:
+            ValueError: The pool holds no other image.
+        """
+        if len(self) < 2:
+            raise ValueError('a mosaic needs a second image, but the pool holds one')
+        taken, avoid = set(taken), set(avoid)
+        # A handful more than needed is drawn, so that a large pool is never enumerated.
+        size = min(len(self), number + len(taken) + len(avoid) + 1)
+        candidates = rng.choice(len(self), size=size, replace=False)
+        free = [row for row in candidates if row != target and self.names[row] not in taken]
+        free = sorted(free, key=lambda row: self.names[row] in avoid)[:number]
+        while len(free) < number:
+            row = int(rng.integers(len(self)))
+            if row != target:
+                free.append(row)
+        return [str(self.names[row]) for row in free]
 
 
 class FolderPool(ImagePool):
     """The images of a folder and its sub-folders, in the order of their names.
 
-    Names are paths inside the folder with ``/``; hidden files and folders are passed over, links
+    Names are paths inside the folder with ``/``. Hidden files and folders are passed over. Links
     are followed, and a folder that is met again is not listed twice. The fingerprint is that of
     names and sizes in bytes.
 
@@ -139,12 +177,7 @@ class FolderPool(ImagePool):
                     files[osp.relpath(path, root).replace(os.sep, '/')] = osp.getsize(path)
         if len(files) < 2:
             raise FileNotFoundError(
-                f'the folder of negatives {root} '
-                + (
-                    f'holds {len(files)} images, two are needed'
-                    if osp.isdir(root)
-                    else 'is missing'
-                )
+                f'the folder of negatives {root} is missing or holds fewer than two images'
             )
         names = sorted(files)
         sizes = [(osp.basename(name), files[name]) for name in names]
@@ -153,15 +186,61 @@ class FolderPool(ImagePool):
         self._images_fingerprint = self.fingerprint
 
     def find(self, image_id: int, path: str) -> int | None:
-        """Row of the file of the same name and size, None where there is none."""
+        """Return the row of the file of the same name and size, None where there is none."""
         return self._row_of.get((osp.basename(path), osp.getsize(path)))
 
     def subset(self, rows: np.ndarray) -> FolderPool:
-        """The pool of some rows (n,), rising; it keeps the fingerprint."""
+        """Return the pool of some rows ``(n,)``, rising; it keeps the fingerprint."""
         pool = super().subset(rows)
         new = {int(row): i for i, row in enumerate(rows)}
         pool._row_of = {key: new[row] for key, row in self._row_of.items() if row in new}
         return pool
+
+
+class BankImages:
+    """The image table of a bank: first the candidates, then the targets' images that are none.
+
+    An expression's own image is needed for its similarity to it, also where negatives come from a
+    folder. If the folder holds that very file (same name and size), it is one image, and never the
+    negative of its own expressions.
+
+    Args:
+        pool: Images of the data set.
+        folder: Folder of the negatives; None where they are the data set's own images.
+
+    Attributes:
+        ids: Image ids ``(I,)``; of a folder's images -1 - row, as ids of data sets are not
+            negative.
+        names: File names ``(I,)``.
+        candidates: How many of the images, from the first on, can become negatives.
+        rows: Row of every image of the data set.
+    """
+
+    def __init__(self, pool: ImagePool, folder: str | None = None) -> None:
+        if folder is None:
+            self._parts = [(pool, range(len(pool)))]
+            self.ids, self.names, self.candidates = pool.ids, pool.names, len(pool)
+            self.rows = np.arange(len(pool))
+            return
+        others = folder_pool(folder)
+        found = [others.find(image_id, pool.path(row)) for row, image_id in enumerate(pool.ids)]
+        self.rows = np.array([-1 if row is None else row for row in found], np.int64)
+        added = np.flatnonzero(self.rows < 0)
+        self.rows[added] = len(others) + np.arange(len(added))
+        self._parts = [(others, range(len(others))), (pool, added)]
+        self.ids = np.concatenate([-1 - others.ids, pool.ids[added]])
+        self.names = np.concatenate([others.names, pool.names[added]])
+        self.candidates = len(others)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def path(self, row: int) -> str:
+        """Return the path of the image in ``row``."""
+        (pool, rows), *rest = self._parts
+        if row >= len(rows) and rest:
+            pool, row, rows = rest[0][0], row - len(rows), rest[0][1]
+        return pool.path(rows[row])
 
 
 def _is_local(path: str) -> bool:
@@ -169,71 +248,24 @@ def _is_local(path: str) -> bool:
 
 
 def _digest_of(sizes: dict[str, int]) -> str:
-    """Digest of files by name: their sizes in bytes."""
+    """Return a digest of files by name: their sizes in bytes."""
     return hashlib.sha256(repr(sorted(sizes.items())).encode()).hexdigest()
 
 
 @lru_cache(maxsize=8)
 def folder_pool(root: str) -> FolderPool:
-    """The pool of a folder, listed once in each process."""
+    """Return the pool of a folder, listed once in each process."""
     return FolderPool(root)
 
 
-def bank_fingerprint(own: Any, folder: str | None = None) -> str:
-    """What a bank is checked against.
+def bank_fingerprint(pool: ImagePool, folder: str | None = None) -> str:
+    """Return what a bank is checked against.
 
     Args:
-        own: The data set, or its pool.
+        pool: Images of the data set.
         folder: Folder of the negatives; None where they are the data set's own images.
     """
     if folder is None:
-        return own.fingerprint
-    return hashlib.sha256(
-        f'{own.fingerprint} {folder_pool(folder).fingerprint}'.encode()
-    ).hexdigest()
-
-
-class MinedImages:
-    """The image table of a bank: first the candidates, then own images that are none.
-
-    An expression's own image is needed for its similarity to it, also where negatives come from a
-    folder. If the folder holds that very file (same name and size), it is one image, and never the
-    negative of its own expressions.
-
-    Args:
-        own: Pool of the data set.
-        folder: Folder of the negatives; None where they are the data set's own images.
-
-    Attributes:
-        ids: Image ids (I,); of a folder's images -1 - row, as ids of data sets are not negative.
-        names: File names (I,).
-        candidates: How many of the images, from the first on, can become negatives.
-        own_rows: Row of every image of the data set.
-    """
-
-    def __init__(self, own: ImagePool, folder: str | None = None) -> None:
-        if folder is None:
-            self._parts = [(own, range(len(own)))]
-            self.ids, self.names, self.candidates = own.ids, own.names, len(own)
-            self.own_rows = np.arange(len(own))
-            return
-        pool = folder_pool(folder)
-        found = [pool.find(image_id, own.path(row)) for row, image_id in enumerate(own.ids)]
-        self.own_rows = np.array([-1 if row is None else row for row in found], np.int64)
-        others = np.flatnonzero(self.own_rows < 0)
-        self.own_rows[others] = len(pool) + np.arange(len(others))
-        self._parts = [(pool, range(len(pool))), (own, others)]
-        self.ids = np.concatenate([-1 - pool.ids, np.asarray(own.ids)[others]])
-        self.names = np.concatenate([pool.names, np.asarray(own.names)[others]])
-        self.candidates = len(pool)
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def path(self, row: int) -> str:
-        """Path of the image in ``row``."""
-        for pool, rows in self._parts:
-            if row < len(rows):
-                return pool.path(rows[row])
-            row -= len(rows)
-        raise IndexError(f'image row {row} is outside the table')
+        return pool.fingerprint
+    both = f'{pool.fingerprint} {folder_pool(folder).fingerprint}'
+    return hashlib.sha256(both.encode()).hexdigest()

@@ -1,41 +1,87 @@
-"""What mining does to the process it runs in, and undoes: threads, random state, rank."""
+"""Ranks and devices, and what mining does to its process and undoes: threads, random state."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import random
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 
+S = TypeVar('S')
+T = TypeVar('T')
+# Seconds between two looks at the files of other processes.
+LOOK_EVERY = 0.2
+
 
 def rank_and_world() -> tuple[int, int]:
-    """Rank and number of processes, of the process group or of torchrun's environment."""
+    """Return rank and number of processes, of the process group or of torchrun's environment."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_rank(), torch.distributed.get_world_size()
     return int(os.environ.get('RANK', 0)), int(os.environ.get('WORLD_SIZE', 1))
 
 
 def default_device() -> str:
-    """This process's GPU (by ``LOCAL_RANK``), or ``'cpu'``."""
+    """Return this process's GPU (by ``LOCAL_RANK``), or ``'cpu'``."""
     if not torch.cuda.is_available():
         return 'cpu'
     local = int(os.environ.get('LOCAL_RANK', torch.cuda.current_device()))
     return f'cuda:{local % torch.cuda.device_count()}'
 
 
-def ordered_map(call: Callable, items: Iterable, device: str) -> Iterator[Any]:
+def wait_for(
+    ready: Callable[[], T | None], signs: Callable[[], Iterable[Path]], timeout: float, what: str
+) -> T:
+    """Ask again and again for what another process makes, as long as it gets on.
+
+    Args:
+        ready: What is asked for; None while it is not there.
+        signs: Files that others write, or touch, while they get on.
+        timeout: Seconds to wait while these files stay as they are.
+        what: What is waited for, for the message.
+
+    Returns:
+        What ``ready`` returns.
+
+    Raises:
+        TimeoutError: Nothing gets on.
+    """
+
+    def times() -> list[int]:
+        found = []
+        for sign in signs():
+            with contextlib.suppress(OSError):  # not begun, or just removed
+                found.append(os.stat(sign).st_mtime_ns)
+        return found
+
+    seen, since = times(), time.monotonic()
+    while (made := ready()) is None:
+        if (now := times()) != seen:
+            seen, since = now, time.monotonic()
+        elif time.monotonic() - since > timeout:
+            rank, world = rank_and_world()
+            raise TimeoutError(
+                f'rank {rank} of {world} waited for {what}, but nothing got on for {timeout:g} s. '
+                'Start the run again: it continues'
+            )
+        time.sleep(LOOK_EVERY)
+    return made
+
+
+def ordered_map(call: Callable[[S], T], items: Iterable[S], device: str) -> Iterator[T]:
     """Apply a function to items, several at a time on a CPU, and yield the results in order.
 
-    The result of a matrix product depends on the number of threads that share it. On a CPU every
-    item is therefore worked off by one thread, and as many items run at once as PyTorch would use
-    threads: the same bytes with any number of threads and ranks. On a GPU the items run one after
-    the other.
+    The result of a matrix product depends on the number of threads that share it. So on a CPU one
+    thread works off each item, and as many items run at once as PyTorch would use threads. The
+    bytes are the same with any number of threads and ranks. On a GPU the items run one after the
+    other.
 
     Args:
         call: Called with one item.
@@ -92,9 +138,9 @@ def same_every_time(device: str) -> Iterator[None]:
 def leave_process_group() -> None:
     """Leave the process group of a distributed run, if there is one; a tool's last act.
 
-    Gloo's threads outlive a group that is merely forgotten, and one of them that asks for the
-    interpreter while it shuts down aborts the process: a finished run would end as a failed one.
-    Not for runs that failed: there other ranks may still wait for this one, and its end tells them.
+    Gloo's threads outlive a group that nobody destroys. One of them that asks for the interpreter
+    while it shuts down aborts the process, and a finished run ends like a failed one. Do not call
+    this after a failure: other ranks may still wait for this one, and its end tells them.
     """
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()

@@ -1,20 +1,22 @@
-"""Which cells of a grid keep the position words of an expression true.
+"""Finds the cells of a grid in which the position words of an expression stay true.
 
-A mosaic moves the whole image, so every word that places something *in the image* binds, be it the
-referent ("left man") or what it is told from ("dog next to the man on the left"). What does not:
+A mosaic moves the whole image. Every word that places something *in the image* binds, whether it
+places the referent ("left man") or what the referent is told from ("dog next to the man on the
+left"). These words do not bind:
 
 * relations between things ("left of the dog", "on top of the fridge", "under the table"), parts of
   bodies ("left hand", "her left"), directions ("facing left", "from left to right"), other senses
   ("right behind", "the only one left", "black top", "high chair") and what is denied ("not left");
 * depth ("front", "background") and clock faces, which name no row or column.
 
-"left of the picture" does bind, and so does the choice from a group ("left of the two", "leftmost
-of three", "right side of the group", "left end of the top row", but not "to the left of the two
-men"). A place that is counted from a side ("second from left") binds to that side, where the count
-begins. "middle" alone is the middle of rows and columns; beside a row ("top middle") or before "of
-the row" that of the columns; directly beside "left" or "right" ("middle left") or before "row" or
-"shelf" that of the rows. Words that exclude one another leave their axis free, and where the sense
-is unsure nothing binds.
+"left of the picture" does bind. So does the choice from a group: "left of the two", "leftmost of
+three", "right side of the group", "left end of the top row", but not "to the left of the two men".
+A place counted from a side ("second from left") binds to the side where the count begins.
+
+"middle" alone is the middle of rows and columns. Beside a row ("top middle") or before "of the row"
+it is that of the columns; beside "left" or "right" ("middle left") or before "row" or "shelf" that
+of the rows. Words that exclude one another leave their axis free. If the sense is unsure, nothing
+binds.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from functools import lru_cache
 _SIDE = r'(?:left|right|top|bottom|upper|lower|middle|center)'
 _PART = r'(?:side|half|part|corner|edge|end|portion|quarter|section)'
 _THE = r'(?:(?:the|this|that|these|those|an?|our|all|whole|entire|main) )*'
-# Not what hangs on a wall, or is the frame of something.
+# The image itself, not what hangs on a wall, and not the frame of something.
 _PICTURE = (
     r'(?:pic|pictures?|photo(?:graph)?s?|images?|screen|frame(?! with)|shot|scene|view|page)'
     r'(?! (?:on|hanging|half|frames?)\b)'
@@ -64,13 +66,13 @@ _NO_ROW = r'(?! (?:left|right|corner|row|shelf|bunk|rack|middle|center|most|side
 _WORDS = r'(?:(?!(?:on|at|in|near|by|to|from|of|the)\b)\w+ ){0,4}'
 
 
-def _settle(match: re.Match) -> str:
+def _bind(match: re.Match) -> str:
     return match[1].upper()
 
 
-# Applied in this order. What is written in capitals binds: no later pattern sees it.
+# Pattern and replacement, in this order. A word in capitals binds: no later pattern sees it.
 _RULES = [
-    # One spelling. A hyphen tells "left-hand zebra" from "left hand".
+    # One spelling for each word. A hyphen tells "left-hand zebra" from "left hand".
     (r'\b(left|right)(?:-?hand\b| hand(?= (?:side|corner|edge|part|end|most|one)\b))', r'\1'),
     (r"[’']s\b", ' s'),
     (r"[’']", ''),
@@ -92,18 +94,18 @@ _RULES = [
     # Superlatives, the picture's sides, the choice from a group.
     (r'\b(?:upmost|upper ?most|top ?most|highest|high up|up high|higher up)\b', 'TOP'),
     (r'\b(?:bottom ?most|lower ?most|lowest|low down)\b', 'BOTTOM'),
-    (rf'\b(left|right) ?most\b(?! {_PART} of)', _settle),
-    (rf'\b({_SIDE}) (?:{_PART} )?of {_THE}(?:{_PICTURE}|center$|middle$)\b', _settle),
-    (rf'\b(?:{_PICTURE}|viewer|camera|photographer) s ({_SIDE})\b', _settle),
+    (rf'\b(left|right) ?most\b(?! {_PART} of)', _bind),
+    (rf'\b({_SIDE}) (?:{_PART} )?of {_THE}(?:{_PICTURE}|center$|middle$)\b', _bind),
+    (rf'\b(?:{_PICTURE}|viewer|camera|photographer) s ({_SIDE})\b', _bind),
     (rf'\b(?:middle|center) (?:{_PART} )?of(?= {_THE}{_ROW})', 'MIDCOLUMN'),
-    (rf'(?<!\bto the )\b({_SIDE}) (?:{_PART} )?of(?= {_THE}{_ROW})', _settle),
-    (rf'\b({_SIDE}) {_PART} of {_THE}{_GROUP}', _settle),
+    (rf'(?<!\bto the )\b({_SIDE}) (?:{_PART} )?of(?= {_THE}{_ROW})', _bind),
+    (rf'\b({_SIDE}) {_PART} of {_THE}{_GROUP}', _bind),
     (
         rf'(?:^|\bfar |(?<!\bto )(?<!\bon )(?<!\bin )\bthe )((?:{_SIDE} )?{_SIDE}) of '
         rf'{_THE}{_GROUP}',
-        _settle,
+        _bind,
     ),
-    (rf'\bon the ({_SIDE}) of {_THE}(?!them){_GROUP}(?=$| ,)', _settle),
+    (rf'\bon the ({_SIDE}) of {_THE}(?!them){_GROUP}(?=$| ,)', _bind),
     (r'\bhigher\b(?! than)', 'TOP'),
     (r'(?<!from )\babove(?=$| ,)', 'TOP'),
     (r'\bbelow(?=$| ,)', 'BOTTOM'),
@@ -163,19 +165,19 @@ _COLUMNS = dict(left='first', right='last', midcolumn='middle')
 
 @lru_cache(maxsize=4096)
 def position_of(expression: str) -> tuple[str | None, str | None]:
-    """The row and the column to which the position words of an expression bind.
+    """Find the row and the column to which the position words of an expression bind.
 
     Args:
-        expression: The text.
+        expression: The expression.
 
     Returns:
         For rows and for columns ``'first'`` (top, left), ``'middle'``, ``'last'`` (bottom, right),
-        or None where nothing binds or words exclude one another.
+        or None if nothing binds or words exclude one another.
     """
-    text = expression.lower()
+    rest = expression.lower()
     for pattern, replacement in _RULES:
-        text = pattern.sub(replacement, text)
-    words = text.lower().split()
+        rest = pattern.sub(replacement, rest)
+    words = rest.lower().split()
     rows = {_ROWS[word] for word in words if word in _ROWS}
     columns = {_COLUMNS[word] for word in words if word in _COLUMNS}
     if 'middle' in words or 'center' in words:
@@ -186,22 +188,22 @@ def position_of(expression: str) -> tuple[str | None, str | None]:
 
 
 def position_cells(expression: str, rows: int, columns: int) -> frozenset[int]:
-    """The cells of a grid in which an expression stays true; see :mod:`.position_words`.
+    """Find the cells of a grid in which an expression stays true.
 
     Args:
-        expression: The text.
-        rows: Rows of the grid.
-        columns: Columns of the grid.
+        expression: The expression.
+        rows: Number of rows of the grid.
+        columns: Number of columns of the grid.
 
     Returns:
-        Numbers of the cells, row by row from the top left one; all where nothing binds. Where a
-        grid has an even number of rows or columns, the two in the middle are its middle.
+        Indices of the cells, row by row from the top left one. All cells if nothing binds. An even
+        number of rows or columns has two in the middle.
     """
     row, column = position_of(expression)
     return frozenset(r * columns + c for r in _lines(row, rows) for c in _lines(column, columns))
 
 
 def _lines(place: str | None, size: int) -> range:
-    """The rows or columns, of ``size``, that are at a place."""
+    """List the rows or columns at a place, out of ``size``."""
     ends = dict(first=(0, 1), last=(size - 1, size), middle=((size - 1) // 2, size // 2 + 1))
     return range(*ends.get(place, (0, size)))

@@ -1,4 +1,4 @@
-"""Drawing of expressions and masks."""
+"""Pictures of expressions, masks and comparisons."""
 
 from .referring_visualizer import ReferringVisualizer
 

@@ -1,4 +1,6 @@
-"""Pictures of masks and sentences, as plain arrays: RGB uint8 in, RGB uint8 out."""
+"""Draw masks and words on arrays: RGB uint8 in, RGB uint8 out."""
+
+from __future__ import annotations
 
 import os
 from collections.abc import Sequence
@@ -9,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 # Okabe and Ito's colours, which colour-blind readers tell apart
-TRUTH_COLOR = (0, 158, 115)
+GT_COLOR = (0, 158, 115)
 PREDICTION_COLOR = (230, 100, 0)
 NEUTRAL_COLOR = (90, 90, 90)
 IGNORED_COLOR = (120, 120, 120)
@@ -20,45 +22,34 @@ def draw_mask(
     mask: np.ndarray,
     color: Sequence[int] = PREDICTION_COLOR,
     alpha: float = 0.45,
-    contour: bool = True,
 ) -> np.ndarray:
-    """Lays a coloured mask over an image.
+    """Lay a coloured mask over an image.
+
+    Its border is dark outside and coloured inside, so that it shows on any background.
 
     Args:
-        image: (H, W, 3) uint8 RGB.
-        mask: (H, W) bool or 0/1.
+        image: ``(H, W, 3)`` uint8 RGB.
+        mask: ``(H, W)`` bool or 0/1.
         color: RGB.
         alpha: Share of the colour inside the mask, 0..1.
-        contour: Whether to draw the mask's border, dark outside and coloured inside, so that it
-            shows on any background.
 
     Returns:
-        New (H, W, 3) uint8 RGB.
-
-    Raises:
-        ValueError: If the sizes differ.
+        New ``(H, W, 3)`` uint8 RGB.
     """
     mask = np.asarray(mask) > 0
-    if mask.shape != image.shape[:2]:
-        raise ValueError(f'mask of {mask.shape} for an image of {image.shape[:2]} (height, width)')
     drawn = image.copy()
     blend = (1 - alpha) * image[mask].astype(np.float32) + alpha * np.array(color, np.float32)
     drawn[mask] = np.rint(blend).astype(np.uint8)
-    if contour and mask.any():
-        borders, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-        width = max(1, round(max(image.shape[:2]) / 400))
-        cv2.drawContours(drawn, borders, -1, (0, 0, 0), 2 * width + 1)
-        cv2.drawContours(drawn, borders, -1, tuple(int(value) for value in color), width)
+    borders, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    width = max(1, round(max(image.shape[:2]) / 400))
+    cv2.drawContours(drawn, borders, -1, (0, 0, 0), 2 * width + 1)
+    cv2.drawContours(drawn, borders, -1, tuple(int(value) for value in color), width)
     return drawn
 
 
 @lru_cache(maxsize=16)
 def load_font(size: int) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, which comes with matplotlib and knows most alphabets.
-
-    Args:
-        size: In pixels.
-    """
+    """Load DejaVu Sans in a size in pixels. It comes with matplotlib and knows most alphabets."""
     import matplotlib  # here: it is large, and few runs write on pictures
 
     path = os.path.join(matplotlib.get_data_path(), 'fonts', 'ttf', 'DejaVuSans.ttf')
@@ -66,12 +57,12 @@ def load_font(size: int) -> ImageFont.FreeTypeFont:
 
 
 def wrap_text(text: str, width: int, font: ImageFont.FreeTypeFont) -> list[str]:
-    """Breaks a text into lines at spaces; a longer word is cut.
+    """Break a text, which may hold line breaks, into lines at spaces; a longer word is cut.
 
     Args:
-        text: May hold line breaks.
+        text: The text.
         width: Greatest length of a line, in pixels.
-        font: The font it is measured with.
+        font: The font that measures it.
 
     Returns:
         At least one line.
@@ -100,24 +91,22 @@ def wrap_text(text: str, width: int, font: ImageFont.FreeTypeFont) -> list[str]:
 def add_caption(
     image: np.ndarray,
     text: str,
-    color: Sequence[int] = (255, 255, 255),
     background: Sequence[int] = (30, 30, 30),
     font_size: int | None = None,
     num_lines: int | None = None,
 ) -> np.ndarray:
-    """Puts a strip of text on top of an image.
+    """Put a strip of text on top of an image.
 
     Args:
-        image: (H, W, 3) uint8 RGB.
+        image: ``(H, W, 3)`` uint8 RGB.
         text: Wrapped to the width; may hold line breaks.
-        color: RGB of the letters.
         background: RGB of the strip.
         font_size: In pixels; None chooses by the image's width.
-        num_lines: Height of the strip in lines; None as many as needed. Longer texts end in an
+        num_lines: Height of the strip in lines; None for as many as needed. Longer texts end in an
             ellipsis.
 
     Returns:
-        (H + strip, W, 3) uint8 RGB.
+        ``(H + strip, W, 3)`` uint8 RGB.
     """
     width = image.shape[1]
     font_size = font_size or caption_size(width)
@@ -130,12 +119,12 @@ def add_caption(
     strip = Image.new('RGB', (width, height), tuple(background))
     draw = ImageDraw.Draw(strip)
     for row, line in enumerate(lines):
-        draw.text((font_size // 2, font_size // 4 + row * step), line, tuple(color), font)
+        draw.text((font_size // 2, font_size // 4 + row * step), line, (255, 255, 255), font)
     return np.concatenate([np.asarray(strip), image])
 
 
 def caption_size(width: int) -> int:
-    """Font size in pixels that suits an image of some width."""
+    """Return the font size in pixels that suits an image of some width."""
     return int(np.clip(width / 26, 9, 28))
 
 
@@ -146,12 +135,12 @@ def draw_label(
     color: Sequence[int] = NEUTRAL_COLOR,
     font_size: int = 12,
 ) -> None:
-    """Writes a short text on a coloured plate into an image, in place.
+    """Write one line of text on a coloured plate into an image, in place.
 
     Args:
-        image: (H, W, 3) uint8 RGB, changed.
-        text: One line.
-        place: (x, y) of the plate's upper left corner, in pixels.
+        image: ``(H, W, 3)`` uint8 RGB, changed.
+        text: The text.
+        place: ``(x, y)`` of the plate's upper left corner, in pixels.
         color: RGB of the plate.
         font_size: In pixels.
     """
@@ -164,32 +153,23 @@ def draw_label(
     space[:] = np.asarray(plate)[: space.shape[0], : space.shape[1]]
 
 
-def make_grid(
-    tiles: Sequence[np.ndarray],
-    num_cols: int,
-    gap: int = 6,
-    background: Sequence[int] = (255, 255, 255),
-) -> np.ndarray:
-    """Sets pictures out in rows; each row and column is as large as its largest picture.
+def make_grid(tiles: Sequence[np.ndarray], num_cols: int, gap: int = 6) -> np.ndarray:
+    """Set pictures out in rows on white; each row and column is as large as its largest picture.
 
     Args:
-        tiles: (h, w, 3) uint8 RGB, of any sizes; at least one.
+        tiles: ``(h, w, 3)`` uint8 RGB, of any sizes; at least one.
         num_cols: Pictures in a row.
         gap: Pixels between two pictures.
-        background: RGB of what is left free.
 
     Returns:
-        (H, W, 3) uint8 RGB.
+        ``(H, W, 3)`` uint8 RGB.
     """
-    if not tiles:
-        raise ValueError('no pictures to set out')
     num_cols = max(1, min(num_cols, len(tiles)))
     rows = [tiles[start : start + num_cols] for start in range(0, len(tiles), num_cols)]
     heights = [max(tile.shape[0] for tile in row) for row in rows]
     widths = [max(row[col].shape[1] for row in rows if col < len(row)) for col in range(num_cols)]
     size = (sum(heights) + gap * (len(rows) - 1), sum(widths) + gap * (num_cols - 1), 3)
-    sheet = np.empty(size, np.uint8)
-    sheet[:] = background
+    sheet = np.full(size, 255, np.uint8)
     top = 0
     for row, height in zip(rows, heights, strict=True):
         left = 0
@@ -201,10 +181,10 @@ def make_grid(
 
 
 def fit_image(image: np.ndarray, longest: int | None) -> np.ndarray:
-    """Shrinks a picture whose longer side is above a limit.
+    """Shrink a picture whose longer side is above a limit.
 
     Args:
-        image: (H, W) or (H, W, 3) uint8; a mask as uint8 too.
+        image: ``(H, W)`` or ``(H, W, 3)`` uint8; a mask as uint8 too.
         longest: Pixels; None leaves the picture as it is.
     """
     if longest is None or max(image.shape[:2]) <= longest:

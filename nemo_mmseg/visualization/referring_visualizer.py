@@ -1,4 +1,6 @@
-"""Draws a data sample: truth beside prediction, one panel an expression."""
+"""Draw a data sample: ground truth beside prediction, one panel an expression."""
+
+from __future__ import annotations
 
 from typing import Any
 
@@ -9,27 +11,27 @@ from mmengine.visualization import Visualizer
 from mmseg.registry import VISUALIZERS
 from mmseg.structures import SegDataSample
 
-from nemo_mmseg.evaluation.iou import intersection_and_union, iou_values
+from nemo_mmseg.evaluation.iou import count_pixels, iou_values
 from nemo_mmseg.evaluation.predictions import resize_mask, write_image
 
-from .drawing import PREDICTION_COLOR, TRUTH_COLOR, add_caption, draw_mask, fit_image, make_grid
+from .drawing import GT_COLOR, PREDICTION_COLOR, add_caption, draw_mask, fit_image, make_grid
 
 
 @VISUALIZERS.register_module()
 class ReferringVisualizer(Visualizer):
-    """Visualizer of images with N expressions, for MMSegmentation's and our hooks.
+    """Draw images with N expressions, for MMSegmentation's hook and for ours.
 
-    A panel shows the expression, the true mask (green) beside the predicted one (orange), and the
-    IoU; N expressions give a grid of N panels. Where it goes is the backends' matter:
-    `vis_backends=[dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')]`.
+    A panel shows the expression, the ground truth (green) beside the prediction (orange), and the
+    IoU; N expressions give a grid of N panels. The backends store the picture:
+    ``vis_backends=[dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')]``.
 
     Args:
-        name: Name of the instance, for MMEngine. Defaults to `'visualizer'`.
+        name: Name of the instance, for MMEngine. Defaults to ``'visualizer'``.
         alpha: Share of colour inside a mask, 0..1. Defaults to 0.45.
-        max_expressions: Panels drawn at most for one image; the rest is counted in the last
-            caption. Defaults to 8.
+        max_expressions: Panels drawn at most for one image. The last caption counts the rest.
+            Defaults to 8.
         max_side: Longer side in pixels of the images in a panel. Defaults to 640.
-        **kwargs: `vis_backends`, `save_dir` ... of MMEngine's `Visualizer`.
+        **kwargs: ``vis_backends``, ``save_dir`` ... of MMEngine's ``Visualizer``.
     """
 
     def __init__(
@@ -59,14 +61,14 @@ class ReferringVisualizer(Visualizer):
         step: int = 0,
         **kwargs: Any,
     ) -> None:
-        """Draws a data sample and hands the picture to the backends, a file or a window.
+        """Draw a data sample and hand the picture to the backends, a file or a window.
 
         Args:
             name: Name of the picture for the backends.
-            image: (H, W, 3) uint8 RGB.
-            data_sample: With `pred_sem_seg` and/or `gt_sem_seg`, each (N, h, w); masks of another
-                size than the image's are stretched to it.
-            draw_gt: Whether to draw the truth. Defaults to True.
+            image: ``(H, W, 3)`` uint8 RGB.
+            data_sample: With ``pred_sem_seg`` and/or ``gt_sem_seg``, each ``(N, h, w)``. Masks of
+                another size are stretched to the image's.
+            draw_gt: Whether to draw the ground truth. Defaults to True.
             draw_pred: Whether to draw the prediction. Defaults to True.
             show: Whether to open a window instead of storing the picture. Defaults to False.
             wait_time: Seconds that the window waits; 0 for ever. Defaults to 0.
@@ -89,24 +91,24 @@ class ReferringVisualizer(Visualizer):
         draw_gt: bool = True,
         draw_pred: bool = True,
     ) -> np.ndarray:
-        """The picture of `add_datasample`.
+        """Return the picture of :meth:`add_datasample`.
 
         Returns:
-            (H', W', 3) uint8 RGB; the image alone where there is nothing to draw.
+            ``(H', W', 3)`` uint8 RGB; the image alone where there is nothing to draw.
         """
-        truth = _masks(data_sample, 'gt_sem_seg') if draw_gt else None
+        gt = _masks(data_sample, 'gt_sem_seg') if draw_gt else None
         prediction = _masks(data_sample, 'pred_sem_seg') if draw_pred else None
-        if truth is None and prediction is None:
+        if gt is None and prediction is None:
             return image
-        num = len(prediction if truth is None else truth)
+        num = len(prediction if gt is None else gt)
         expressions = data_sample.get('expressions') or [''] * num
-        ious = _ious(prediction, truth)
+        ious = _ious(prediction, gt)
         shown = fit_image(image, self.max_side)
         panels = []
         for index in range(min(num, self.max_expressions)):
             tiles = []
             for masks, color, title in (
-                (truth, TRUTH_COLOR, 'truth'),
+                (gt, GT_COLOR, 'ground truth'),
                 (prediction, PREDICTION_COLOR, 'prediction'),
             ):
                 if masks is None:
@@ -124,7 +126,7 @@ class ReferringVisualizer(Visualizer):
 
 
 def _masks(data_sample: SegDataSample | None, key: str) -> torch.Tensor | None:
-    """(N, h, w) on the CPU, or None."""
+    """Return ``(N, h, w)`` on the CPU, or None."""
     field = None if data_sample is None else data_sample.get(key)
     if field is None:
         return None
@@ -133,13 +135,13 @@ def _masks(data_sample: SegDataSample | None, key: str) -> torch.Tensor | None:
 
 
 def _foreground(mask: torch.Tensor) -> np.ndarray:
-    """(h, w) bool; pixels to ignore (255) are not drawn."""
+    """Return ``(h, w)`` bool, without pixels to ignore (255)."""
     return ((mask > 0) & (mask != 255)).numpy()
 
 
-def _ious(prediction: torch.Tensor | None, truth: torch.Tensor | None) -> np.ndarray | None:
-    """IoU of each expression, where truth and prediction can be compared."""
-    if prediction is None or truth is None or prediction.shape != truth.shape:
+def _ious(prediction: torch.Tensor | None, gt: torch.Tensor | None) -> np.ndarray | None:
+    """Return the IoU of each expression, or None if the masks cannot be compared."""
+    if prediction is None or gt is None or prediction.shape != gt.shape:
         return None
-    counts = intersection_and_union(prediction, truth)
-    return iou_values(*(count.numpy() for count in counts))
+    intersection, union, _ = count_pixels(prediction, gt)
+    return iou_values(intersection.numpy(), union.numpy())

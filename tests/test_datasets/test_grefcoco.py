@@ -32,9 +32,9 @@ def test_masks_are_the_union_of_the_targets(gref_mini):
     masks = sample.gt_sem_seg.data.numpy()
     one, other = gref_mini.masks[101], gref_mini.masks[201]
     assert masks.shape == (4, 48, 64)
-    for mask, truth in zip(masks, (one, one | other, one | other, 0 * one)):
-        # a polygon is rasterised by pycocotools, the truth drawn by hand: the same rectangle
-        assert np.array_equal(mask, truth)
+    for mask, expected in zip(masks, (one, one | other, one | other, 0 * one)):
+        # pycocotools draws the polygon, the fixture the same rectangle
+        assert np.array_equal(mask, expected)
     assert sample.num_targets == [1, 2, 2, 0]
     assert sample.num_distractors == [1, 0, 0, -1]
     assert sample.expressions == ['left box', 'both boxes', 'all boxes', 'the round thing']
@@ -46,8 +46,8 @@ def test_items_by_reference_and_expression(gref_mini):
     by_expression = build(gref_mini, group_by='expression')
     found = [by_expression.get_data_info(i) for i in range(len(by_expression))]
     assert [len(item['targets'][0]) for item in found] == [1, 2, 2, 0, 1]
-    nothing = build(gref_mini, PIPELINE, split='val')[0]['data_samples']
-    assert nothing.num_targets == [0, 0] and not nothing.gt_sem_seg.data.any()
+    no_target = build(gref_mini, PIPELINE, split='val')[0]['data_samples']
+    assert no_target.num_targets == [0, 0] and not no_target.gt_sem_seg.data.any()
 
 
 def test_drawing_an_expression_keeps_the_number_of_its_targets(gref_mini):
@@ -63,7 +63,7 @@ def test_drawing_an_expression_keeps_the_number_of_its_targets(gref_mini):
     }
 
 
-def test_the_expressions_of_a_bank_include_those_of_nothing(gref_mini):
+def test_the_expressions_of_a_bank_include_no_target_expressions(gref_mini):
     sent_ids, texts, rows = build(gref_mini).expressions()
     assert sent_ids.tolist() == [10, 20, 21, 30, 40]
     assert texts[3] == 'the round thing' and rows.tolist() == [0, 0, 0, 0, 1]
@@ -106,16 +106,16 @@ def broken(mini, change):
 def test_what_is_wrong_is_named(gref_mini):
     assert 'reference 2 has annotation 999' in broken(gref_mini, dict(ann_id=[101, 999]))
     assert 'annotation 102 has image 2' in broken(gref_mini, dict(ann_id=[101, 102]))
-    assert 'no target is written [-1]' in broken(gref_mini, dict(ann_id=[101, -1]))
-    assert 'no target is written [-1]' in broken(gref_mini, dict(ann_id=[]))
+    assert 'only [-1] stands for no target' in broken(gref_mini, dict(ann_id=[101, -1]))
+    assert 'only [-1] stands for no target' in broken(gref_mini, dict(ann_id=[]))
     assert 'reference 2 has image 77, which' in broken(gref_mini, dict(ann_id=[-1], image_id=77))
     for wrong in ([[101]], ['101'], None):
-        assert 'numbers of annotations are wanted' in broken(gref_mini, dict(ann_id=wrong))
+        assert 'which are no numbers' in broken(gref_mini, dict(ann_id=wrong))
     gref_mini.refs[1].pop('ann_id')
     assert "reference 2 has no 'ann_id'" in broken(gref_mini, {})
 
 
-def test_other_faults_are_those_of_refcoco(gref_mini):
+def test_other_errors_are_those_of_refcoco(gref_mini):
     with pytest.raises(ValueError, match="no split 'test'; it has: train, val"):
         build(gref_mini, split='test')
     gref_mini.refs[2]['sentences'][0]['sent'] = ' '
@@ -161,10 +161,10 @@ def test_two_entries_of_one_id_must_be_the_same(gref_mini):
         build(gref_mini)
 
 
-def test_an_annotation_that_covers_nothing_is_no_empty_truth(gref_mini):
-    # Nothing but [-1] makes an empty mask: a polygon without a pixel is a fault.
+def test_an_annotation_that_covers_no_pixel_is_an_error(gref_mini):
+    # Only [-1] makes an empty mask.
     gref_mini.instances['annotations'][0]['segmentation'] = [[5, 5, 5.1, 5, 5.1, 5.1, 5, 5.1]]
-    with pytest.raises(ValueError, match='the mask of annotation 101 of .*image_1.jpg is empty'):
+    with pytest.raises(ValueError, match='annotation 101 of .*image_1.jpg: its mask is empty'):
         build(gref_mini, PIPELINE, group_by='image')[0]
 
 
@@ -174,7 +174,8 @@ def test_refcoco_refuses_it_and_says_who_reads_it(gref_mini):
 
 
 def test_published_counts(gref_mini, monkeypatch):
-    assert sum(grefcoco.PUBLISHED_EXPRESSIONS.values()) == 259_859
+    published = grefcoco.PUBLISHED_EXPRESSIONS['grefcoco/grefs(unc)']
+    assert sum(published.values()) == 259_859
     (gref_mini.root / 'mini').rename(gref_mini.root / 'other')
     gref_mini.write()
     (gref_mini.root / 'mini').rename(gref_mini.root / 'grefcoco')
@@ -184,13 +185,13 @@ def test_published_counts(gref_mini, monkeypatch):
     )
     with pytest.warns(UserWarning, match='5 expressions, but 209344 were published'):
         DATASETS.build(config)
-    monkeypatch.setitem(grefcoco.PUBLISHED_EXPRESSIONS, 'train', 5)
+    monkeypatch.setitem(published, 'train', 5)
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         DATASETS.build(config)
 
 
-def test_check_data_counts_what_describes_several_or_nothing(gref_mini):
+def test_check_data_counts_multi_target_and_no_target_expressions(gref_mini):
     def report():
         gref_mini.write()
         settings = gref_mini.config()
@@ -211,7 +212,7 @@ def test_check_data_counts_what_describes_several_or_nothing(gref_mini):
     assert 'annotation 102: the mask is empty' in faults[1]
 
 
-def test_sheets_of_samples_say_how_many_are_described(gref_mini, monkeypatch):
+def test_sheets_of_samples_say_how_many_targets_there_are(gref_mini, monkeypatch):
     said = []
     monkeypatch.setattr(browse, 'add_caption', lambda image, text, **_: said.append(text) or image)
     drawn = browse.draw_training_sample(build(gref_mini, PIPELINE, group_by='image')[0])

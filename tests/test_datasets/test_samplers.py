@@ -1,4 +1,4 @@
-"""A sample is a function of seed, pass and index: workers, loops and resuming change nothing."""
+"""A sample is a function of seed, epoch and index: workers, loops and resuming change nothing."""
 
 import pickle
 import random
@@ -22,7 +22,7 @@ LOAD = [
     dict(type='LoadReferentMask'),
     dict(type='Letterbox', size=(32, 32)),
 ]
-# Chances that change with the pass, and MMSegmentation's own random transforms, are part of it.
+# Includes probabilities that change with the epoch, and MMSegmentation's random transforms.
 PIPELINE = [
     dict(type='SampleExpressions'),
     dict(
@@ -60,7 +60,7 @@ def take(iterator, number):
     return [next(iterator) for _ in range(number)]
 
 
-def test_an_index_keeps_its_pass_through_pickling_and_wrappers():
+def test_an_index_keeps_its_epoch_through_pickling_and_wrappers():
     index = SampleIndex(13, epoch=4, seed=7)
     copy = pickle.loads(pickle.dumps(index))
     assert (copy, copy.epoch, copy.seed) == (13, 4, 7)
@@ -147,7 +147,7 @@ def test_endless_samples_are_the_same_with_any_workers_and_after_a_skip(mini):
     assert other != unbroken
 
 
-def test_passes_of_the_endless_sampler_count_up(mini):
+def test_epochs_of_the_endless_sampler_count_up(mini):
     dataset = DATASETS.build(mini.config())
     indices = take(iter(InfiniteReferringSampler(dataset, seed=0)), 12)
     assert [i.epoch for i in indices] == [0] * 5 + [1] * 5 + [2] * 2
@@ -155,7 +155,7 @@ def test_passes_of_the_endless_sampler_count_up(mini):
 
 
 @pytest.mark.parametrize('wrapper', ['concat', 'repeat'])
-def test_wrapped_data_sets_keep_the_pass(mini, wrapper):
+def test_wrapped_data_sets_keep_the_epoch(mini, wrapper):
     config = mini.config(PIPELINE)
     if wrapper == 'concat':
         dataset = ConcatDataset([mini.config(PIPELINE, split='val'), config])

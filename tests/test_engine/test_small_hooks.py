@@ -1,4 +1,4 @@
-"""Hooks that report mosaics, seed iterations and turn kernels; the bfloat16 wrapper."""
+"""Hooks that report mosaics, seed iterations and convert kernels; the bfloat16 wrapper."""
 
 from types import SimpleNamespace
 
@@ -16,7 +16,7 @@ def samples(*mosaics):
     return [SegDataSample(metainfo={} if m is None else dict(mosaic=m)) for m in mosaics]
 
 
-def test_mosaic_statistics_count_kinds_and_troubles():
+def test_mosaic_statistics_count_kinds_and_bands():
     hook = HOOKS.build(dict(type='MosaicStatisticsHook'))
     runner = SimpleNamespace(message_hub=MessageHub.get_instance('test_mosaic_statistics'))
     mined = dict(kind='mined', num_filled=0, truncated=False)
@@ -53,7 +53,7 @@ def test_iteration_seed_repeats_an_iteration_and_nothing_else():
     assert first not in others and len({tuple(o) for o in others}) == len(others)
 
 
-def test_channels_last_turns_the_kernels_and_not_the_values():
+def test_channels_last_converts_the_kernels_and_not_the_values():
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8))
     before = [p.clone() for p in model.parameters()]
     HOOKS.build(dict(type='ChannelsLastHook')).before_run(SimpleNamespace(model=model))

@@ -7,66 +7,55 @@ from nemo_mmseg.evaluation.difficulty import DIFFICULTIES, slice_by
 from nemo_mmseg.evaluation.scores import ExpressionScores
 
 
-def make_scores(num: int = 400, seed: int = 0) -> ExpressionScores:
-    """Random values; some expressions lack a text, a number of distractors or a target."""
-    rng = np.random.default_rng(seed)
+@pytest.fixture(scope='module')
+def scores(table) -> ExpressionScores:
+    """Random values; some expressions lack words, a number of distractors or a target."""
+    rng, num = np.random.default_rng(0), 400
     words = ['left', 'top', 'red', 'man', 'bright', 'laptop', 'bottom']
     union = rng.integers(0, 900, num) * (rng.random(num) > 0.05)
-    return ExpressionScores(
+    return table(
+        num,
         intersection=rng.integers(0, union + 1),
         union=union,
         target_area=rng.choice([0, 0.001, 0.01, 0.03, 0.04, 0.1, 0.16, 0.5, 1.0], num),
         num_distractors=rng.integers(-1, 7, num),
-        sent_ids=np.arange(num),
-        ref_ids=np.arange(num) // 2,
-        image_ids=np.arange(num) // 5,
-        images=[f'{row // 5}.jpg' for row in range(num)],
         expressions=[' '.join(rng.choice(words, rng.integers(0, 25))) for _ in range(num)],
     )
 
 
-def scores_of(**columns: list) -> ExpressionScores:
-    """Scores in which only the given columns matter."""
-    num = len(next(iter(columns.values())))
-    scores = make_scores(num)
-    for name, values in columns.items():
-        setattr(scores, name, values if name == 'expressions' else np.array(values))
-    return scores
-
-
 def labels_of(scores: ExpressionScores, by: str) -> list[str]:
     slices = slice_by(scores, by)
-    return [slices.labels[row] for row in slices.index]
+    return [next(label for label in slices if slices[label][row]) for row in range(len(scores))]
 
 
-def test_distractors_by_hand():
-    scores = scores_of(num_distractors=[0, 1, 2, 3, 4, 40, -1])
+def test_distractors_by_hand(table):
+    scores = table(7, num_distractors=[0, 1, 2, 3, 4, 40, -1])
     assert labels_of(scores, 'distractors') == ['0', '1', '2', '3+', '3+', '3+', 'unknown']
 
 
-def test_length_by_hand():
+def test_length_by_hand(table):
     counts = [0, 1, 5, 6, 7, 8, 10, 11, 20, 21, 60]
-    scores = scores_of(expressions=['  '.join(['word'] * count) + ' ' for count in counts])
-    expected = 'unknown 1-5 1-5 6-7 6-7 8-10 8-10 11-20 11-20 21+ 21+'.split()
-    assert labels_of(scores, 'length') == expected
-    assert labels_of(scores_of(expressions=["the man's red-ish hat"]), 'length') == ['1-5']
+    expressions = ['  '.join(['word'] * count) + ' ' for count in counts] + [
+        "the man's red-ish hat"
+    ]
+    expected = 'unknown 1-5 1-5 6-7 6-7 8-10 8-10 11-20 11-20 21+ 21+ 1-5'.split()
+    assert labels_of(table(12, expressions=expressions), 'length') == expected
 
 
-def test_area_by_hand():
+def test_area_by_hand(table):
     shares = [0, 1e-9, 0.0099, 0.01, 0.02, 0.0399, 0.04, 0.1599, 0.16, 0.3, 0.32, 1.0]
     expected = ['no target', '0-1%', '0-1%', '1-2%', '2-4%', '2-4%', '4-8%', '8-16%', '16-32%']
     expected += ['16-32%', '32-100%', '32-100%']
-    assert labels_of(scores_of(target_area=shares), 'area') == expected
+    assert labels_of(table(12, target_area=shares), 'area') == expected
 
 
-def test_position_by_hand():
-    texts = ['left man', 'bright laptop', 'top right', 'yellow', '']
+def test_position_by_hand(table):
+    expressions = ['left man', 'bright laptop', 'top right', 'yellow', '']
     expected = ['with', 'without', 'with', 'without', 'without']
-    assert labels_of(scores_of(expressions=texts), 'position') == expected
+    assert labels_of(table(5, expressions=expressions), 'position') == expected
 
 
-def test_crossed_slices_are_pairs():
-    scores = make_scores()
+def test_crossed_slices_are_pairs(scores):
     firsts, seconds = labels_of(scores, 'position'), labels_of(scores, 'length')
     expected = [f'{first},{second}' for first, second in zip(firsts, seconds)]
     assert labels_of(scores, 'position*length') == expected
@@ -74,12 +63,11 @@ def test_crossed_slices_are_pairs():
 
 
 @pytest.mark.parametrize('by', [*DIFFICULTIES, 'position*length', 'distractors*area*position'])
-def test_slices_add_up_to_the_whole(by: str):
-    scores = make_scores()
-    filled = slice_by(scores, by).filled
-    assert np.array_equal(sum(where.astype(int) for _, where in filled), np.ones(len(scores)))
+def test_slices_add_up_to_the_whole(scores, by: str):
+    filled = slice_by(scores, by).values()
+    assert np.array_equal(sum(where.astype(int) for where in filled), np.ones(len(scores)))
     assert len(filled) >= 2
-    parts = [(scores.summary(where=where), where) for _, where in filled]
+    parts = [(scores.summary(where=where), where) for where in filled]
     whole = scores.summary()
     for key in ('mIoU', 'Pr@0.5', 'Pr@0.9'):
         mean = sum(part[key] * where.sum() for part, where in parts) / len(scores)
@@ -89,13 +77,11 @@ def test_slices_add_up_to_the_whole(by: str):
     assert overall == pytest.approx(whole['oIoU'])
 
 
-def test_no_expressions_no_slices():
-    assert slice_by(make_scores().take(np.arange(0)), 'position*length').filled == []
+def test_no_expressions_no_slices(table):
+    assert slice_by(table(0), 'position*length') == {}
 
 
-@pytest.mark.parametrize(
-    'by, word', [('size', "'size'"), ('length*', "''"), ('length*length', 'itself')]
-)
-def test_unknown_difficulties(by: str, word: str):
+@pytest.mark.parametrize('by, word', [('size', "'size'"), ('length*', "''")])
+def test_unknown_difficulties(table, by: str, word: str):
     with pytest.raises(ValueError, match=word):
-        slice_by(make_scores(), by)
+        slice_by(table(3), by)

@@ -1,4 +1,4 @@
-"""The written results: masks, JSON, and what is refused."""
+"""The written results: masks, JSON, and colliding ids."""
 
 import json
 from pathlib import Path
@@ -6,15 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from mmengine.config import Config
 from mmengine.evaluator import Evaluator
 from mmengine.structures import PixelData
 from mmseg.registry import METRICS
 from mmseg.structures import SegDataSample
 from PIL import Image
 
-from nemo_mmseg.evaluation.dump_results import write_results_to
-from nemo_mmseg.evaluation.predictions import decode_rle, describe_mask, encode_rle, write_json
+from nemo_mmseg.evaluation.predictions import decode_rle, describe_mask, encode_rle
 from nemo_mmseg.evaluation.scores import ExpressionScores
 
 
@@ -87,27 +85,13 @@ def test_read_again_as_the_metric_counts(tmp_path: Path):
     logged = evaluator.evaluate(2)
     for path in (tmp_path, tmp_path / 'predictions.json'):
         scores = ExpressionScores.read(path)
-        assert scores.sent_ids.tolist() == [12, 30, 31] and scores.images[0] == '1.jpg'
+        assert scores.sent_ids.tolist() == [12, 30, 31]
         summary = scores.summary()
         assert summary['Pr@0.5'] == pytest.approx(100 / 3)  # an IoU of 0.5 is no hit by ">"
         assert summary == {key: logged[key] for key in summary}
         in_memory = metrics[0].scores.take(np.array([2, 0, 1]))
         for column, value in vars(scores).items():
             assert np.array_equal(value, getattr(in_memory, column)), column
-
-
-def test_what_cannot_be_read_says_why(tmp_path: Path):
-    with pytest.raises(FileNotFoundError, match='no results of tools/test.py --out'):
-        ExpressionScores.read(tmp_path)
-    record = dict(sent_id=4, iou=0.5)
-    write_json(tmp_path / 'val' / 'predictions.json', dict(predictions=[record]))
-    with pytest.raises(FileNotFoundError, match=r"did you mean one of \['.*val'\]"):
-        ExpressionScores.read(tmp_path)
-    with pytest.raises(ValueError, match='expression 4 has no `intersection`.*older version'):
-        ExpressionScores.read(tmp_path / 'val')
-    write_json(tmp_path / 'metrics.json', dict(oIoU=50.0))
-    with pytest.raises(ValueError, match='metrics.json is no list of predictions'):
-        ExpressionScores.read(tmp_path / 'metrics.json')
 
 
 def test_old_list_goes_first(tmp_path: Path):
@@ -126,20 +110,14 @@ def test_colliding_ids_are_refused(tmp_path: Path):
     with pytest.raises(ValueError, match="sent_id 5 belongs to .* 5'.* and to .*'other words'"):
         Evaluator([metric]).process([make_sample(1, [5]), other])
     Evaluator([metric]).process([make_sample(1, [5]), make_sample(1, [5])])  # one sample repeated
-    ranks = [metric._write(make_sample(1, [5]).to_dict())]
-    metric._seen.clear()  # as on another rank
-    ranks.append(metric._write(other.to_dict()))
-    with pytest.raises(ValueError, match="sent_id 5 belongs to .*'other words'.* and to .* 5'"):
-        metric.compute_metrics(ranks)
+    ranks = [METRICS.build(dict(type='DumpReferringResults', out_dir=str(tmp_path))) for _ in 'ab']
+    for rank, sample in zip(ranks, (make_sample(1, [5]), other)):
+        rank.process(None, [sample.to_dict()])
+    with pytest.raises(ValueError, match="sent_id 5 belongs to .* 5'.* and to .*'other words'"):
+        ranks[0].compute_metrics(ranks[0].results + ranks[1].results)
 
 
-def test_out_dir_that_is_a_file(tmp_path: Path):
-    (tmp_path / 'file').touch()
-    with pytest.raises(NotADirectoryError, match='name a folder'):
-        METRICS.build(dict(type='DumpReferringResults', out_dir=str(tmp_path / 'file')))
-
-
-def test_without_truth_and_with_an_empty_mask(tmp_path: Path):
+def test_without_ground_truth_and_with_an_empty_mask(tmp_path: Path):
     sample = make_sample(1, [1])
     del sample.gt_sem_seg
     sample.pred_sem_seg.data[:] = 0
@@ -165,33 +143,3 @@ def test_rle_and_box_of_random_masks():
             assert not (mask & ~inside).any()
             assert mask[:, left].any() and mask[:, left + width - 1].any()
             assert mask[top].any() and mask[top + height - 1].any()
-
-
-def test_nothing_half_written(tmp_path: Path):
-    (tmp_path / 'a.json').write_text('1')
-    with pytest.raises(ValueError):
-        write_json(tmp_path / 'a.json', float('nan'))
-    assert [path.name for path in tmp_path.iterdir()] == ['a.json']
-    assert (tmp_path / 'a.json').read_text() == '1'
-
-
-def test_config_gets_the_metric():
-    cfg = Config(dict(test_evaluator=dict(type='ReferringIoU', empty_union=0.0, tie='>')))
-    write_results_to(cfg, 'out')
-    assert cfg.test_evaluator[0].type == 'ReferringIoU'
-    assert cfg.test_evaluator[1] == dict(
-        type='DumpReferringResults', out_dir='out', empty_union=0.0, tie='>'
-    )
-
-
-def test_slices_of_the_metric_are_written_beside_the_masks():
-    plain, sliced = dict(type='ReferringIoU'), dict(type='ReferringIoU', by=['area'])
-    named = dict(sliced, csv_file='mine.csv')
-    cfg = Config(dict(test_evaluator=[plain, sliced, dict(sliced, prefix='strict')]))
-    write_results_to(cfg, 'out')
-    assert [evaluator.get('csv_file') for evaluator in cfg.test_evaluator] == [
-        *(None, 'out/difficulty.csv', None, None)
-    ]
-    cfg = Config(dict(test_evaluator=named))
-    write_results_to(cfg, 'out')
-    assert cfg.test_evaluator[0] == named

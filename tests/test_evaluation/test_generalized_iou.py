@@ -2,10 +2,6 @@
 
 import json
 import math
-import os
-import pickle
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +26,7 @@ def published_samples(rows, sources=None, scores=True):
     """The samples of the published evaluator, as a segmentor with a no-target output gives them."""
     with np.load(DATA / 'samples.npz') as file:
         shape = tuple(file['shape'])
-        prediction, truth = unpack(file['prediction'], shape), unpack(file['truth'], shape)
+        prediction, gt = unpack(file['prediction'], shape), unpack(file['truth'], shape)
         margin = file['nt_logits'][:, 1] - file['nt_logits'][:, 0]
         empty = file['empty']
     samples = []
@@ -39,7 +35,7 @@ def published_samples(rows, sources=None, scores=True):
         if sources:
             meta['dataset_name'] = sources[row]
         sample = SegDataSample(metainfo=meta)
-        sample.gt_sem_seg = PixelData(data=torch.from_numpy(truth[row][None].copy()))
+        sample.gt_sem_seg = PixelData(data=torch.from_numpy(gt[row][None].copy()))
         sample.pred_sem_seg = PixelData(data=torch.from_numpy(prediction[row][None].copy()))
         if scores:
             sample.set_data({'no_target': torch.tensor([margin[row]])})
@@ -68,10 +64,10 @@ def test_equals_the_published_evaluator():
     samples, _ = published_samples(range(10))
     metrics = evaluate(samples)
     check(metrics, PUBLISHED['all_grefcoco']['grefcoco'])
-    assert metrics['expressions'] == 10 and len(metrics) == 8
+    assert metrics['expressions'] == 10 and len(metrics) == 9
 
 
-def test_equals_the_published_evaluator_without_expressions_of_nothing():
+def test_equals_the_published_evaluator_without_no_target_expressions():
     _, empty = published_samples(range(1))
     samples, _ = published_samples(np.flatnonzero(~empty))
     metrics = evaluate(samples)
@@ -92,20 +88,20 @@ NUMS = (3, 1, 4)
 
 
 def make_samples():
-    """Three images, 8 expressions: right, wrong, missed, faint (under 50 pixels) and of nothing."""
+    """Three images, 8 expressions: right, wrong, missed, under 50 pixels, and no-target."""
     rng = np.random.default_rng(7)
     samples = []
     for image_id, num in enumerate(NUMS):
         height, width = 40 + image_id, 50
-        truth = np.zeros((num, height, width), np.uint8)
-        prediction = np.zeros_like(truth)
+        gt = np.zeros((num, height, width), np.uint8)
+        prediction = np.zeros_like(gt)
         for row in range(num):
             kind = (image_id + row) % 4
             top, left = rng.integers(0, 15, 2)
-            if kind != 1:  # 1: nothing is described
-                truth[row, top : top + 20, left : left + 12 + row] = 1
+            if kind != 1:  # 1: no target
+                gt[row, top : top + 20, left : left + 12 + row] = 1
             if kind == 2:
-                prediction[row, :7, :7] = 1  # 49 pixels: called nothing
+                prediction[row, :7, :7] = 1  # 49 pixels: predicted no-target
             elif not (kind == 1 and row == 1):
                 prediction[row, top + 1 : top + 21 - 4 * kind, left : left + 12] = 1
         sample = SegDataSample(
@@ -113,10 +109,10 @@ def make_samples():
                 img_path=f'{image_id}.jpg',
                 image_id=image_id,
                 expressions=['it'] * num,
-                num_targets=[int(mask.any()) for mask in truth],
+                num_targets=[int(mask.any()) for mask in gt],
             )
         )
-        sample.gt_sem_seg = PixelData(data=torch.from_numpy(truth))
+        sample.gt_sem_seg = PixelData(data=torch.from_numpy(gt))
         sample.pred_sem_seg = PixelData(data=torch.from_numpy(prediction))
         samples.append(sample)
     return samples
@@ -126,18 +122,18 @@ def by_loop(samples, min_pixels=50):
     """The table of the docstring, expression by expression."""
     ious, inter, union, hits, kept, found = [], 0, 0, 0, [], []
     for sample in samples:
-        for truth, said in zip(sample.gt_sem_seg.data, sample.pred_sem_seg.data):
-            truth, said = truth.numpy() > 0, said.numpy() > 0
-            called_nothing = said.sum() < min_pixels
-            if not truth.any():
-                found.append(called_nothing)
-                ious.append(float(called_nothing))
-                union += 0 if called_nothing else said.sum()
+        for gt, said in zip(sample.gt_sem_seg.data, sample.pred_sem_seg.data):
+            gt, said = gt.numpy() > 0, said.numpy() > 0
+            predicted_none = said.sum() < min_pixels
+            if not gt.any():
+                found.append(predicted_none)
+                ious.append(float(predicted_none))
+                union += 0 if predicted_none else said.sum()
                 continue
-            kept.append(not called_nothing)
-            common = 0 if called_nothing else (truth & said).sum()
-            inter, union = inter + common, union + (truth | said).sum()
-            ious.append(common / (truth | said).sum())
+            kept.append(not predicted_none)
+            common = 0 if predicted_none else (gt & said).sum()
+            inter, union = inter + common, union + (gt | said).sum()
+            ious.append(common / (gt | said).sum())
             hits += ious[-1] >= 0.7
     return {
         'gIoU': 100 * np.mean(ious),
@@ -146,10 +142,11 @@ def by_loop(samples, min_pixels=50):
         'T-acc': np.mean(kept),
         'Pr@0.7': 100 * hits / len(kept),
         'expressions': 8,
+        'images': 3,
     }
 
 
-def test_nothing_by_area_equals_a_loop():
+def test_no_target_by_area_equals_a_loop():
     samples = make_samples()
     expected = by_loop(samples)
     metrics = evaluate(samples, thresholds=[0.7])
@@ -160,28 +157,28 @@ def test_nothing_by_area_equals_a_loop():
     assert by_loop(samples, 1)['T-acc'] == 1
 
 
-@pytest.mark.parametrize('pixels, nothing', [(0, True), (49, True), (50, False), (51, False)])
-@pytest.mark.parametrize('is_empty', [True, False])
-def test_fifty_pixels_are_something(pixels, nothing, is_empty):
+@pytest.mark.parametrize('pixels, predicted', [(0, True), (49, True), (50, False), (51, False)])
+@pytest.mark.parametrize('no_target', [True, False])
+def test_fifty_pixels_are_a_target(pixels, predicted, no_target):
     sample = make_samples()[1]
     sample.pred_sem_seg.data.zero_().flatten()[:pixels] = 1
-    sample.gt_sem_seg.data.copy_(0 if is_empty else sample.pred_sem_seg.data)
-    sample.set_metainfo(dict(num_targets=[0 if is_empty else 1]))
+    sample.gt_sem_seg.data.copy_(0 if no_target else sample.pred_sem_seg.data)
+    sample.set_metainfo(dict(num_targets=[0 if no_target else 1]))
     metrics = evaluate([sample])
-    assert metrics['gIoU'] == (100 if nothing == is_empty else 0)
-    assert metrics['N-acc'] == (is_empty and nothing)
-    if pixels and not (is_empty and nothing):
-        assert metrics['cIoU'] == (0 if is_empty or nothing else 100)
+    assert metrics['gIoU'] == (100 if predicted == no_target else 0)
+    assert metrics['N-acc'] == (no_target and predicted)
+    if pixels and not (no_target and predicted):
+        assert metrics['cIoU'] == (0 if no_target or predicted else 100)
 
 
 def test_without_expressions_nothing_is_measured():
     metric = METRICS.build(dict(type='GeneralizedReferringIoU'))
     metrics = metric.compute_metrics([])
-    assert metrics.pop('expressions') == metrics.pop('N-acc') == metrics.pop('T-acc') == 0
+    assert not any(metrics.pop(key) for key in ('expressions', 'images', 'N-acc', 'T-acc'))
     assert len(metrics) == 5 and all(map(math.isnan, metrics.values()))
 
 
-def test_the_true_mask_tells_where_num_targets_is_missing():
+def test_the_ground_truth_decides_where_num_targets_is_missing():
     samples = make_samples()
     for sample in samples:
         del sample.num_targets
@@ -207,7 +204,7 @@ def test_a_score_goes_before_the_area_unless_told():
     assert evaluate(samples, no_target='score') == evaluate(samples)
     always = evaluate(samples, score_threshold=-9)
     assert always['N-acc'] == 1 and always['T-acc'] == 0 and always['gIoU'] == 100 * empty.mean()
-    with pytest.raises(KeyError, match=r"0\.jpg: .*no `no_target`.*no_target='area'"):
+    with pytest.raises(KeyError, match='no_target'):
         evaluate(without, no_target='score')
 
 
@@ -215,11 +212,11 @@ def test_pixels_of_padding_do_not_count():
     samples = make_samples()
     expected = evaluate(samples)
     for sample in samples:
-        truth, said = sample.gt_sem_seg.data, sample.pred_sem_seg.data
-        truth = torch.nn.functional.pad(truth, (0, 6), value=255)
+        gt, said = sample.gt_sem_seg.data, sample.pred_sem_seg.data
+        gt = torch.nn.functional.pad(gt, (0, 6), value=255)
         said = torch.nn.functional.pad(said, (0, 6), value=1)
         del sample.gt_sem_seg, sample.pred_sem_seg
-        sample.gt_sem_seg, sample.pred_sem_seg = PixelData(data=truth), PixelData(data=said)
+        sample.gt_sem_seg, sample.pred_sem_seg = PixelData(data=gt), PixelData(data=said)
     assert evaluate(samples) == expected
 
 
@@ -227,9 +224,7 @@ def test_pixels_of_padding_do_not_count():
     'options, word',
     [
         (dict(no_target='mask'), 'no_target'),
-        (dict(min_pixels=0), 'min_pixels'),
         (dict(thresholds=[70]), 'thresholds'),
-        (dict(thresholds=[0.7, 0.7]), 'twice'),
     ],
 )
 def test_bad_options(options, word):
@@ -240,44 +235,5 @@ def test_bad_options(options, word):
 def test_values_that_do_not_fit_name_the_image():
     sample = make_samples()[2]
     sample.set_metainfo(dict(num_targets=[1, 1]))
-    with pytest.raises(ValueError, match=r'2\.jpg: `num_targets` of shape \(2,\) for 4'):
+    with pytest.raises(ValueError, match=r"2\.jpg.*'union': 4.*'no_target': 2"):
         evaluate([sample])
-
-
-SCRIPT = """
-import os, pickle, sys
-import torch.distributed
-import nemo_mmseg
-from mmengine.evaluator import Evaluator
-from mmseg.registry import METRICS
-sys.path.insert(0, os.environ['TEST_FOLDER'])
-from test_generalized_referring_iou import make_samples
-
-torch.distributed.init_process_group('gloo')
-rank = torch.distributed.get_rank()
-samples = make_samples()
-evaluator = Evaluator([METRICS.build(dict(type='GeneralizedReferringIoU', thresholds=[0.7]))])
-for index in [[0, 2], [1, 0]][rank]:  # the last one is padding
-    evaluator.process([samples[index]])
-metrics = evaluator.evaluate(3)
-pickle.dump(metrics, open(f'{rank}.pkl', 'wb'))
-torch.distributed.destroy_process_group()
-"""
-
-
-def test_two_ranks_equal_a_loop(tmp_path):
-    (tmp_path / 'run.py').write_text(SCRIPT)
-    here = Path(__file__).parent
-    env = dict(
-        os.environ,
-        TEST_FOLDER=str(here),
-        OMP_NUM_THREADS='1',
-        PYTHONPATH=os.pathsep.join([str(here.parents[1]), os.environ.get('PYTHONPATH', '')]),
-    )
-    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node=2']
-    subprocess.run(
-        [*command, 'run.py'], cwd=tmp_path, env=env, check=True, timeout=300, capture_output=True
-    )
-    for rank in range(2):
-        with open(tmp_path / f'{rank}.pkl', 'rb') as file:
-            assert pickle.load(file) == pytest.approx(by_loop(make_samples()))

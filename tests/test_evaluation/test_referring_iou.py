@@ -23,17 +23,17 @@ THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
 
 
 def make_samples() -> list[SegDataSample]:
-    """Three images of different sizes; prediction = truth with some pixels flipped."""
+    """Three images of different sizes; prediction = gt with some pixels flipped."""
     rng = np.random.default_rng(3)
     samples, sent_id = [], 0
     for image_id, (num, noise) in enumerate(zip(NUMS, (0.02, 0.3, 0.1), strict=True)):
         height, width = 30 + 7 * image_id, 41 - 5 * image_id
-        truth = np.zeros((num, height, width), np.uint8)
+        gt = np.zeros((num, height, width), np.uint8)
         for row in range(num):
             top, left = rng.integers(0, 10, 2)
-            truth[row, top : top + 9 + row, left : left + 11] = 1
-        prediction = truth ^ (rng.random(truth.shape) < noise)
-        truth[:, -1] = 255
+            gt[row, top : top + 9 + row, left : left + 11] = 1
+        prediction = gt ^ (rng.random(gt.shape) < noise)
+        gt[:, -1] = 255
         sample = SegDataSample(
             metainfo=dict(
                 img_path=f'{image_id}.jpg',
@@ -45,7 +45,7 @@ def make_samples() -> list[SegDataSample]:
                 ori_shape=(height, width),
             )
         )
-        sample.gt_sem_seg = PixelData(data=torch.from_numpy(truth))
+        sample.gt_sem_seg = PixelData(data=torch.from_numpy(gt))
         sample.pred_sem_seg = PixelData(data=torch.from_numpy(prediction))
         samples.append(sample)
         sent_id += num
@@ -56,11 +56,11 @@ def by_numpy(samples: list[SegDataSample]) -> dict[str, float]:
     """The same figures, counted mask by mask."""
     intersections, unions = [], []
     for sample in samples:
-        for truth, prediction in zip(sample.gt_sem_seg.data, sample.pred_sem_seg.data, strict=True):
-            truth, prediction = truth.numpy(), prediction.numpy()
-            keep = truth != 255
-            intersections.append(np.sum((truth == 1) & (prediction == 1) & keep))
-            unions.append(np.sum(((truth == 1) | (prediction == 1)) & keep))
+        for gt, prediction in zip(sample.gt_sem_seg.data, sample.pred_sem_seg.data, strict=True):
+            gt, prediction = gt.numpy(), prediction.numpy()
+            keep = gt != 255
+            intersections.append(np.sum((gt == 1) & (prediction == 1) & keep))
+            unions.append(np.sum(((gt == 1) | (prediction == 1)) & keep))
     iou = np.array(intersections) / np.array(unions)
     expected = dict(oIoU=100 * np.sum(intersections) / np.sum(unions), mIoU=100 * iou.mean())
     expected.update({f'Pr@{x}': 100 * np.mean(iou >= x) for x in THRESHOLDS})
@@ -86,25 +86,22 @@ def test_one_rank_equals_numpy():
     scores = evaluator.metrics[0].scores
     assert scores.sent_ids.tolist() == list(range(7))
     assert scores.num_distractors.tolist() == [0, 0, 1, 2, 0, 0, 1]
-    truth = samples[1].gt_sem_seg.data[2]
-    assert scores.target_area[3] == pytest.approx(int((truth == 1).sum()) / truth.numel())
-    only = scores.summary(where=scores.num_distractors == 0)
-    assert only['mIoU'] == pytest.approx(100 * scores.iou[scores.num_distractors == 0].mean())
+    gt = samples[1].gt_sem_seg.data[2]
+    assert scores.target_area[3] == pytest.approx(int((gt == 1).sum()) / gt.numel())
 
 
-def test_tables_by_difficulty_are_logged(monkeypatch):
-    said = []
-    monkeypatch.setattr(
-        'nemo_mmseg.evaluation.referring_iou.print_log', lambda x, **_: said.append(x)
-    )
-    by = ['length', 'position*area']
-    evaluator = Evaluator([METRICS.build(dict(type='ReferringIoU', by=by, prefix='val'))])
-    evaluator.process(make_samples())
-    metrics = evaluator.evaluate(3)
-    assert metrics['val/length=1-5/oIoU'] == metrics['val/oIoU']
-    assert 'val/length=6-7/oIoU' not in metrics  # holds nothing; a nan would not be JSON
-    assert 'val: by length\n' in said[1] and 'val: by position*area\n' in said[2]
-    assert '| without,8-16% ' in said[2] and 'Pr@0.9' in said[2]
+def test_data_sets_evaluated_together_are_measured_apart_too():
+    samples = make_samples()
+    for sample, name in zip(samples, ('refcoco', 'refcoco+', 'refcoco')):
+        sample.set_metainfo(dict(dataset_name=name))
+    evaluator = Evaluator([METRICS.build(dict(type='ReferringIoU', prefix='val'))])
+    metrics = []
+    for part in (samples, [samples[0], samples[2]]):
+        evaluator.process(part)
+        metrics.append(evaluator.evaluate(len(part)))
+    for key in ('oIoU', 'mIoU', 'Pr@0.9'):
+        assert metrics[0][f'val/refcoco/{key}'] == metrics[1][f'val/{key}']
+    assert 'val/refcoco+/oIoU' in metrics[0] and 'val/refcoco/oIoU' not in metrics[1]
 
 
 def test_slices_as_csv(tmp_path: Path):
@@ -144,8 +141,8 @@ def test_only_what_is_compared_is_needed(by):
     expected = by_numpy(make_samples())
     assert metrics == pytest.approx({key: expected[key] for key in metrics})
     assert 'images' in metrics and not any('=' in key for key in metrics)
-    for name in ('distractors', 'length'):  # what is not known has a slice of its own
-        assert [label for label, _ in slice_by(metric.scores, name).filled] == ['unknown']
+    for name in ('distractors', 'length'):
+        assert list(slice_by(metric.scores, name)) == ['unknown']
 
 
 def test_an_item_without_expressions_counts_nothing():
@@ -157,14 +154,6 @@ def test_an_item_without_expressions_counts_nothing():
     evaluator = Evaluator([METRICS.build(dict(type='ReferringIoU', by='distractors'))])
     evaluator.process([sample, *make_samples()])
     assert evaluator.evaluate(4) == pytest.approx(by_numpy(make_samples()))
-
-
-def test_second_evaluation_starts_afresh():
-    metric = METRICS.build(dict(type='ReferringIoU', prefix='val', tie='>'))
-    evaluator = Evaluator([metric])
-    for _ in range(2):
-        evaluator.process(make_samples())
-        assert evaluator.evaluate(3)['val/expressions'] == 7
 
 
 SCRIPT = """
@@ -179,49 +168,30 @@ from test_referring_iou import make_samples
 torch.distributed.init_process_group('gloo')
 rank = torch.distributed.get_rank()
 samples = make_samples()
-shares = [[0, 2], [1]] if os.environ['SHARES'] == 'uneven' else [[0, 2], [1, 0]]  # 0: padding
-options = dict(by=['distractors'], collect_device=sys.argv[1])
-evaluator = Evaluator([METRICS.build(dict(type='ReferringIoU', **options))])
-for index in shares[rank]:
-    evaluator.process([samples[index]])
-metrics = evaluator.evaluate(3)
-pickle.dump(metrics, open(f'{rank}.pkl', 'wb'))
+found = []
+for device, shares in (('cpu', [[0, 2], [1]]), ('gpu', [[0, 2], [1, 0]])):  # the last 0: padding
+    options = dict(by=['distractors'], collect_device=device)
+    evaluator = Evaluator([METRICS.build(dict(type='ReferringIoU', **options))])
+    for index in shares[rank]:
+        evaluator.process([samples[index]])
+    found.append(evaluator.evaluate(3))
+pickle.dump(found, open(f'{rank}.pkl', 'wb'))
 torch.distributed.destroy_process_group()
 """
 
 
-@pytest.mark.parametrize('shares', ['uneven', 'padded'])
-@pytest.mark.parametrize('device', ['cpu', 'gpu'])
-def test_two_ranks_equal_numpy(tmp_path: Path, shares: str, device: str):
+def test_two_ranks_equal_numpy(tmp_path: Path):
     (tmp_path / 'run.py').write_text(SCRIPT)
-    here = Path(__file__).parent
-    env = dict(
-        os.environ,
-        TEST_FOLDER=str(here),
-        SHARES=shares,
-        OMP_NUM_THREADS='1',
-        PYTHONPATH=os.pathsep.join([str(here.parents[1]), os.environ.get('PYTHONPATH', '')]),
-    )
+    env = dict(os.environ, TEST_FOLDER=str(Path(__file__).parent), OMP_NUM_THREADS='1')
+    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node=2']
     subprocess.run(
-        [
-            sys.executable,
-            '-m',
-            'torch.distributed.run',
-            '--standalone',
-            '--nproc-per-node=2',
-            'run.py',
-            device,
-        ],
-        cwd=tmp_path,
-        env=env,
-        check=True,
-        timeout=300,
-        capture_output=True,
+        [*command, 'run.py'], cwd=tmp_path, env=env, check=True, timeout=300, capture_output=True
     )
     expected = by_numpy(make_samples())
     for rank in range(2):
         with open(tmp_path / f'{rank}.pkl', 'rb') as file:
-            assert pickle.load(file) == pytest.approx(expected)
+            for found in pickle.load(file):
+                assert found == pytest.approx(expected)
 
 
 def test_masks_of_different_sizes_name_the_image():
@@ -235,7 +205,7 @@ def test_masks_of_different_sizes_name_the_image():
 def test_a_missing_expression_names_the_image():
     sample = make_samples()[1]
     sample.set_metainfo(dict(expressions=['only one']))
-    with pytest.raises(ValueError, match=r'1\.jpg has 1 expressions, but 4 true masks'):
+    with pytest.raises(ValueError, match=r"1\.jpg.*'union': 4.*'expressions': 1"):
         Evaluator([METRICS.build(dict(type='ReferringIoU'))]).process([sample])
 
 
@@ -245,9 +215,7 @@ def test_a_missing_expression_names_the_image():
         (dict(tie='<'), 'tie'),
         (dict(empty_union=2), 'empty_union'),
         (dict(thresholds=[50]), 'thresholds'),
-        (dict(thresholds=[0.5, 0.5]), 'twice'),
         (dict(by=['distractor']), "'distractor'.*'distractors', 'length'"),
-        (dict(by=['area', 'area']), 'twice'),
     ],
 )
 def test_bad_options(options: dict, word: str):

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 PROGRAM = Path(__file__).with_name('tiny_mining.py')
 
@@ -14,6 +15,15 @@ PROGRAM = Path(__file__).with_name('tiny_mining.py')
 def tiny():
     """The names of tiny_mining.py."""
     return SimpleNamespace(program=str(PROGRAM), **runpy.run_path(str(PROGRAM)))
+
+
+@pytest.fixture(scope='session', autouse=True)
+def one_thread():
+    """Tiny products gain nothing from threads, and wait for one another where tests run at once."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope='session')

@@ -3,64 +3,47 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from nemo_mmseg.mining import mine as mine_module
-from nemo_mmseg.mining.shards import busy, listing
+from nemo_mmseg.mining.clip_embedder import ClipEmbedder
+from nemo_mmseg.negatives.band import BandRule
 from nemo_mmseg.negatives.bank import BankError, NegativeBank
 
 
-def start(tiny, folder, path, *options, **environment):
-    return subprocess.Popen(
-        [sys.executable, '-W', 'ignore', tiny.program, str(folder), str(path), *options],
-        env={**os.environ, **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
 def test_bank_equals_brute_force_with_open_clip(tiny, shared_folder, mined):
-    """The truth: open_clip's own calls, one image and one full context at a time, in float64."""
+    """open_clip's own calls, on full contexts."""
     import open_clip
+    from PIL import Image
 
     data = tiny.TinyData(shared_folder)
     clip, _, preprocess = open_clip.create_model_and_transforms(
         tiny.MODEL, pretrained=shared_folder + '/weights.pt'
     )
-    tokenizer = open_clip.get_tokenizer(tiny.MODEL)
-    from PIL import Image
-
     sent_ids, texts, own = data.expressions()
     with torch.no_grad():
         clip.eval()
-        images = torch.cat(
-            [
-                clip.encode_image(preprocess(Image.open(data.pool.path(i)))[None])
-                for i in range(len(data.pool))
-            ]
-        )
-        sentences = torch.cat([clip.encode_text(tokenizer([text])) for text in texts])
+        pictures = [preprocess(Image.open(data.pool.path(i))) for i in range(len(data.pool))]
+        images = clip.encode_image(torch.stack(pictures))
+        sentences = clip.encode_text(open_clip.get_tokenizer(tiny.MODEL)(texts))
     images, sentences = (torch.nn.functional.normalize(v.double()) for v in (images, sentences))
-    truth = (sentences @ images.T).numpy()
+    expected = (sentences @ images.T).numpy()
 
     bank = NegativeBank(mined)
     assert bank.sent_ids.tolist() == sent_ids.tolist()
-    assert list(bank.image_names) == data.pool.names
+    assert list(bank.image_names) == data.pool.names.tolist()
     assert bank.image_ids.tolist() == data.pool.ids.tolist()
     assert bank.image_row.tolist() == own.tolist()
     np.testing.assert_allclose(bank.image_vectors, images, atol=1e-3)
     for i, sent_id in enumerate(sent_ids.tolist()):
         rows, sims, self_similarity = bank.row(sent_id)
-        assert abs(self_similarity - truth[i, own[i]]) < 1e-3
-        np.testing.assert_allclose(sims, truth[i, rows], atol=1e-3)
-        others = np.sort(np.delete(truth[i], own[i]))[::-1][:12]
-        np.testing.assert_allclose(truth[i, rows], others, atol=1e-5)
+        assert abs(self_similarity - expected[i, own[i]]) < 1e-3
+        np.testing.assert_allclose(sims, expected[i, rows], atol=1e-3)
+        others = np.sort(np.delete(expected[i], own[i]))[::-1][:12]
+        np.testing.assert_allclose(expected[i, rows], others, atol=1e-5)
         assert own[i] not in rows
 
 
@@ -75,106 +58,154 @@ def test_metadata_says_what_made_it(tiny, shared_folder, mined):
     assert not os.path.exists(f'{mined}.work')
 
 
-def test_workers_threads_and_ranks_change_no_byte(tiny, shared_folder, mined, tmp_path):
-    alone = start(tiny, shared_folder, tmp_path / 'alone', '--workers', '2', '--threads', '3')
-    ranks = [
-        start(tiny, shared_folder, tmp_path / 'ranks', RANK=str(rank), WORLD_SIZE='2')
-        for rank in (1, 0)
-    ]
-    for process in (alone, *ranks):
-        output, _ = process.communicate(timeout=240)
-        assert process.returncode == 0, output
-    expected = mined.read_bytes()
-    assert (tmp_path / 'alone').read_bytes() == expected
-    assert (tmp_path / 'ranks').read_bytes() == expected
-    assert sorted(p.name for p in tmp_path.iterdir()) == ['alone', 'ranks']
+def test_workers_threads_change_no_byte(tiny, shared_folder, mined, tmp_path):
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    tiny.mine(shared_folder, tmp_path / 'bank', num_workers=2)
+    torch.set_num_threads(before)
+    assert (tmp_path / 'bank').read_bytes() == mined.read_bytes()
+
+
+@pytest.mark.parametrize('kills', [2, pytest.param(10, marks=pytest.mark.slow)])
+def test_ranks_jobs_and_kills_change_no_byte(tiny, shared_folder, mined, tmp_path, kills):
+    """Three ranks; two jobs of two ranks for one bank; `kill -9`, and a run that finishes."""
+    command = [sys.executable, '-W', 'ignore', tiny.program, shared_folder, tmp_path]
+    done = subprocess.run(
+        [*command, '--kills', str(kills)], capture_output=True, text=True, timeout=500
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert sorted(os.listdir(tmp_path)) == ['jobs', 'killed', 'ranks']
+    for path in tmp_path.iterdir():
+        assert path.read_bytes() == mined.read_bytes(), path
 
 
 class Killed(BaseException):
     """Stands for a kill: no handler of the package may see to it."""
 
 
-@pytest.mark.parametrize('moment', [1, 9, 20, 21])
-def test_stopped_between_two_writes_it_continues(
-    tiny, shared_folder, mined, tmp_path, monkeypatch, moment
-):
-    """Settings, 5 shards of images, 15 of texts, the bank: stopped before the n-th rename."""
-    path, renamed = tmp_path / 'bank', []
-    real = os.replace
+def stop_before(monkeypatch, moment):
+    """Let the process die before it renames for the n-th time, or (None) before the last time."""
+    renamed, real = [], os.replace
 
-    def replace(*names):
-        if len(renamed) == moment:
+    def replace(source, target):
+        if len(renamed) == moment or (moment is None and str(source).endswith('bank.tmp')):
             raise Killed
-        renamed.append(names[1])
-        real(*names)
+        renamed.append(target)
+        real(source, target)
 
     monkeypatch.setattr(os, 'replace', replace)
-    with pytest.raises(Killed):
-        tiny.mine(shared_folder, path)
-    assert not path.exists()
-    first = [str(n) for n in renamed if 'settings' not in str(n)]
-    renamed.clear()
-    monkeypatch.setattr(os, 'replace', lambda *names: (renamed.append(names[1]), real(*names)))
-    tiny.mine(shared_folder, path)
-    # Nothing is done twice.
-    second = [str(n) for n in renamed if 'settings' not in str(n)]
-    assert not set(first) & set(second)
-    assert path.read_bytes() == mined.read_bytes()
-    assert os.listdir(tmp_path) == ['bank']
 
 
-@pytest.mark.parametrize('times', [2, pytest.param(10, marks=pytest.mark.slow)])
-def test_killed_at_random_moments_it_writes_the_same_bytes(
-    tiny, shared_folder, mined, tmp_path, times
+@pytest.fixture
+def counted(monkeypatch):
+    """What is embedded, as [images, texts]."""
+    counts = [0, 0]
+    for place, name in enumerate(('images', 'encode')):
+        real = getattr(ClipEmbedder, name)
+
+        def call(self, batch, real=real, place=place):
+            counts[place] += len(batch)
+            return real(self, batch)
+
+        monkeypatch.setattr(ClipEmbedder, name, call)
+    return counts
+
+
+@pytest.mark.parametrize('moment', [0, 3, 12, None])
+def test_stopped_between_two_writes_it_continues(
+    tiny, shared_folder, mined, tmp_path, counted, moment
 ):
-    """A real `kill -9`, then a run that finishes; again and again."""
-    process = start(tiny, shared_folder, tmp_path / 'bank', '--kills', str(times))
-    output, _ = process.communicate(timeout=500)
-    assert process.returncode == 0, output
-    runs = [json.loads(line) for line in output.splitlines() if line.startswith('[')]
-    assert sum(killed for killed, _, _ in runs) == times
-    assert {digest for _, _, digest in runs} == {hashlib.sha256(mined.read_bytes()).hexdigest()}
-    assert os.listdir(tmp_path) == ['bank']
-
-
-def test_a_damaged_shard_is_made_again(tiny, shared_folder, mined, tmp_path, monkeypatch):
     path = tmp_path / 'bank'
-    with monkeypatch.context() as patch:
-        patch.setattr(mine_module._Run, '_finish', lambda *args: (_ for _ in ()).throw(Killed))
+    with pytest.MonkeyPatch.context() as patch:
+        stop_before(patch, moment)
         with pytest.raises(Killed):
             tiny.mine(shared_folder, path)
-    (shard,) = tmp_path.glob('bank.work/*/texts-00002.safetensors')
-    content = bytearray(shard.read_bytes())
-    content[-3] ^= 1
-    shard.write_bytes(content)
+    assert not path.exists()
     tiny.mine(shared_folder, path)
-    assert path.read_bytes() == mined.read_bytes()
-
-
-def test_other_settings_start_anew_and_say_so(
-    tiny, shared_folder, mined, tmp_path, monkeypatch, capsys
-):
-    path = tmp_path / 'bank'
-    with monkeypatch.context() as patch:
-        patch.setattr(mine_module._Run, '_finish', lambda *args: (_ for _ in ()).throw(Killed))
-        with pytest.raises(Killed):
-            tiny.mine(shared_folder, path, batch_size=2)
-    messages = []
-    monkeypatch.setattr(mine_module, 'print_log', lambda text, *args: messages.append(text))
-    tiny.mine(shared_folder, path)
-    assert any('other settings (batch_size=2)' in text for text in messages), messages
     assert path.read_bytes() == mined.read_bytes()
     assert os.listdir(tmp_path) == ['bank']
+    # What was written is not embedded again, but for a pack of 8 and the batches under way.
+    distinct = len(set(tiny.TinyData(shared_folder).expressions()[1]))
+    again = sum(counted) - 40 - distinct
+    assert again == 0 if moment is None else again <= 24
 
 
-def test_nothing_is_done_twice_and_leftovers_go(tiny, shared_folder, mined, monkeypatch):
-    monkeypatch.setattr(mine_module, 'ClipEmbedder', None)  # would fail if it were called
+def test_a_damaged_pack_is_made_again(tiny, shared_folder, mined, tmp_path, counted):
+    path = tmp_path / 'bank'
+    with pytest.MonkeyPatch.context() as patch:
+        stop_before(patch, None)
+        with pytest.raises(Killed):
+            tiny.mine(shared_folder, path)
+    before = sum(counted)
+    pack = sorted(tmp_path.glob('bank.work/*/pack-*'))[3]
+    content = bytearray(pack.read_bytes())
+    content[-3] ^= 1
+    pack.write_bytes(content)
+    tiny.mine(shared_folder, path)
+    assert path.read_bytes() == mined.read_bytes()
+    assert 8 <= sum(counted) - before < 12
+
+
+def test_a_cache_is_used_again_and_changes_no_byte(
+    tiny, shared_folder, own_folder, mined, tmp_path, counted
+):
+    cache = str(tmp_path / 'cache')
+    distinct = len(set(tiny.TinyData(shared_folder).expressions()[1]))
+    tiny.mine(shared_folder, tmp_path / 'one', cache=cache)
+    assert counted == [40, distinct]
+    assert (tmp_path / 'one').read_bytes() == mined.read_bytes()
+    tiny.mine(shared_folder, tmp_path / 'two', cache=cache, keep=5)
+    assert counted == [40, distinct]
+    tiny.mine(shared_folder, tmp_path / 'off', keep=5)
+    assert (tmp_path / 'two').read_bytes() == (tmp_path / 'off').read_bytes()
+    assert counted == [80, 2 * distinct]
+
+    # Another data set: a copy of the images, one of them changed, and two other texts.
+    counted[:] = 0, 0
+    image = own_folder / 'image_011.jpg'
+    image.write_bytes((own_folder / 'image_012.jpg').read_bytes()[:-2] + b'\xff\xd9\x00')
+    text = (own_folder / 'expressions.json').read_text()
+    words = tiny.TinyData(str(own_folder)).expressions()[1]
+    text = text.replace(f'"{words[0]}"', '"a blue cat"', 1).replace(f'"{words[20]}"', '"cats"')
+    (own_folder / 'expressions.json').write_text(text)
+    weights = dict(pretrained=shared_folder + '/weights.pt')
+    tiny.mine(str(own_folder), tmp_path / 'other', cache=cache, **weights)
+    assert counted == [1, 2]
+    tiny.mine(str(own_folder), tmp_path / 'fresh', **weights)
+    assert (tmp_path / 'other').read_bytes() == (tmp_path / 'fresh').read_bytes()
+
+    # Another encoder has its own vectors.
+    counted[:] = 0, 0
+    tiny.mine(shared_folder, tmp_path / 'three', cache=cache, batch_size=3)
+    assert counted[0] == 40 and len(os.listdir(cache)) == 2
+
+
+def test_a_cache_that_cannot_be_written_stops_nothing(
+    tiny, shared_folder, mined, tmp_path, monkeypatch
+):
+    (tmp_path / 'file').touch()
+    tiny.mine(shared_folder, tmp_path / 'bank', cache=str(tmp_path / 'file'))
+    assert (tmp_path / 'bank').read_bytes() == mined.read_bytes()
+    # A user without a home, as containers have.
+    for name in ('NEMO_MMSEG_CACHE', 'XDG_CACHE_HOME'):
+        monkeypatch.delenv(name, raising=False)
+
+    def homeless():
+        raise RuntimeError('Could not determine home directory.')
+
+    monkeypatch.setattr(Path, 'home', homeless)
+    tiny.mine(shared_folder, tmp_path / 'again', cache=True)
+    assert (tmp_path / 'again').read_bytes() == mined.read_bytes()
+    assert sorted(os.listdir(tmp_path)) == ['again', 'bank', 'file']
+
+
+def test_nothing_is_done_twice_and_leftovers_go(tiny, shared_folder, mined, counted):
     work = Path(f'{mined}.work')
     work.mkdir()
     (work / 'left').touch()
     before = mined.stat().st_mtime_ns
     bank = tiny.mine(shared_folder, mined)
-    assert len(bank) == 130 and mined.stat().st_mtime_ns == before
+    assert len(bank) == 130 and mined.stat().st_mtime_ns == before and counted == [0, 0]
     assert not work.exists()
 
 
@@ -206,11 +237,10 @@ def test_a_bank_whose_weights_are_gone_still_serves(tiny, shared_folder, mined):
 @pytest.mark.parametrize(
     ('options', 'error', 'message'),
     [
-        (dict(keep=0), ValueError, 'keep must be at least 1'),
-        (dict(batch_size=0), ValueError, 'batch_size'),
+        (dict(keep=0), ValueError, 'keep at least 1'),
         (dict(model='ViT-Z-99'), ValueError, "unknown CLIP model 'ViT-Z-99'"),
         (dict(pretrained='/nowhere/weights.pt'), FileNotFoundError, '/nowhere/weights.pt'),
-        (dict(pretrained=None), ValueError, 'needs weights'),
+        (dict(pretrained=None), ValueError, 'does not say how to mine'),
     ],
 )
 def test_bad_arguments_leave_nothing(tiny, shared_folder, tmp_path, options, error, message):
@@ -230,7 +260,7 @@ def test_repeated_sentence_ids_are_refused(tiny, own_folder, tmp_path):
     expressions = json.loads((own_folder / 'expressions.json').read_text())
     expressions[0][4] = expressions[0][3]
     (own_folder / 'expressions.json').write_text(json.dumps(expressions))
-    with pytest.raises(ValueError, match=f'{expressions[0][3]} follows'):
+    with pytest.raises(ValueError, match=f'sentence id {expressions[0][3]}'):
         tiny.mine(str(own_folder), tmp_path / 'bank')
 
 
@@ -240,10 +270,9 @@ def test_a_rank_that_waits_in_vain_says_so(tiny, shared_folder, tmp_path, monkey
     with pytest.raises(TimeoutError, match='rank 1 of 2 waited for rank 0'):
         tiny.mine(shared_folder, tmp_path / 'bank', timeout=0.5)
     monkeypatch.setenv('RANK', '0')
-    for shard in tmp_path.glob('bank.work/*/texts-00001.safetensors'):
-        shard.unlink()
-    with pytest.raises(TimeoutError, match='texts-00001'):
-        tiny.mine(shared_folder, tmp_path / 'bank', timeout=0.5)
+    tiny.mine(shared_folder, tmp_path / 'bank', timeout=0.5)
+    with pytest.raises(TimeoutError, match='0 of 2 waited for the vectors of images 8 to 15'):
+        tiny.mine(shared_folder, tmp_path / 'other', timeout=0.5)
 
 
 def test_pool_of_three_images(tiny, tmp_path):
@@ -253,31 +282,6 @@ def test_pool_of_three_images(tiny, tmp_path):
     bank = tiny.mine(str(folder), tmp_path / 'bank')
     assert bank.stored == 2
     for i, sent_id in enumerate(bank.sent_ids.tolist()):
-        band = bank.band(sent_id, 2.0, 'absolute')
+        band = bank.band(sent_id, BandRule(1.0, 'absolute'))
         assert sorted([*band.rows.tolist(), int(bank.image_row[i])]) == [0, 1, 2]
         assert not band.truncated
-
-
-def test_two_jobs_for_one_bank_take_turns(tiny, shared_folder, mined, tmp_path):
-    """Two independent processes, both rank 0, as when two configs name one missing bank."""
-    path = tmp_path / 'bank.safetensors'
-    jobs = [start(tiny, shared_folder, path) for _ in range(3)]
-    printed = [job.communicate(timeout=240)[0] for job in jobs]
-    assert [job.returncode for job in jobs] == [0, 0, 0], printed
-    assert path.read_bytes() == Path(mined).read_bytes()
-    assert os.listdir(tmp_path) == ['bank.safetensors']
-
-
-def test_others_see_that_an_index_is_built(tmp_path):
-    seen = []
-    (tmp_path / 'work' / 'run').mkdir(parents=True)
-    with busy(tmp_path / 'work' / 'run', every=0.01):
-        seen.append(listing(tmp_path / 'work'))
-        time.sleep(0.5)
-        seen.append(listing(tmp_path / 'work'))
-        time.sleep(0.5)
-        seen.append(listing(tmp_path / 'work'))
-    assert seen[0] != seen[1] != seen[2]
-    ended = listing(tmp_path / 'work')
-    time.sleep(0.2)
-    assert listing(tmp_path / 'work') == ended

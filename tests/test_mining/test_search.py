@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from nemo_mmseg.mining import search as search_module
-from nemo_mmseg.mining.search import search
+from nemo_mmseg.mining.search import Ranker, search, sort_keys, top_rows, unpack_keys
 
 
 def unit(vectors):
@@ -50,15 +50,15 @@ def test_equals_brute_force_in_float64(vectors, keep, monkeypatch):
     monkeypatch.setattr(search_module, 'EXPRESSIONS_AT_A_TIME', 17)
     rows, sims, own_sims = collect(texts, text_index, own, images, keep, block=25)
 
-    truth = (texts.astype(np.float64) @ images.T.astype(np.float64))[text_index]
-    np.testing.assert_allclose(own_sims, truth[np.arange(400), own], atol=1e-6)
-    truth[np.arange(400), own] = -np.inf
-    order = np.argsort(-truth, axis=1, kind='stable')[:, : rows.shape[1]]
-    best = np.take_along_axis(truth, order, 1)
+    expected = (texts.astype(np.float64) @ images.T.astype(np.float64))[text_index]
+    np.testing.assert_allclose(own_sims, expected[np.arange(400), own], atol=1e-6)
+    expected[np.arange(400), own] = -np.inf
+    order = np.argsort(-expected, axis=1, kind='stable')[:, : rows.shape[1]]
+    best = np.take_along_axis(expected, order, 1)
     np.testing.assert_allclose(sims, best, atol=1e-6)
-    # Ties aside: another row than the true one must have its similarity to float32's precision.
+    # Ties aside: another row than the expected one must have its similarity to float32's precision.
     other = rows != order
-    assert np.abs(np.take_along_axis(truth, rows, 1) - best)[other].max(initial=0) < 1e-6
+    assert np.abs(np.take_along_axis(expected, rows, 1) - best)[other].max(initial=0) < 1e-6
     assert other.mean() < 0.02
     assert (rows != own[:, None]).all()
     assert all(len(set(row)) == len(row) for row in rows.tolist())
@@ -109,61 +109,125 @@ def test_number_of_threads_changes_no_bit():
         np.testing.assert_array_equal(one, three)
 
 
-PEAK = """
+def whole_numbers(rng, count, dim, most):
+    """Vectors whose products are exact, so that equal scores are equal bits."""
+    return rng.integers(-most, most + 1, (count, dim)).astype(np.float32)
+
+
+def brute_force(texts, images, count, candidates):
+    scores = texts.astype(np.float64) @ images.T.astype(np.float64)
+    rows = np.argsort(-scores[:, :candidates], axis=1, kind='stable')[:, :count]
+    return scores, rows, np.take_along_axis(scores, rows, 1)
+
+
+def test_top_rows_equals_a_stable_sort():
+    rng = np.random.default_rng(0)
+    scores = rng.integers(0, 6, (50, 40)).astype(np.float32)
+    for k in (1, 7, 40):
+        columns, best = top_rows(torch.from_numpy(scores), k)
+        order = np.argsort(-scores, axis=1, kind='stable')[:, :k]
+        np.testing.assert_array_equal(columns, order)
+        np.testing.assert_array_equal(best, np.take_along_axis(scores, order, 1))
+
+
+def test_keys_sort_as_scores_and_rows():
+    scores = np.float32([-np.inf, -3.5, -1e-40, -0.0, 0.0, 1e-45, 0.1, 0.1, 2, np.inf, -0.0, 3e38])
+    rows = np.array([0, 2**32 - 1, 5, 9, 4, 6, 8, 7, 1, 3, 2, 2**31])
+    keys = np.sort(sort_keys(scores, rows))
+    order = np.lexsort([rows, -scores.astype(np.float64)])
+    back, back_rows = unpack_keys(keys)
+    np.testing.assert_array_equal(back, scores[order])
+    np.testing.assert_array_equal(back_rows, rows[order])
+    assert (rows[order][6:9] == [2, 4, 9]).all()  # 0 and -0 are equal
+
+
+@pytest.mark.parametrize('by_cut', [True, False])  # as on a CPU, as on a GPU
+@pytest.mark.parametrize('most', [1, 1000])  # many ties, hardly any
+@pytest.mark.parametrize(
+    ('images', 'candidates', 'count', 'tile'),
+    [
+        (700, 700, 20, 1000),  # one tile
+        (700, 700, 20, 64),  # several, the last one short
+        (700, 650, 150, 100),  # tiles of less than is wanted, and images that none may find
+        (700, 130, 130, 64),  # all of them
+        (700, 700, 1, 128),
+        (3, 3, 3, 2),
+    ],
+)
+def test_ranking_equals_brute_force(monkeypatch, by_cut, most, images, candidates, count, tile):
+    monkeypatch.setattr(search_module, 'IMAGES_AT_A_TIME', tile)
+    monkeypatch.setattr(search_module, 'SAMPLE', 100)
+    rng = np.random.default_rng(count)
+    table, texts = whole_numbers(rng, images, 5, most), whole_numbers(rng, 30, 5, most)
+    text_of, own = rng.integers(0, 30, 80), rng.integers(0, images, 80)
+    ranker = Ranker(table, count, candidates, 'cpu')
+    ranker.by_cut = by_cut
+    rows, best, asked = ranker.rank(texts, text_of, own)
+    scores, expected_rows, expected_best = brute_force(texts, table, count, candidates)
+    np.testing.assert_array_equal(rows, expected_rows)
+    np.testing.assert_array_equal(best, expected_best)
+    np.testing.assert_array_equal(asked, scores[text_of, own])
+
+
+def test_a_cut_that_leaves_too_few_costs_time_alone(monkeypatch):
+    rng = np.random.default_rng(0)
+    images, texts = whole_numbers(rng, 500, 6, 50), whole_numbers(rng, 12, 6, 50)
+    ranker = Ranker(images, 40, 500, 'cpu')
+    wrong = np.full((12, 1), -np.inf, np.float32)
+    wrong[::2] = 1e9  # nothing, and
+    wrong[1::4] = np.sort(texts[1::4] @ images.T, axis=1)[:, -39:-38]  # one less than is wanted
+    monkeypatch.setattr(ranker, 'cut', lambda block: wrong)
+    nothing = np.zeros(0, int)
+    rows, best, _ = ranker.rank(texts, nothing, nothing)
+    _, expected_rows, expected_best = brute_force(texts, images, 40, 500)
+    np.testing.assert_array_equal(rows, expected_rows)
+    np.testing.assert_array_equal(best, expected_best)
+
+
+def test_the_cut_is_seldom_wrong_and_never_far_off():
+    rng = np.random.default_rng(0)
+    # Kinds of images that come in turns, as a sample of every n-th image would not see.
+    images = rng.normal(size=(64, 8))[np.arange(12_000) % 64] + 0.3 * rng.normal(size=(12_000, 8))
+    texts = rng.normal(size=(100, 8)).astype(np.float32)
+    ranker = Ranker(images.astype(np.float32), 600, 12_000, 'cpu')
+    above = texts @ ranker.table.numpy().T >= ranker.cut(torch.from_numpy(texts))
+    assert (above.sum(axis=1) >= 600).all()
+    assert above.sum(axis=1).mean() < 1300
+
+
+PEAKS = """
 import sys
 sys.path.insert(0, sys.argv[1])
 import numpy as np
 from memory import Peak
 from nemo_mmseg.mining.search import search
-count, pool, kinds = map(int, sys.argv[2:5])
-leaks = sys.argv[5:] == ['leaks']
 rng = np.random.default_rng(0)
 unit = lambda v: (v / np.linalg.norm(v, axis=1, keepdims=True)).astype(np.float32)
-images = unit(rng.normal(size=(kinds, 64)))[np.arange(pool) % kinds]
-blocks = (unit(rng.normal(size=(500, 64))) for _ in range(count // 500))
-own, seen, kept = rng.integers(0, pool, count), 0, []
-with Peak() as peak:
-    for found in search(blocks, np.arange(count), own, images, 200):
-        seen += len(found.rows)
-        if leaks:
-            kept.append(found)
-assert seen == count
-print(peak.mb)
+for count, pool, kinds in np.reshape(np.int64(sys.argv[2:]), (-1, 3)).tolist():
+    images = unit(rng.normal(size=(kinds, 64)))[np.arange(pool) % kinds]
+    blocks = (unit(rng.normal(size=(500, 64))) for _ in range(count // 500))
+    own, seen = rng.integers(0, pool, count), 0
+    with Peak() as peak:
+        for found in search(blocks, np.arange(count), own, images, 200):
+            seen += len(found.rows)
+    assert seen == count
+    print(peak.mb)
 """
 
 
-def peak_of(count, pool=3000, kinds=3000, *more):
-    """MB that a search of so many texts in so many images, of so many kinds, takes."""
-    if not Path('/proc/self/clear_refs').exists():
-        pytest.skip('peaks are measured by /proc/self/clear_refs')
+@pytest.mark.slow
+@pytest.mark.skipif(not Path('/proc/self/clear_refs').exists(), reason='peaks are those of Linux')
+def test_peak_memory_does_not_grow_with_expressions_or_images():
+    # Expressions, images, kinds of images. Of one kind all scores are equal: all are among the
+    # best, whatever few are wanted.
+    sizes = [(2000, 3000, 3000), (20_000, 3000, 3000), (1000, 100_000, 100_000), (1000, 100_000, 1)]
     benchmarks = Path(__file__).resolve().parents[2] / 'benchmarks'
-    # The allocator gives freed blocks back at once, so that the peak is what the search holds; and
-    # every thread has a room for scores, but few texts do not keep all threads busy.
+    # The allocator gives freed blocks back at once, so that the peak is what the search holds.
     printed = subprocess.check_output(
-        [sys.executable, '-W', 'ignore', '-c', PEAK, benchmarks, *map(str, [count, pool, kinds]),
-         *more],
+        [sys.executable, '-W', 'ignore', '-c', PEAKS, benchmarks, *map(str, np.ravel(sizes))],
         env=dict(os.environ, MALLOC_MMAP_THRESHOLD_='65536', OMP_NUM_THREADS='1'),
-    )  # fmt: skip
-    return float(printed)
-
-
-@pytest.mark.slow
-def test_peak_memory_does_not_grow_with_the_expressions():
-    few, many = peak_of(2_000), peak_of(20_000)
+    )
+    few, many, of_many_images, of_one_kind = map(float, printed.split())
     # The answers of 18,000 more expressions are 43 MB, their indices alone 1 MB.
-    assert few > 10 and many - few < 8, (few, many)
-
-
-@pytest.mark.slow
-def test_a_search_that_keeps_its_answers_is_seen():
-    large = np.ones(2**27)  # 1 GB: a child's ru_maxrss would begin there
-    few, many = (peak_of(count, 3000, 3000, 'leaks') for count in (2_000, 20_000))
-    assert large.nbytes == 2**30 and 35 < many - few < 60, (few, many)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize('kinds', [100_000, 1])
-def test_peak_memory_does_not_grow_with_the_images(kinds):
-    # Of one kind all scores are equal: all are among the best, whatever few are wanted.
-    few, many = peak_of(1_000), peak_of(1_000, 100_000, kinds)
-    assert many - few < 12, (few, many)
+    assert few > 10 and many - few < 8
+    assert max(of_many_images, of_one_kind) - few < 12

@@ -1,4 +1,4 @@
-"""A tiny CLIP and data set to mine; as a program: mine it once (killed and restarted by tests)."""
+"""A tiny CLIP and data set to mine; as a program: mine it by several processes, and kill some."""
 
 import argparse
 import hashlib
@@ -59,32 +59,19 @@ def make(folder, num_images=40, num_expressions=130):
         torch.save(clip.state_dict(), osp.join(folder, 'weights.pt'))
 
 
-class Pool:
-    def __init__(self, folder):
-        self.folder = folder
-        self.names = sorted(n for n in os.listdir(folder) if n.endswith('.jpg'))
-        self.ids = np.arange(len(self.names)) * 3 + 7
-
-    def __len__(self):
-        return len(self.names)
-
-    def path(self, row):
-        return osp.join(self.folder, self.names[row])
-
-
 class TinyData:
     """What mining needs of a data set."""
 
     def __init__(self, folder, name='tiny', split='train'):
-        self.pool = Pool(folder)
+        from nemo_mmseg.negatives.pool import ImagePool
+
         self.metainfo = dict(dataset_name=name)
         self.split = split
         with open(osp.join(folder, 'expressions.json')) as file:
             self.text = file.read()
-
-    @property
-    def fingerprint(self):
-        return hashlib.sha256((self.text + repr(self.pool.names)).encode()).hexdigest()
+        names = sorted(name for name in os.listdir(folder) if name.endswith('.jpg'))
+        self.fingerprint = hashlib.sha256((self.text + repr(names)).encode()).hexdigest()
+        self.pool = ImagePool(folder, np.arange(len(names)) * 3 + 7, names, self.fingerprint)
 
     def expressions(self):
         sent_ids, texts, rows = json.loads(self.text)
@@ -92,16 +79,40 @@ class TinyData:
 
 
 def mine(folder, path, **options):
-    """Mine the tiny data set."""
+    """Mine the tiny data set, with packs of 8 vectors."""
+    from nemo_mmseg.mining import embed, vectors
     from nemo_mmseg.mining.mine import mine_bank
+    from nemo_mmseg.negatives.bank import BankSpec
 
     register_clip(folder)
-    settings = dict(
-        pretrained=osp.join(folder, 'weights.pt'), keep=12, batch_size=4, shard_size=8,
-        num_workers=0, device='cpu', progress=False, timeout=60, cache=False,
-    )  # fmt: skip
-    settings.update(options)
-    return mine_bank(TinyData(folder), path, settings.pop('model', MODEL), **settings)
+    embed.BLOCK_SIZE = vectors.PACK_SIZE = 8
+    spec = dict(model=MODEL, pretrained=osp.join(folder, 'weights.pt'), keep=12, images=None)
+    run = dict(batch_size=4, num_workers=0, device='cpu', progress=False, timeout=60, cache=False)
+    for name, value in options.items():
+        (spec if name in spec else run)[name] = value
+    return mine_bank(TinyData(folder), BankSpec(str(path), **spec), **run)
+
+
+def start(folder, path, rank=0, world=1):
+    """Mine in a forked process; returns its id."""
+    child = os.fork()
+    if child:
+        return child
+    # Whatever happens, this process must not go on as its parent.
+    status = 1
+    try:
+        os.environ.update(RANK=str(rank), WORLD_SIZE=str(world))
+        mine(folder, path)
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def at_once(folder, path, ranks, jobs):
+    """Mine one bank by some jobs of some ranks at the same time."""
+    children = [start(folder, path, r, ranks) for _ in range(jobs) for r in reversed(range(ranks))]
+    for child in children:
+        assert os.waitpid(child, 0)[1] == 0
 
 
 def in_child(folder, path, kill_after=None):
@@ -109,15 +120,7 @@ def in_child(folder, path, kill_after=None):
 
     Returns whether it was killed, and the seconds since its first file.
     """
-    child = os.fork()
-    if child == 0:
-        # Whatever happens, this process must not go on as its parent.
-        status = 1
-        try:
-            mine(folder, path)
-            status = 0
-        finally:
-            os._exit(status)
+    child = start(folder, path)
     while not os.path.exists(f'{path}.work') and not os.path.exists(path):
         time.sleep(0.0005)
     started = time.monotonic()
@@ -131,36 +134,30 @@ def in_child(folder, path, kill_after=None):
 
 
 def kill_at_random(folder, path, times):
-    """Kill runs at random moments and finish each with another; print what came of each."""
-    import nemo_mmseg.mining  # noqa: F401  (once, not in every child)
-
-    register_clip(folder)
+    """Kill runs at random moments and finish each with another."""
     _, duration = in_child(folder, path)
     chance = random.Random(0)
+    with open(path, 'rb') as file:
+        expected = file.read()
     while times:
         os.remove(path)
         killed, seconds = in_child(folder, path, chance.uniform(0, 1) * duration)
         duration = duration if killed else min(duration, seconds)
-        files = sum(len(files) for *_, files in os.walk(f'{path}.work'))
         in_child(folder, path)
         with open(path, 'rb') as file:
-            digest = hashlib.sha256(file.read()).hexdigest()
+            assert file.read() == expected
         times -= killed  # one that was faster than its kill does not count
-        print(json.dumps([killed, files, digest]), flush=True)
 
 
 if __name__ == '__main__':
     parser = argparse.ArgumentParser()
     parser.add_argument('folder')
-    parser.add_argument('path')
-    parser.add_argument('--workers', type=int, default=0)
-    parser.add_argument('--threads', type=int, default=1)
-    parser.add_argument('--kills', type=int)
+    parser.add_argument('out')
+    parser.add_argument('--kills', type=int, default=2)
     args = parser.parse_args()
-    import torch
+    import nemo_mmseg.mining  # noqa: F401  (once, not in every child)
 
-    torch.set_num_threads(args.threads)
-    if args.kills:
-        kill_at_random(args.folder, args.path, args.kills)
-    else:
-        mine(args.folder, args.path, num_workers=args.workers)
+    register_clip(args.folder)
+    at_once(args.folder, osp.join(args.out, 'ranks'), ranks=3, jobs=1)
+    at_once(args.folder, osp.join(args.out, 'jobs'), ranks=2, jobs=2)
+    kill_at_random(args.folder, osp.join(args.out, 'killed'), args.kills)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -47,6 +48,41 @@ class BrightSegmentor(BaseSegmentor):
             ))
         return data_samples
 """
+
+
+@pytest.fixture(scope='module')
+def add_results_writer():
+    return runpy.run_path(str(TOOL))['add_results_writer']
+
+
+@pytest.mark.parametrize(
+    'metric, options',
+    [
+        (dict(type='ReferringIoU', empty_union=0.0, tie='>'), dict(empty_union=0.0, tie='>')),
+        (
+            dict(type='GeneralizedReferringIoU', ignore_index=None, min_pixels=9, no_target='area'),
+            dict(ignore_index=None, no_target_rule=dict(min_pixels=9, no_target='area')),
+        ),
+        (dict(type='IoUMetric'), {}),
+    ],
+)
+def test_results_are_written_by_the_rules_of_the_metric(add_results_writer, metric, options):
+    cfg = Config(dict(test_evaluator=metric))
+    add_results_writer(cfg, 'out')
+    writer = dict(type='DumpReferringResults', out_dir='out', **options)
+    assert cfg.test_evaluator == [metric, writer]
+
+
+def test_slices_of_the_metric_are_written_beside_the_masks(add_results_writer):
+    whole, sliced = dict(type='ReferringIoU'), dict(type='ReferringIoU', by=['area'])
+    named = dict(sliced, csv_file='mine.csv')
+    cfg = Config(dict(test_evaluator=[whole, sliced, dict(sliced, prefix='strict')]))
+    add_results_writer(cfg, 'out')
+    files = [evaluator.get('csv_file') for evaluator in cfg.test_evaluator]
+    assert files == [None, 'out/difficulty.csv', None, None]
+    cfg = Config(dict(test_evaluator=named))
+    add_results_writer(cfg, 'out')
+    assert cfg.test_evaluator[0] == named
 
 
 @pytest.mark.slow

@@ -1,6 +1,6 @@
-# RefCOCO as LAVT reads it: expressions as typed, image and mask stretched to 480x480 as PIL does it (the image
-# antialiased, the mask by nearest pixel). PIL resizes one mask: a training sample of several expressions needs
-# backend='cv2'.
+# RefCOCO as LAVT reads it: expressions as typed, image and mask stretched to 480x480 by PIL (the
+# image antialiased, the mask by nearest pixel). PIL resizes one mask only: a training sample of
+# several expressions needs backend='cv2'.
 _base_ = './refcoco.py'
 image_size = (480, 480)
 
@@ -14,7 +14,7 @@ test_pipeline = [
     dict(type='LoadReferentMask'),
     *_base_.pack_transforms,
 ]
-# Other texts than the other networks', hence a bank of their own.
+# The expressions differ from those of other networks, so they need a bank of their own.
 text_key = 'raw'
 bank_name = f'{_base_.bank_name}_raw'
 

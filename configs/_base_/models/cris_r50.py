@@ -1,5 +1,5 @@
-# CRIS with CLIP's ResNet-50 (Wang et al., 2022). Number of tokens per expression: 17 as published for
-# RefCOCO and RefCOCO+; RefCOCOg's configs set 22.
+# CRIS with CLIP's ResNet-50 (Wang et al., 2022). Number of tokens per expression: 17 as published
+# for RefCOCO and RefCOCO+; RefCOCOg's configs set 22.
 clip = dict(model='RN50-quickgelu', pretrained='openai')
 word_len = 17
 model = dict(

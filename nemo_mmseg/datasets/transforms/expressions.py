@@ -11,23 +11,23 @@ from nemo_mmseg.datasets.samplers import generator_of
 
 @TRANSFORMS.register_module()
 class SampleExpressions(BaseTransform):
-    """Keep ``num`` expressions of the item, drawn uniformly without replacement, in their order.
+    """Keep ``num`` expressions of an item, drawn without replacement, in their order.
 
-    Required and Modified Keys:
+    Required Keys:
 
-    - expressions, sent_ids, ref_ids, targets, num_targets, num_distractors (each one value an
-      expression)
+    - expressions
+
+    Modified Keys (lists with one entry per expression):
+
+    - expressions, sent_ids, ref_ids, targets, num_targets, num_distractors
 
     Args:
-        num: How many to keep; an item with fewer keeps them all. Defaults to 1.
-
-    Raises:
-        ValueError: ``num`` is below 1.
+        num: How many to keep, at least 1. An item with fewer keeps all. Defaults to 1.
     """
 
     def __init__(self, num: int = 1) -> None:
         if num < 1:
-            raise ValueError(f'SampleExpressions needs num >= 1, not {num}')
+            raise ValueError(f'SampleExpressions: num={num} must be at least 1')
         self.num = num
 
     def transform(self, results: dict) -> dict:
@@ -41,3 +41,17 @@ class SampleExpressions(BaseTransform):
 
     def __repr__(self) -> str:
         return f'{type(self).__name__}(num={self.num})'
+
+
+def single_expression(results: dict, transform: BaseTransform) -> str:
+    """Return the expression of a sample that must have one.
+
+    Raises:
+        ValueError: It has another number; the message names the transform that needs one.
+    """
+    if len(results['expressions']) != 1:
+        raise ValueError(
+            f'{type(transform).__name__} needs one expression, not {len(results["expressions"])}: '
+            'put SampleExpressions(num=1) before it'
+        )
+    return results['expressions'][0]

@@ -33,11 +33,11 @@ META_KEYS = (
 
 
 def channels_first(image: np.ndarray) -> np.ndarray:
-    """A copy (3, H, W) of an image (H, W, 3)."""
+    """Copy an image (H, W, C) to (C, H, W)."""
     if image.dtype != np.uint8:
         return np.ascontiguousarray(image.transpose(2, 0, 1))
     planes = np.empty((image.shape[2], *image.shape[:2]), np.uint8)
-    # Straight into the planes, ten times as fast as a strided copy.
+    # OpenCV writes straight into the planes, ten times as fast as a strided copy.
     cv2.split(image, list(planes))
     return planes
 
@@ -48,22 +48,26 @@ class PackReferringInputs(BaseTransform):
 
     Required Keys:
 
-    - img, expressions
-    - gt_seg_map (optional), and whatever ``meta_keys`` names
+    - img
+    - gt_seg_map (optional)
+    - img_id (optional), and what ``meta_keys`` and ``extra_keys`` name (optional)
 
     Returned Keys:
 
     - inputs: tensor (3, H, W) uint8
-    - data_samples: ``SegDataSample`` with ``gt_sem_seg.data`` (N, H, W) uint8 (1 on the referent),
-    the
-      ``meta_keys`` that are present, and ``image_id``
+    - data_samples: ``SegDataSample`` with ``gt_sem_seg.data`` (N, H, W) uint8, 1 on the referent.
+      Its metainfo is ``image_id`` and the named keys that are present.
 
     Args:
-        meta_keys: Entries of the sample that travel as metainfo.
+        meta_keys: Keys of the sample that become metainfo. Defaults to what networks, protocols,
+            metrics and visualizers of this package read.
+        extra_keys: More of them. Defaults to none.
     """
 
-    def __init__(self, meta_keys: Sequence[str] = META_KEYS) -> None:
-        self.meta_keys = tuple(meta_keys)
+    def __init__(
+        self, meta_keys: Sequence[str] = META_KEYS, extra_keys: Sequence[str] = ()
+    ) -> None:
+        self.meta_keys = (*meta_keys, *extra_keys)
 
     def transform(self, results: dict) -> dict:
         """Pack the sample."""
@@ -76,7 +80,7 @@ class PackReferringInputs(BaseTransform):
         meta = {key: results[key] for key in self.meta_keys if key in results}
         if 'img_id' in results:
             meta['image_id'] = results['img_id']
-        # set_metainfo would copy deeply what belongs to this sample alone.
+        # set_metainfo would copy deeply, but nothing else holds these values.
         for key, value in meta.items():
             sample.set_field(value, key, field_type='metainfo')
         return dict(inputs=torch.from_numpy(image), data_samples=sample)

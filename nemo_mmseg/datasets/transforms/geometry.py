@@ -1,4 +1,4 @@
-"""Fits an image into a fixed size without changing its aspect."""
+"""Fits a sample into a fixed size, and mirrors it with its expressions."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ INTERPOLATIONS = dict(
     bicubic=cv2.INTER_CUBIC,
     area=cv2.INTER_AREA,
 )
-# CLIP's mean colour, in the order of mmcv's images (blue, green, red), 0 to 255.
+# CLIP's mean colour as (blue, green, red), 0 to 255.
 CLIP_MEAN_BGR = (104.0938, 116.7467, 122.7709)
 
 
 def letterbox_matrix(height: int, width: int, size: tuple[int, int]) -> np.ndarray:
-    """The affine map from an image into a centred letterbox.
+    """Map an image into a centred letterbox.
 
     Args:
         height: Of the image, in pixels.
@@ -41,10 +41,10 @@ def letterbox_matrix(height: int, width: int, size: tuple[int, int]) -> np.ndarr
 
 @TRANSFORMS.register_module()
 class Letterbox(BaseTransform):
-    """Scale image and mask to fit ``size``, centred, in one affine warp; one colour fills the rest.
+    """Scale image and masks to fit ``size``, keep their aspect, and pad with one colour.
 
-    This is how CRIS prepares its images; NeMo's release
-    stretches instead, for which mmcv's ``Resize(keep_ratio=False)`` serves.
+    CRIS prepares its images in this way, by one affine warp. NeMo's release stretches them, as
+    mmcv's ``Resize(keep_ratio=False)`` does.
 
     Required Keys:
 
@@ -57,18 +57,15 @@ class Letterbox(BaseTransform):
 
     Added Keys:
 
-    - warp_matrix ((2, 3) nested lists of float: original x, y to letterboxed x, y), scale_factor,
-    keep_ratio
+    - warp_matrix (nested lists (2, 3) of float: x, y of the image to x, y of the letterbox)
+    - scale_factor, keep_ratio
 
     Args:
         size: Height and width of the result, in pixels.
         pad_val: Colour of the border in the channel order of the image, 0 to 255. Defaults to
             CLIP's mean.
         interpolation: For the image: ``'nearest'``, ``'bilinear'``, ``'bicubic'`` or ``'area'``.
-            Defaults to ``'bicubic'``. The mask is interpolated linearly and cut at one half.
-
-    Raises:
-        ValueError: The size or the interpolation is unknown.
+            Defaults to ``'bicubic'``. Masks are interpolated linearly and cut at one half.
     """
 
     def __init__(
@@ -77,16 +74,15 @@ class Letterbox(BaseTransform):
         pad_val: Sequence[float] = CLIP_MEAN_BGR,
         interpolation: str = 'bicubic',
     ) -> None:
-        if len(size) != 2 or min(size) < 1:
-            raise ValueError(f'Letterbox needs size=(height, width), not {size}')
         if interpolation not in INTERPOLATIONS:
-            raise ValueError(f'interpolation {interpolation!r} is none of {list(INTERPOLATIONS)}')
-        self.size = int(size[0]), int(size[1])
+            raise ValueError(f'Letterbox: {interpolation=} is none of {list(INTERPOLATIONS)}')
+        height, width = size
+        self.size = int(height), int(width)
         self.pad_val = tuple(float(v) for v in pad_val)
         self.interpolation = interpolation
 
     def transform(self, results: dict) -> dict:
-        """Warp image and mask."""
+        """Warp image and masks."""
         height, width = results['img'].shape[:2]
         matrix = letterbox_matrix(height, width, self.size)
         results['img'] = cv2.warpAffine(
@@ -116,14 +112,13 @@ class Letterbox(BaseTransform):
         )
 
 
-# Also run together, as telegrams have it: "topleft", "rightside"; but not "upright" or "leftover".
+# Also as one word: "topleft", "rightside", but not "upright" or "leftover".
 _SIDES = re.compile(
     r'(?:\b|(?<=\btop|\bfar|\bmid)|(?<=\bupper|\blower)|(?<=\bbottom|\bmiddle))(left|right)'
     r'(?=(most|ward|wards|side|hand|ish|corner|end)?\b)',
     re.IGNORECASE,
 )
-# A side that no swap makes true: a clock's face, "right behind" (which means "just"),
-# abbreviations, writing.
+# No swap makes these true: clock faces, "right behind" (it means "just"), abbreviations.
 _NOT_SWAPPED = re.compile(
     r"o'?\s?clock"
     r'|\bright (behind|next|under|above|below|beside|in front|there|before|after|by)\b'
@@ -136,10 +131,10 @@ def swap_sides(expression: str) -> str | None:
     """Exchange "left" and "right" in an expression.
 
     Args:
-        expression: The text.
+        expression: The expression.
 
     Returns:
-        The text that is true of the mirrored image, or None where none can be told for sure.
+        What is true of the mirrored image, or None where that is not certain.
     """
     if _NOT_SWAPPED.search(expression):
         return None
@@ -154,15 +149,16 @@ def swap_sides(expression: str) -> str | None:
 
 @TRANSFORMS.register_module()
 class ReferringFlip(BaseTransform):
-    """Mirror image, masks and expressions together, or leave the sample alone.
+    """Mirror image, masks and expressions together.
 
-    "left" and "right" change places in the expressions; where that cannot be told for sure ("3
-    o'clock", "right behind"), nothing is flipped.
+    "left" and "right" change places in the expressions. Where the result would not be certain ("3
+    o'clock", "right behind"), nothing is mirrored. ``warp_matrix`` stays that of the image before
+    the flip, as the test protocols expect.
 
     Required Keys:
 
     - img, expressions
-    - gt_seg_map (optional)
+    - gt_seg_map (optional, when listed in seg_fields)
 
     Modified Keys:
 
@@ -170,21 +166,17 @@ class ReferringFlip(BaseTransform):
 
     Added Keys:
 
-    - flip, flip_direction (``warp_matrix`` stays that of the image before the flip, as the test
-      protocols expect)
+    - flip, flip_direction
 
     Args:
-        prob: Chance of a flip. Defaults to 0.5.
-        swap: True swaps the words; False flips only samples without "left" and "right". Defaults to
+        prob: Probability of a flip, in [0, 1]. Defaults to 0.5.
+        swap: True swaps the words. False flips only samples without "left" and "right". Defaults to
             True.
-
-    Raises:
-        ValueError: ``prob`` is not in [0, 1].
     """
 
     def __init__(self, prob: float = 0.5, swap: bool = True) -> None:
         if not 0 <= prob <= 1:
-            raise ValueError(f'ReferringFlip needs 0 <= prob <= 1, not {prob}')
+            raise ValueError(f'ReferringFlip: prob={prob} is not in [0, 1]')
         self.prob = prob
         self.swap = swap
 
@@ -193,10 +185,10 @@ class ReferringFlip(BaseTransform):
         results['flip'], results['flip_direction'] = False, None
         if generator_of(results).random() >= self.prob:
             return results
-        texts = [swap_sides(text) for text in results['expressions']]
-        if None in texts or (not self.swap and texts != results['expressions']):
+        mirrored = [swap_sides(expression) for expression in results['expressions']]
+        if None in mirrored or (not self.swap and mirrored != results['expressions']):
             return results
-        results['expressions'] = texts
+        results['expressions'] = mirrored
         results['img'] = cv2.flip(results['img'], 1)
         for key in results.get('seg_fields', []):
             results[key] = np.ascontiguousarray(results[key][:, ::-1])

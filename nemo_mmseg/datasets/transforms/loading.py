@@ -1,4 +1,4 @@
-"""Reads images, with an error that names the file where one cannot be used."""
+"""Reads images and masks. What cannot be decoded is an error that names file and annotation."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def read_image(
 
     Args:
         path: The file, local or of any MMEngine file backend.
-        height: Annotated height in pixels; None does not compare.
-        width: Annotated width in pixels; None does not compare.
-        backend: mmcv's decoder.
+        height: Annotated height in pixels. Defaults to None, which compares nothing.
+        width: Annotated width in pixels.
+        backend: Decoder of mmcv. Defaults to OpenCV.
 
     Returns:
         The image (H, W, 3) uint8, BGR.
@@ -29,13 +29,13 @@ def read_image(
         FileNotFoundError: There is no such file.
         ValueError: The file is no image, or its size is not the annotated one.
     """
-    content = get(path)
+    content, image, reason = get(path), None, 'it is damaged or no image'
     try:
         image = mmcv.imfrombytes(content, flag='color', backend=backend)
     except Exception as error:  # each decoder has exceptions of its own
-        raise ValueError(f'cannot read the image {path}: {error}') from error
+        reason = error
     if image is None:
-        raise ValueError(f'cannot read the image {path}: it is damaged or no image')
+        raise ValueError(f'cannot read the image {path}: {reason}')
     if height is not None and image.shape[:2] != (height, width):
         raise ValueError(
             f'{path} is {image.shape[1]}x{image.shape[0]} pixels, annotated as {width}x{height}'
@@ -45,19 +45,20 @@ def read_image(
 
 @TRANSFORMS.register_module()
 class LoadReferringImage(LoadImageFromFile):
-    """mmcv's ``LoadImageFromFile``, with clear errors and a comparison with the annotated size.
+    """mmcv's ``LoadImageFromFile`` that compares the size with the annotated one.
 
     Required Keys:
 
     - img_path
-    - height, width (optional: the annotated size)
+    - height, width (optional)
 
     Added Keys:
 
-    - img ((H, W, 3) uint8, BGR), img_shape, ori_shape
+    - img: (H, W, 3) uint8, BGR
+    - img_shape, ori_shape
 
     Args:
-        **kwargs: Of mmcv's transform; only ``imdecode_backend`` matters here. Defaults to OpenCV.
+        **kwargs: Of mmcv's transform; ``imdecode_backend`` and ``to_float32`` are used.
     """
 
     def transform(self, results: dict) -> dict:
@@ -85,34 +86,43 @@ def decode_segmentation(segmentation: list | dict, height: int, width: int) -> n
         Mask (height, width) uint8, C order, 1 on the object.
 
     Raises:
-        ValueError: An RLE is damaged or was made for another size.
+        ValueError: An RLE has another size than the image.
     """
     if isinstance(segmentation, dict):
         if list(segmentation['size']) != [height, width]:
-            raise ValueError(
-                f'RLE of size {segmentation["size"]} in an image of size {[height, width]}'
-            )
+            raise ValueError(f'RLE of size {segmentation["size"]}, image of {[height, width]}')
         counts = segmentation['counts']
         if isinstance(counts, list):
             if sum(counts) != height * width:
-                raise ValueError(f'RLE counts {sum(counts)} pixels, the image {height * width}')
+                raise ValueError(f'RLE counts {sum(counts)} pixels, image {height * width}')
             segmentation = coco_mask.frPyObjects(segmentation, height, width)
         rle = segmentation
     else:
         rle = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
-    # COCO's masks run down the columns; OpenCV turns them round ten times as fast as NumPy.
+    # COCO's masks are column-major. OpenCV transposes ten times as fast as NumPy.
     return cv2.transpose(coco_mask.decode(rle).T)
 
 
+def _mask_of(instance: dict, height: int, width: int, path: str) -> np.ndarray:
+    """Decode the mask of an instance; an error names the annotation."""
+    try:
+        mask = decode_segmentation(instance['segmentation'], height, width)
+        problem = None if mask.any() else 'its mask is empty'
+    except Exception as error:  # pycocotools raises plain exceptions and TypeErrors
+        problem = str(error)
+    if problem:
+        raise ValueError(f'cannot decode annotation {instance["ann_id"]} of {path}: {problem}')
+    return mask
+
+
 def referent_masks(results: dict) -> np.ndarray:
-    """Masks of the targets of each expression, at the size of the original image.
+    """Decode the mask of each expression at the size of the original image.
 
     Args:
-        results: With ``instances``, ``targets``, ``height``, ``width``.
+        results: With ``instances``, ``targets``, ``height``, ``width``, ``img_path``.
 
     Returns:
-        Masks (N, height, width) uint8; the union where an expression has several targets, all 0
-        where it has none.
+        Masks (N, height, width) uint8: the union of an expression's targets, 0 for no target.
 
     Raises:
         ValueError: The mask of an annotation cannot be decoded or is empty.
@@ -124,17 +134,12 @@ def referent_masks(results: dict) -> np.ndarray:
         mask = None
         for target in targets:
             if target not in decoded:
-                instance = results['instances'][target]
-                where = f'annotation {instance["ann_id"]} of {results["img_path"]}'
-                try:
-                    decoded[target] = decode_segmentation(instance['segmentation'], *shape)
-                except Exception as error:  # pycocotools raises plain exceptions and TypeErrors
-                    raise ValueError(f'cannot decode {where}: {error}') from error
-                if not decoded[target].any():
-                    raise ValueError(f'the mask of {where} is empty')
+                decoded[target] = _mask_of(
+                    results['instances'][target], *shape, results['img_path']
+                )
             mask = decoded[target] if mask is None else np.maximum(mask, decoded[target])
         masks.append(np.zeros(shape, np.uint8) if mask is None else mask)
-    # The usual sample has one mask, which need not be copied.
+    # Most samples have one mask, which needs no copy.
     return masks[0][None] if len(masks) == 1 else np.stack(masks)
 
 
@@ -142,8 +147,8 @@ def referent_masks(results: dict) -> np.ndarray:
 class LoadReferentMask(BaseTransform):
     """Load the mask of each expression's targets.
 
-    Placed before a resize, the mask is resized with the image (training); placed after it, the mask
-    stays at the original size, where predictions are compared with it (evaluation).
+    Before a resize, the mask is resized with the image (training). After it, the mask stays at the
+    original size, at which predictions are compared with it (evaluation).
 
     Required Keys:
 
@@ -151,10 +156,12 @@ class LoadReferentMask(BaseTransform):
 
     Added Keys:
 
-    - gt_seg_map (uint8, 1 on the referent): (H, W) for one expression, else (H, W, N), the layout
-    that mmcv's
+    - gt_seg_map: uint8, 1 on the referent; (H, W) for one expression, else (H, W, N), which mmcv's
       transforms resize and flip
-    - its name in seg_fields
+
+    Modified Keys:
+
+    - seg_fields
     """
 
     def transform(self, results: dict) -> dict:

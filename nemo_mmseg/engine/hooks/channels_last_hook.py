@@ -1,4 +1,4 @@
-"""Stores a network's kernels with the channels last."""
+"""Store a network's kernels with the channels last."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from mmseg.registry import HOOKS
 
 @HOOKS.register_module()
 class ChannelsLastHook(Hook):
-    """Turn the network to the channels-last memory format before a run.
+    """Convert the network to the channels-last memory format before a run.
 
-    Convolutions follow the format of their kernels, so the inputs need no change. It computes the
-    same, faster: under bfloat16 on a CPU by several times.
+    Convolutions follow the format of their kernels, so the inputs need no change. The results are
+    the same. Under bfloat16 on a CPU it is several times faster.
     """
 
     def before_run(self, runner: Runner) -> None:

@@ -1,4 +1,4 @@
-"""Makes what a network draws while training a function of the iteration."""
+"""Make what a network draws while training a function of the iteration."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from mmseg.registry import HOOKS
 class IterationSeedHook(Hook):
     """Seed torch before each training iteration from (seed of the run, iteration, rank).
 
-    Dropout then draws the same in a resumed run as in the unbroken one. The samples need no such
-    help: they are functions of (seed, pass, index).
+    Dropout then draws the same in a resumed run as in the unbroken one. The samples do not need
+    this: they are functions of (seed, epoch, index).
     """
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: object = None) -> None:

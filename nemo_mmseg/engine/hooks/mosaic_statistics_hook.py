@@ -1,4 +1,4 @@
-"""Reports what mosaics, and their rivals, did to the training samples."""
+"""Report what mosaics, and their baselines, did to the training samples."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from mmseg.registry import HOOKS
 class MosaicStatisticsHook(Hook):
     """Count mosaics, and mixed samples, in the batches that a network is trained on.
 
-    Workers have no way to report but the samples themselves, so the counts are read from the
-    metainfo ``mosaic`` and ``mixed`` of each data sample. The log gets the shares since the start
-    of the run (of this process): ``mosaic/mined``, ``mosaic/random`` and ``mosaic/mixed`` (by
-    CutMix, MixGen or CopyPaste) of the samples, ``mosaic/filled`` (bands with fewer images than
-    cells, filled with random ones) and ``mosaic/truncated`` (bands that reached below the bank's
-    stored images) of the mined ones. The last line is printed at the end of the training.
+    Workers report through the samples: the counts are read from the metainfo ``mosaic`` and
+    ``mixed`` of each data sample. The log gets shares since the start of the run (of this process):
+
+    - of the samples ``mosaic/mined``, ``mosaic/random`` and ``mosaic/mixed`` (by the baselines
+      CutMix, MixGen and CopyPaste);
+    - of the mined ones ``mosaic/num_filled`` (random images fill cells, as the band has too few)
+      and ``mosaic/truncated`` (the bank stores too few images to fill the band).
 
     Attributes:
         counts: Number of ``samples``, ``mined``, ``random``, ``mixed``, ``num_filled`` and
@@ -58,7 +59,7 @@ class MosaicStatisticsHook(Hook):
         )
 
     def shares(self) -> dict[str, float]:
-        """The counts as shares: kinds of all samples, troubles of the mined mosaics."""
+        """Return the counts as shares: kinds of all samples, the others of the mined mosaics."""
         samples, mined = self.counts['samples'], self.counts['mined']
         of_mined = {
             key: self.counts[key] / mined if mined else 0.0 for key in ('num_filled', 'truncated')

@@ -1,4 +1,4 @@
-"""Mines the negatives of a training run's mosaics, and makes their tiles, before it starts."""
+"""Makes what the transforms of a training need from disk, before it starts."""
 
 from __future__ import annotations
 
@@ -10,21 +10,20 @@ from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop, IterBasedTrainLoop, Runner
 from mmseg.registry import HOOKS
 
-from nemo_mmseg.mining import requirements as wanted_stores
-from nemo_mmseg.mining.requirements import check_band, check_passes, wanted_banks
+from nemo_mmseg.mining.requirements import make, requirements_of
 
 
 @HOOKS.register_module()
 class NegativeMiningHook(Hook):
     """Mine missing banks and make missing tile stores before training, and check those there are.
 
-    Every mosaic of the training data set (also inside wrappers and nested transforms) names its
-    bank and how to make it. All ranks embed, rank 0 writes, the others watch for the file. Testing
-    and validation alone never mine: they read no mosaics. Of mosaics without bank the schedule is
-    checked. Tile stores come first: they take minutes, and show images that cannot be read.
+    Every transform of the training data set that needs files says so (``requirements``), also
+    inside wrappers and other transforms. All ranks embed, rank 0 writes, the others watch for the
+    file. Testing and validation alone never mine: they read no mosaics. Schedules of mosaics are
+    checked for the epochs of the training.
 
     Args:
-        batch_size: Images, or texts, a batch of the miner. Defaults to 64.
+        batch_size: Images, or expressions, per batch of the miner. Defaults to 64.
         num_workers: Processes that decode images. Defaults to 2.
         device: Where to compute; None for the process's GPU if there is one.
         timeout: Seconds to wait for other ranks while nothing changes. Defaults to 1800.
@@ -60,27 +59,21 @@ class NegativeMiningHook(Hook):
         )
 
     def before_run(self, runner: Runner) -> None:
-        """Mine or check the banks of a training run."""
+        """Make or check the files of a training run."""
         # The attribute, not the property: that one would build the training loop of a test run.
         loop = getattr(runner, '_train_loop', None)
         if not isinstance(loop, BaseLoop):
             return
-        passes = passes_of(loop)
-        if passes is not None:
-            check_passes(loop.dataloader.dataset, passes)
-        mined = False
-        for store in wanted_stores(loop.dataloader.dataset):
-            mined |= not os.path.isfile(store.path)
-            store.make(**{key: self.options[key] for key in ('num_workers', 'timeout')})
-        for wanted in wanted_banks(loop.dataloader.dataset):
-            mined |= not os.path.isfile(wanted.path)
-            check_band(wanted, wanted.mine(**self.options))
-        if mined:
+        made = False
+        for requirement in requirements_of(loop.dataloader.dataset, epochs_of(loop)):
+            made |= not os.path.isfile(requirement.spec.path)
+            make(requirement, **self.options)
+        if made:
             _restart(loop)
 
 
-def passes_of(loop: BaseLoop) -> int | None:
-    """Passes over the data that a training loop makes, begun ones included.
+def epochs_of(loop: BaseLoop) -> int | None:
+    """Count the epochs that a training loop makes, begun ones included.
 
     Args:
         loop: An epoch or iteration loop.

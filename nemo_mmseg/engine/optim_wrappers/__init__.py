@@ -1,4 +1,4 @@
-"""Optimizer wrappers beside MMEngine's."""
+"""Optimizer wrappers that MMEngine does not have."""
 
 from .bfloat16_optim_wrapper import BFloat16OptimWrapper
 

@@ -1,4 +1,4 @@
-"""Training under bfloat16 autocast, on any device."""
+"""Train under bfloat16 autocast, on any device."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from torch import nn
 
 @OPTIM_WRAPPERS.register_module()
 class BFloat16OptimWrapper(OptimWrapper):
-    """MMEngine's ``OptimWrapper`` with the forward pass under bfloat16 autocast.
+    """Run the forward pass of MMEngine's ``OptimWrapper`` under bfloat16 autocast.
 
     bfloat16 has the range of float32, so no loss is scaled. MMEngine's ``AmpOptimWrapper`` does the
-    same on a GPU with ``dtype='bfloat16'``, but refuses to work on a CPU.
+    same with ``dtype='bfloat16'``, but not on a CPU.
     """
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
-        """The context of a forward pass in training (called by MMEngine)."""
+        """Return the context of a forward pass in training (MMEngine calls this)."""
         with super().optim_context(model), autocast(dtype=torch.bfloat16):
             yield

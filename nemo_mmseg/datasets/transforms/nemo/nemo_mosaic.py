@@ -1,130 +1,135 @@
-"""NeMo: the training image becomes one cell of a mosaic with images that are hard but wrong."""
+"""NeMo: the training image becomes one cell of a mosaic with images that are hard but wrong.
+
+The whole story of a mosaic, from top to bottom: decide (:meth:`NeMoMosaic.transform`), plan (which
+cell, which images; no image is read), render (read, resize, write).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 from mmcv.transforms import BaseTransform, Compose
 from mmseg.registry import TRANSFORMS
 
+from nemo_mmseg.datasets.requirements import (
+    BankRequirement,
+    NeedsFiles,
+    Requirement,
+    TileRequirement,
+)
 from nemo_mmseg.datasets.samplers import generator_of
-from nemo_mmseg.datasets.transforms.loading import referent_masks
-from nemo_mmseg.mining.requirements import WantedStore
 from nemo_mmseg.negatives.band import BandRule
-from nemo_mmseg.negatives.leak_guard import LeakGuard, refuse_own_tests
+from nemo_mmseg.negatives.bank import BankSpec, open_bank
+from nemo_mmseg.negatives.leak_guard import LeakGuard, refuse_tested_images
 from nemo_mmseg.negatives.pool import ImagePool, bank_fingerprint, folder_pool
 from nemo_mmseg.utils.position_words import position_cells
 
-from .cells import MosaicImages, open_bank, random_names
+from ..expressions import single_expression
+from ..loading import referent_masks
+from .cells import Fill, ImageReader, tile_spec
 from .grid import Edges, MosaicGrid, windows
-from .schedule import MosaicSchedule, Ramp
+from .schedule import BandSchedule, MosaicSchedule, bands_of_training
 
-# Of the argument `bank`; all but the first say how it is mined.
-BANK_KEYS = ('path', 'model', 'pretrained', 'keep', 'images', 'index')
+if TYPE_CHECKING:
+    from nemo_mmseg.datasets.base import BaseReferringDataset
+
+NAN = float('nan')
+
+
+@dataclass(frozen=True)
+class MosaicPlan:
+    """What a mosaic will show, before any image is read.
+
+    Attributes:
+        kind: ``'mined'`` or ``'random'``.
+        cell: Cell of the target's image, row by row.
+        edges: Pixels at which rows and columns begin, and the last ones end.
+        names: File names of the negatives, in the order of the other cells.
+        similarities: Their similarities to the expression; NaN for random images.
+        places: Where each negative is cropped, in [0, 1), or None where it is stretched.
+        self_similarity: Similarity of the expression to its own image; NaN for a random mosaic.
+        num_filled: How many cells random images fill for want of mined ones.
+        truncated: Whether the bank stores too few neighbours to fill the band.
+    """
+
+    kind: str
+    cell: int
+    edges: Edges
+    names: list[str]
+    similarities: list[float]
+    places: list[float | None]
+    self_similarity: float = NAN
+    num_filled: int = 0
+    truncated: bool = False
+
+    def record(self) -> dict:
+        """Return the plan as it travels with the sample."""
+        rows, columns = self.edges
+        record = asdict(self)
+        del record['places']
+        return dict(record, grid=(len(rows) - 1, len(columns) - 1))
 
 
 @TRANSFORMS.register_module()
-class NeMoMosaic(BaseTransform):
-    """Negative-mined mosaic augmentation (NeMo, ECCV 2024), or the plain sample.
+class NeMoMosaic(BaseTransform, NeedsFiles):
+    """Make a negative-mined mosaic (NeMo, ECCV 2024), or the sample without mosaic.
 
     For the item's expression the bank gives the images of the pool that match it best. Those above
-    the upper threshold ``tau`` are dropped (they may hold the referent too), the next ``top_k`` are
-    the band. Negatives are drawn from the band, the item's own image takes a random cell of the
-    grid, in which its position words stay true, and only its mask is the target.
+    the upper threshold ``tau`` are dropped, since they may show the referent too. The next
+    ``top_k`` are the band. Negatives are drawn from the band. The item's own image takes a random
+    cell of the grid in which its position words stay true, and only its mask is foreground.
 
-    With several targets the mask is their union, and empty where the expression describes nothing
-    in its own image: a negative of such an expression is an image that does not show it either,
-    guessed as for any other by its similarity (``docs/grefcoco.md``).
+    It stands where a pipeline reads and resizes its image, after ``SampleExpressions(num=1)``.
+    ``docs/nemo.md`` explains the options.
 
-    It stands where a pipeline reads and resizes its image, after ``SampleExpressions``;
-    ``transforms`` holds the transforms of a sample without mosaic.
+    With several targets the mask is their union. For a no-target expression it is empty, and a
+    negative is an image that does not show the described object either (``docs/grefcoco.md``).
 
     Required Keys:
 
-    - img_path, height, width, img_id, instances, targets, expressions, sent_ids (of one expression)
+    - img_path, height, width, img_id, instances, targets
+    - expressions, sent_ids (one each)
     - rng, epoch, pool (the data sets of this package give them)
 
     Added Keys (for a mosaic):
 
-    - img ((H, W, 3) uint8, BGR), gt_seg_map ((H, W) uint8), img_shape, ori_shape
-    - mosaic: dict of kind, cell, grid, edges, names, similarities, self_similarity, num_filled,
-      truncated
-
-    Values said to be a number or a ramp may change from pass to pass over the data:
-    ``dict(type='LinearRamp', begin=0, end=10, first=0.0, last=0.5)`` or
-    ``dict(type='StepRamp', milestones=[5, 10], values=[0.1, 0.3, 0.5])``; see
-    :mod:`nemo_mmseg.datasets.transforms.ramps`. :class:`NegativeMiningHook` refuses a training that
-    is too short for them. A config that inherits a number in their place adds ``_delete_=True``.
+    - img (``(H, W, 3)`` uint8, BGR), gt_seg_map (``(H, W)`` uint8), img_shape, ori_shape
+    - mosaic (dict of kind, cell, grid, edges, names, similarities, self_similarity, num_filled,
+      truncated)
 
     Args:
-        size: Height and width of the mosaic, in pixels. The item's own image is stretched to its
-            cell, as published.
-        transforms: Transforms that read and resize a plain sample.
-        bank: Where the mined negatives lie and how they are made: dict of ``path``, ``model``,
-            ``pretrained`` and ``keep`` (see :func:`nemo_mmseg.mining.mine_bank`). With ``images``,
-            a folder, negatives (random ones, too) are its images in place of the data set's own;
-            with ``index`` a faiss index is searched.
-        warmup_prob: Before ``start_epoch``, the chance of a random mosaic; number or ramp. Defaults
-            to 0.
-        random_prob: From ``start_epoch`` on, the chance of a random mosaic; number or ramp.
-            Defaults to 0.
-        mined_prob: From ``start_epoch`` on, the chance of a mined mosaic; number or ramp. Defaults
-            to 0.5. The two exclude one another; the rest is plain samples.
-        start_epoch: Pass over the data, from 0, at which mined mosaics begin. Defaults to 0.
-        tau: Upper threshold of the similarity; number or ramp, or None for none beside
-            ``i2i_sim_thres``. Defaults to 0.95.
-        tau_mode: ``'relative'`` compares with ``tau`` times the expression's similarity to its own
-            image, ``'margin'`` with that similarity less ``tau`` (the shares and differences of
-            NV-Retriever, arXiv 2407.15831), ``'absolute'`` with ``tau`` itself, as published (such
-            a tau belongs to one CLIP), and ``'rank'`` drops the first ``tau`` images of the
-            ranking. Defaults to ``'relative'``.
-        top_k: Images in the band, below the threshold, as many as fill a mosaic or more; number or
-            ramp. Defaults to 100.
-        i2i_sim_thres: Images that resemble the item's own image more than this (cosine of the
-            bank's image vectors) are dropped, too; number, ramp or None. Defaults to None.
-        grid: Rows and columns, or a list of such pairs. Defaults to (2, 2).
-        grid_probs: Probabilities of the pairs of such a list. Defaults to equal ones.
-        crossing: Where the lines between cells lie: ``'fixed'`` (equal cells), a number in (0, 1]
-            (moved by up to half a cell times this to either side; 1 with a 2x2 grid is the
-            published range, the middle half; below 1 for three or more cells side by side), or
-            ``'free'`` (anywhere). Defaults to ``'fixed'``.
-        min_cell: The smallest side of a cell where lines move, in pixels. Defaults to 32.
+        size: Height and width of the mosaic, in pixels.
+        transforms: Transforms that read and resize a sample without mosaic.
+        bank: Where the mined negatives lie and how they are mined: ``path``, ``model``,
+            ``pretrained``, ``keep`` (default 1000) and ``images``; see
+            :class:`~nemo_mmseg.negatives.BankSpec`. With ``images``, a folder, negatives (random
+            ones, too) are its images in place of the data set's own. Defaults to None.
+        schedule: How often: ``mined`` (default 0.5), ``random`` (0), ``warmup`` (0) and
+            ``start_epoch`` (0); see :class:`.MosaicSchedule`.
+        band: Which negatives: ``tau`` (default 0.95), ``tau_mode`` (``'relative'``), ``top_k``
+            (100), ``i2i_sim_thres`` (None) and ``too_few`` (``'random'``); see
+            :class:`.BandSchedule`. Numbers of ``schedule`` and ``band`` may be ramps over the
+            epochs, ``dict(type='LinearRamp', begin=0, end=10, first=0.1, last=0.5)`` or
+            ``dict(type='StepRamp', milestones=[5], values=[100, 30])``.
+        grid: Rows and columns, or a dict of ``cells`` (such a pair or several), ``probs``,
+            ``jitter`` and ``min_cell``; see :class:`.MosaicGrid`. Defaults to (2, 2).
         keep_positions: Whether "left" keeps the image in the left column, and so on. Defaults to
             True.
-        short_band: Where an expression's band holds too few images for the grid: ``'random'``
-            images of the pool fill the rest (counted in ``mosaic['num_filled']``), or the sample
-            stays ``'plain'``. Defaults to ``'random'``.
-        negative_fit: How negatives fill their cells: ``'stretch'``, as published, or ``'crop'``,
-            cut to the cell's aspect at a random place (the item's own image is always stretched,
-            since its referent must not be cut). Defaults to ``'stretch'``.
-        negative_blur: Standard deviation of a Gaussian over negatives, as a share of the shorter
-            side of the cell. A strong one, such as 0.1, leaves of the augmentation only the
-            target's small scale (the paper's ablation). Defaults to 0.
-        interpolation: Of the images. Defaults to ``'bilinear'``, as published.
-        leak_guard: Which images may not be negatives because they are tested on: dict of
-            ``split_files``, ``data_root``, ``splits`` and ``action``, see
-            :class:`nemo_mmseg.datasets.LeakGuard`. Defaults to None.
-        store: Tile store from which cells are read in place of images: dict of ``path``,
-            ``encoding``, ``quality``, ``size``, ``resize`` and ``target``, see
-            :class:`nemo_mmseg.datasets.transforms.mosaic_images.MosaicImages`. Defaults to None.
-        negative_decode: Without store: ``'full'``, as published, or ``'reduced'``: JPEG files of at
-            least twice the cell's size are decoded at 1/2 (1/4, 1/8) of theirs, which costs less
-            and aliases less. Defaults to ``'full'``.
+        fill: How images become cells: ``fit`` (default ``'stretch'``), ``blur`` (0) and
+            ``interpolation`` (``'bilinear'``); see :class:`.Fill`.
+        tiles: Tile store from which cells are read in place of image files: ``path`` and
+            ``encoding`` (default ``'raw'``); see :class:`~nemo_mmseg.negatives.TileSpec`. Defaults
+            to None.
+        leak_guard: Which images may not be negatives because they are tested on; the arguments of
+            :class:`~nemo_mmseg.negatives.LeakGuard`. Defaults to None.
 
     Raises:
-        TileStoreError: When the data set is built, if the store is there and was made of other
-            images or for other cells.
-        LeakError: When the data set is built, if its pool has such images and the guard's action is
-            ``'error'``, or if the folder of negatives has images that the data set itself holds
-            out, asked for or not.
-        ValueError: Options that make no sense or contradict one another: probabilities outside
-            [0, 1] or with a sum above 1 in some pass, a ramp that never reaches its last value or
-            is over before it is used, a grid of one cell or of more than the band can fill, no bank
-            where one is needed or one of unknown entries, ...
+        TypeError: An option of a group is unknown.
+        ValueError: Options make no sense or contradict one another.
     """
 
     def __init__(
@@ -132,191 +137,154 @@ class NeMoMosaic(BaseTransform):
         size: Sequence[int],
         transforms: Sequence[dict],
         bank: dict | None = None,
-        warmup_prob: float | dict | Ramp = 0.0,
-        random_prob: float | dict | Ramp = 0.0,
-        mined_prob: float | dict | Ramp = 0.5,
-        start_epoch: int = 0,
-        tau: float | dict | Ramp | None = 0.95,
-        tau_mode: str = 'relative',
-        top_k: int | dict | Ramp = 100,
-        i2i_sim_thres: float | dict | Ramp | None = None,
-        grid: Sequence = (2, 2),
-        grid_probs: Sequence[float] | None = None,
-        crossing: str | float = 'fixed',
-        min_cell: int = 32,
+        schedule: dict | None = None,
+        band: dict | None = None,
+        grid: Sequence | dict = (2, 2),
         keep_positions: bool = True,
-        short_band: str = 'random',
-        negative_fit: str = 'stretch',
-        negative_blur: float = 0.0,
-        interpolation: str = 'bilinear',
+        fill: dict | None = None,
+        tiles: dict | None = None,
         leak_guard: dict | None = None,
-        store: dict | None = None,
-        negative_decode: str = 'full',
     ) -> None:
-        self.layout = MosaicGrid(size, grid, grid_probs, crossing, min_cell)
-        self.size = self.layout.size
         self.transforms = Compose(list(transforms))
-        if not isinstance(bank, (dict, type(None))):
-            raise ValueError(f'bank={bank!r} must be dict(path=..., model=..., ...)')
-        self.bank = None if bank is None else dict(bank)
-        self.schedule = MosaicSchedule(
-            warmup_prob,
-            random_prob,
-            mined_prob,
-            start_epoch,
-            tau,
-            tau_mode,
-            top_k,
-            i2i_sim_thres,
-            (bank or {}).get('keep'),
-        )
+        self.bank = None if bank is None else BankSpec(**bank)
+        self.schedule = MosaicSchedule(**(schedule or {}))
+        self.band = BandSchedule(**(band or {}))
+        self.grid = MosaicGrid(size, **(grid if isinstance(grid, dict) else dict(cells=grid)))
         self.keep_positions = keep_positions
-        self.short_band = short_band
-        self._check_arguments()
-        self.pictures = MosaicImages(
-            self.layout,
-            interpolation,
-            negative_fit,
-            negative_blur,
-            negative_decode,
-            store,
-            self.images,
-        )
-        self.leak_guard = None if leak_guard is None else LeakGuard.from_config(leak_guard)
+        self.fill = Fill(**(fill or {}))
+        self.tiles = None if tiles is None else tile_spec(tiles, self.grid, self.fill)
+        self.leak_guard = None if leak_guard is None else LeakGuard(**leak_guard)
+        self.reader = ImageReader(self.tiles, self.images)
+        self.bands()
 
-    def _check_arguments(self) -> None:
-        if self.short_band not in ('random', 'plain'):
-            raise ValueError(f"short_band={self.short_band!r} is none of ('random', 'plain')")
-        if unknown := set(self.bank or {}) - set(BANK_KEYS):
-            raise ValueError(f'bank has {sorted(unknown)}, but its entries are {BANK_KEYS}')
-        if self.mines and not (self.bank and 'path' in self.bank):
-            raise ValueError('mined_prob > 0 needs bank=dict(path=..., model=..., ...)')
-        if not isinstance(self.keep_positions, bool):
-            raise ValueError(f'keep_positions={self.keep_positions!r} must be True or False')
-        if self.mines:
-            filled = self.short_band == 'random'
-            self.schedule.check_cells(
-                self.layout.fewest_cells if filled else self.layout.most_cells
+    def bands(self, max_epochs: int | None = None) -> list[BandRule]:
+        """Return the bands that mined mosaics of a training draw from, each once.
+
+        Args:
+            max_epochs: Epochs of the training; None for as many as the options speak of.
+
+        Raises:
+            ValueError: The options do not fit together, or not to the training.
+        """
+        rules = bands_of_training(self.schedule, self.band, max_epochs)
+        if rules and self.bank is None:
+            raise ValueError(
+                f'mined mosaics ({self.schedule}) need bank=dict(path=..., model=..., ...)'
             )
-
-    @property
-    def mines(self) -> bool:
-        """Whether any pass over the data has mined mosaics."""
-        return self.schedule.mines
-
-    def band_rules(self) -> list[BandRule]:
-        """The band; with ramps, the bands between whose bounds all others lie, by pass."""
-        return self.schedule.rules()
-
-    def check_passes(self, passes: int) -> None:
-        """Refuse a training of too few passes; see :meth:`MosaicSchedule.check_passes`."""
-        self.schedule.check_passes(passes)
+        filled = self.band.too_few == 'random'
+        cells = self.grid.fewest_cells if filled else self.grid.most_cells
+        for rule in rules:
+            rule.check(self.bank.keep, cells - 1)
+        return rules
 
     @property
     def images(self) -> str | None:
         """Folder of the negatives; None where they are the data set's own images."""
-        return (self.bank or {}).get('images')
+        return None if self.bank is None else self.bank.images
 
-    def negatives(self, own: ImagePool) -> ImagePool:
-        """The images from which negatives are drawn.
+    def candidates(self, pool: ImagePool) -> ImagePool:
+        """Return all images that could be negatives, held back ones included.
 
         Args:
-            own: Pool of the data set.
+            pool: Images of the data set.
+        """
+        return pool if self.images is None else folder_pool(self.images)
+
+    def negatives(self, pool: ImagePool) -> ImagePool:
+        """Return the images from which negatives are drawn.
+
+        Args:
+            pool: Images of the data set.
 
         Raises:
-            LeakError: See :class:`nemo_mmseg.datasets.LeakGuard`.
-            FileNotFoundError: The folder of negatives is missing or empty.
+            LeakError: Some are tested on, and the guard's action is ``'error'``.
         """
-        pool = own if self.images is None else folder_pool(self.images)
-        return pool if self.leak_guard is None else self.leak_guard.clean(pool)
+        candidates = self.candidates(pool)
+        return candidates if self.leak_guard is None else self.leak_guard.clean(candidates)
 
-    def check_pool(self, dataset: Any) -> None:
-        """Refuse images that are tested on, and tile stores of others; see the class.
-
-        Called when the data set is built, and again before its bank is mined.
-        """
-        pool = self.negatives(dataset.pool)
+    def requirements(
+        self, dataset: BaseReferringDataset, max_epochs: int | None = None
+    ) -> list[Requirement]:
+        """Return the tile store and the bank that mosaics read; see :class:`NeedsFiles`."""
+        rules = self.bands(max_epochs)
+        negatives, found = self.negatives(dataset.pool), []
         if self.images is not None:
-            refuse_own_tests(dataset, pool, self.leak_guard)
-        for store in self.stores(dataset.pool):
-            store.check_if_there()
-
-    def stores(self, own: ImagePool) -> list[WantedStore]:
-        """The tile stores that mosaics read, for a data set with these images."""
-        return self.pictures.stores(own)
+            refuse_tested_images(dataset.split_file, negatives, self.leak_guard)
+        if self.tiles is not None:
+            found.append(TileRequirement(self.candidates(dataset.pool), self.tiles))
+        if rules:
+            needed = self.grid.most_cells - 1
+            found.append(BankRequirement(dataset, self.bank, tuple(rules), needed, self.leak_guard))
+        return found
 
     def transform(self, results: dict) -> dict:
-        """Draw the kind of the sample, and make it."""
+        """Decide what the sample becomes, and make it."""
         rng = generator_of(results)
-        kind = self.schedule.kind_at(results['epoch'], rng.random())
+        kind = self.schedule.kind(results['epoch'], rng.random())
         if kind is None:
             return self.transforms(results)
-        if len(results['expressions']) != 1:
-            raise ValueError(
-                f'NeMoMosaic needs one expression, not {len(results["expressions"])}: put '
-                'SampleExpressions(num=1) before it'
-            )
         plan = self.plan(kind, results, rng)
-        if plan.num_filled and self.short_band == 'plain':
+        if plan.num_filled and self.band.too_few == 'skip':
             return self.transforms(results)
         return self.render(results, plan)
 
     def plan(self, kind: str, results: dict, rng: np.random.Generator) -> MosaicPlan:
-        """Choose the cell and the negatives.
+        """Choose the grid, the cell of the target and the negatives.
 
         Args:
             kind: ``'mined'`` or ``'random'``.
+            results: The item, with one expression.
+            rng: The sample's generator.
+        """
+        rows, columns = self.grid.draw(rng)
+        expression = single_expression(results, self)
+        cells = position_cells(expression if self.keep_positions else '', rows, columns)
+        cell = int(rng.choice(sorted(cells)))
+        number = rows * columns - 1
+        if kind == 'mined':
+            negatives = self.draw_mined(results, number, rng)
+        else:
+            pool = self.negatives(results['pool'])
+            target = pool.find(results['img_id'], results['img_path'])
+            names = pool.draw(number, target, rng)
+            negatives = dict(names=names, similarities=[NAN] * number)
+        edges = self.grid.edges((rows, columns), rng)
+        places = rng.random(number).tolist() if self.fill.crops else [None] * number
+        return MosaicPlan(kind, cell, edges, places=places, **negatives)
+
+    def draw_mined(self, results: dict, number: int, rng: np.random.Generator) -> dict:
+        """Draw negatives from the band; random images take the places that it cannot fill.
+
+        Args:
             results: The item.
+            number: How many negatives.
             rng: The sample's generator.
 
         Returns:
-            The plan.
-
-        Raises:
-            ValueError: The pool holds no other image.
+            Fields of :class:`MosaicPlan`.
         """
-        grid = rows, columns = self.layout.draw(rng)
-        expression = results['expressions'][0] if self.keep_positions else ''
-        cell = int(rng.choice(sorted(position_cells(expression, rows, columns))))
-        wanted, pool = rows * columns - 1, self.negatives(results['pool'])
-        if kind == 'random':
-            own = pool.find(results['img_id'], results['img_path'])
-            names = random_names(pool, own, wanted, rng)
-            details = dict(similarities=(float('nan'),) * wanted)
-        else:
-            names, details = self._mined(results, wanted, rng)
-        edges = self.layout.edges(grid, rng)
-        places = rng.random(wanted).tolist() if self.pictures.crops else ()
-        return MosaicPlan(kind, cell, tuple(names), edges=edges, places=tuple(places), **details)
-
-    def _mined(
-        self, results: dict, wanted: int, rng: np.random.Generator
-    ) -> tuple[list[str], dict[str, Any]]:
-        """Names of negatives from the band, and what the plan says of them."""
-        sent_id, expression = results['sent_ids'][0], results['expressions'][0]
-        pool = self.negatives(results['pool'])
-        bank = open_bank(self.bank['path'], bank_fingerprint(results['pool'], self.images))
-        rule = self.schedule.rule_at(results['epoch'])
-        if self.leak_guard is None:
-            band = bank.band(sent_id, *rule, expression)
-        else:
-            band = self.leak_guard.band(bank, sent_id, rule, expression)
-        chosen = rng.permutation(len(band.rows))[:wanted]
-        names = [str(bank.image_names[row]) for row in band.rows[chosen]]
-        short = wanted - len(names)
-        if short:
+        sent_id, pool = results['sent_ids'][0], results['pool']
+        bank = open_bank(self.bank.path, bank_fingerprint(pool, self.images))
+        held_out = None if self.leak_guard is None else self.leak_guard.leaked_rows(bank)
+        rule = self.band.at(results['epoch'])
+        band = bank.band(sent_id, rule, results['expressions'][0], held_out)
+        chosen = rng.permutation(len(band.rows))[:number]
+        names = [bank.image_names[row] for row in band.rows[chosen]]
+        num_filled = number - len(names)
+        if num_filled:
             # Those dropped may show the referent: they fill a cell only where no other can.
             ranking, *_ = bank.row(sent_id)
-            dropped = (*ranking[: band.above], *band.dropped)
-            avoid = [str(bank.image_names[row]) for row in dropped]
-            own = pool.find(results['img_id'], results['img_path'])
-            names += random_names(pool, own, short, rng, names, avoid)
-        similarities = [float(s) for s in band.similarities[chosen]] + [float('nan')] * short
-        return names, dict(
-            similarities=tuple(similarities),
-            self_similarity=float(band.self_similarity),
-            num_filled=short,
-            truncated=bool(band.truncated),
+            dropped = (*ranking[: band.num_above], *band.dropped)
+            avoid = [bank.image_names[row] for row in dropped]
+            pool = self.negatives(pool)
+            target = pool.find(results['img_id'], results['img_path'])
+            names += pool.draw(num_filled, target, rng, names, avoid)
+        return dict(
+            names=names,
+            similarities=[*map(float, band.similarities[chosen]), *[NAN] * num_filled],
+            self_similarity=band.self_similarity,
+            num_filled=num_filled,
+            truncated=band.truncated,
         )
 
     def render(self, results: dict, plan: MosaicPlan) -> dict:
@@ -329,92 +297,33 @@ class NeMoMosaic(BaseTransform):
         Returns:
             ``results`` with image, mask and the record of the mosaic.
         """
-        canvas = np.empty((*self.size, 3), np.uint8)
-        mask = np.zeros(self.size, np.uint8)
-        pool, others = self.negatives(results['pool']), iter(range(len(plan.names)))
+        size = self.grid.size
+        canvas, mask = np.empty((*size, 3), np.uint8), np.zeros(size, np.uint8)
+        pool = self.candidates(results['pool'])
+        negatives = iter(zip(plan.names, plan.places))
         for cell, window in enumerate(windows(plan.edges)):
             height, width = (s.stop - s.start for s in window)
             if cell == plan.cell:
-                canvas[window] = self.pictures.target(results, height, width)
+                canvas[window] = self.fill.resize(self.reader.target(results), height, width)
                 mask[window] = cv2.resize(
                     referent_masks(results)[0],
                     (width, height),
                     interpolation=cv2.INTER_NEAREST_EXACT,
                 )
             else:
-                other = next(others)
-                place = plan.places[other] if plan.places else None
-                canvas[window] = self.pictures.negative(
-                    pool, plan.names[other], results['pool'], height, width, place
-                )
+                name, place = next(negatives)
+                image = self.reader.negative(pool, name)
+                canvas[window] = self.fill.negative(image, height, width, place)
         results.update(
-            img=canvas,
-            gt_seg_map=mask,
-            img_shape=self.size,
-            ori_shape=self.size,
-            mosaic=plan.record(),
+            img=canvas, gt_seg_map=mask, img_shape=size, ori_shape=size, mosaic=plan.record()
         )
         results.setdefault('seg_fields', []).append('gt_seg_map')
         return results
 
     def __repr__(self) -> str:
-        settings = dict(
-            size=self.size,
-            bank=self.bank,
-            start_epoch=self.schedule.start_epoch,
-            **self.schedule.values,
-            tau_mode=self.schedule.tau_mode,
-            **self.layout.settings,
-            keep_positions=self.keep_positions,
-            short_band=self.short_band,
-            **self.pictures.settings,
-            leak_guard=self.leak_guard,
-            transforms=self.transforms,
-        )
-        return f'{type(self).__name__}({", ".join(f"{k}={v!r}" for k, v in settings.items())})'
-
-
-@dataclass(frozen=True)
-class MosaicPlan:
-    """What a mosaic will show, before any image is read.
-
-    Attributes:
-        kind: ``'mined'`` or ``'random'``.
-        cell: Cell of the referent's image, row by row.
-        names: File names of the negatives, in the order of the other cells.
-        similarities: Their similarities to the expression; NaN for random images.
-        edges: Pixels at which rows and columns begin, and the last ones end.
-        places: Where each negative is cropped, in [0, 1); empty where it is stretched.
-        self_similarity: Similarity of the expression to its own image; NaN for a random mosaic.
-        num_filled: How many negatives the band lacked, so that random images took their places.
-        truncated: Whether the band reached below the stored neighbours.
-    """
-
-    kind: str
-    cell: int
-    names: tuple[str, ...]
-    similarities: tuple[float, ...]
-    edges: Edges
-    places: tuple[float, ...] = ()
-    self_similarity: float = float('nan')
-    num_filled: int = 0
-    truncated: bool = False
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """Rows and columns."""
-        return len(self.edges[0]) - 1, len(self.edges[1]) - 1
-
-    def record(self) -> dict[str, Any]:
-        """The plan as it travels with the sample."""
-        return dict(
-            kind=self.kind,
-            cell=self.cell,
-            grid=self.grid,
-            edges=self.edges,
-            names=list(self.names),
-            similarities=list(self.similarities),
-            self_similarity=self.self_similarity,
-            num_filled=self.num_filled,
-            truncated=self.truncated,
+        return (
+            f'{type(self).__name__}(size={self.grid.size}, bank={self.bank}, '
+            f'schedule={self.schedule}, band={self.band}, grid={self.grid.grids}, '
+            f'jitter={self.grid.jitter}, keep_positions={self.keep_positions}, fill={self.fill}, '
+            f'tiles={self.tiles}, leak_guard={self.leak_guard}, transforms={self.transforms})'
         )

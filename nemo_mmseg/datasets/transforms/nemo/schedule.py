@@ -1,33 +1,29 @@
-"""Values that change from pass to pass over the data.
+"""When a mosaic is made, of which kind, and from which band, as functions of the epoch.
 
-A ramp is a function of the pass alone (``results['epoch']``), so that no hook has to reach into a
-worker and a resumed run goes on where it stopped.
+Nothing here has a state: no hook has to reach into a worker, and a resumed run goes on where it
+stopped. Any number may be a ramp.
 """
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from numbers import Real
-from typing import Any
 
 from nemo_mmseg.negatives.band import BandRule
 
 
 @dataclass(frozen=True)
 class LinearRamp:
-    """From one value to another in equal steps.
+    """A number that changes in equal steps, ``dict(type='LinearRamp', ...)`` in a config.
 
     Args:
-        begin: Pass over the data, from 0, up to which the value is ``first``.
-        end: Pass from which it is ``last``.
+        begin: Epoch, from 0, up to which the value is ``first``.
+        end: Epoch from which the value is ``last``; after ``begin``.
         first: The value at the beginning.
         last: The value at the end.
-
-    Raises:
-        ValueError: The ramp ends before it begins.
     """
 
     begin: int
@@ -36,40 +32,29 @@ class LinearRamp:
     last: float
 
     def __post_init__(self) -> None:
-        _check_numbers(self, (self.first, self.last))
-        if not (_is_pass(self.begin) and _is_pass(self.end)) or self.end <= self.begin:
-            raise ValueError(
-                f'{self} never reaches its last value: begin and end are passes (0, 1, 2, ...), '
-                'and end must come after begin'
-            )
+        if not 0 <= self.begin < self.end:
+            raise ValueError(f'{self}: end must be an epoch after begin, which is 0 or more')
 
     def __call__(self, epoch: int) -> float:
-        """The value in a pass."""
+        """Return the value in an epoch."""
         if epoch >= self.end:
             return self.last
         share = max(epoch - self.begin, 0) / (self.end - self.begin)
         return self.first + share * (self.last - self.first)
 
     @property
-    def corners(self) -> tuple[int, ...]:
-        """Passes at which the value may begin or cease to change."""
-        return self.begin, self.end
-
-    def reaches(self, passes: int) -> bool:
-        """Whether it has its last value when training ends after so many passes (or then)."""
-        return self.end <= passes
+    def num_epochs(self) -> int:
+        """Epochs that a training needs to come to the last value."""
+        return self.end
 
 
 @dataclass(frozen=True)
 class StepRamp:
-    """A value for each stage of the training.
+    """A number that changes at milestones, ``dict(type='StepRamp', ...)`` in a config.
 
     Args:
-        milestones: Passes over the data at which the next value begins, rising.
+        milestones: Epochs at which the next value begins, rising, the first after epoch 0.
         values: The values, one more than milestones.
-
-    Raises:
-        ValueError: The milestones do not rise, or the numbers do not fit.
     """
 
     milestones: Sequence[int]
@@ -78,256 +63,178 @@ class StepRamp:
     def __post_init__(self) -> None:
         object.__setattr__(self, 'milestones', tuple(self.milestones))
         object.__setattr__(self, 'values', tuple(self.values))
-        _check_numbers(self, self.values)
-        passes = self.milestones and all(map(_is_pass, self.milestones))
-        if not passes or any(b <= a for a, b in zip((0, *self.milestones), self.milestones)):
-            raise ValueError(f'{self}: milestones must be rising passes, the first after pass 0')
-        if len(self.values) != len(self.milestones) + 1:
-            raise ValueError(f'{self} needs one value more than milestones')
+        rise = all(a < b for a, b in zip((0, *self.milestones), self.milestones))
+        if not (self.milestones and rise and len(self.values) == len(self.milestones) + 1):
+            raise ValueError(f'{self} needs rising epochs, and one value more than milestones')
 
     def __call__(self, epoch: int) -> float:
-        """The value in a pass."""
+        """Return the value in an epoch."""
         return self.values[bisect_right(self.milestones, epoch)]
 
     @property
-    def corners(self) -> tuple[int, ...]:
-        """Passes at which the value changes."""
-        return self.milestones
-
-    def reaches(self, passes: int) -> bool:
-        """Whether training of so many passes comes to the last value."""
-        return self.milestones[-1] < passes
-
-
-def _check_numbers(ramp: object, values: Iterable[Any]) -> None:
-    if not all(map(is_number, values)):
-        raise ValueError(f'{ramp}: its values must be numbers')
+    def num_epochs(self) -> int:
+        """Epochs that a training needs to come to the last value."""
+        return self.milestones[-1] + 1
 
 
 Ramp = LinearRamp | StepRamp
-_TYPES = dict(LinearRamp=LinearRamp, StepRamp=StepRamp)
+RAMPS = dict(LinearRamp=LinearRamp, StepRamp=StepRamp)
 
 
-def is_number(value: Any) -> bool:
-    """Whether a value of a config is a finite number, and not a flag."""
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_pass(value: Any) -> bool:
-    return is_number(value) and value == int(value) and value >= 0
-
-
-def build_ramp(value: float | dict | Ramp, name: str = 'value') -> float | Ramp:
-    """A ramp from its config, ``dict(type='LinearRamp' or 'StepRamp', ...)``.
+def build_value(name: str, value: float | dict | Ramp) -> float | Ramp:
+    """Build what a config writes where a number may be a ramp.
 
     Args:
-        value: The config; a number or a ramp is returned as it is.
-        name: What the error message calls it.
+        name: The option, for the error message.
+        value: A number, a ramp, or ``dict(type='LinearRamp' or 'StepRamp', ...)``.
 
     Raises:
-        ValueError: Neither number nor ramp, an unknown type, wrong arguments, or a ramp that makes
-            no sense.
+        ValueError: It is something else, or the ramp makes no sense.
     """
-    if not isinstance(value, dict):
-        if not (is_number(value) or isinstance(value, Ramp)):
-            raise ValueError(f'{name}={value!r} is neither a number nor a ramp')
-        return value
-    settings = dict(value)
-    kind = settings.pop('type', None)
-    if kind not in _TYPES:
-        raise ValueError(f'a ramp is dict(type=..., ...) with a type of {list(_TYPES)}: {value}')
     try:
-        return _TYPES[kind](**settings)
-    except TypeError as error:
-        raise ValueError(f'{value} is no ramp: {error}') from None
+        if isinstance(value, dict):
+            settings = dict(value)
+            return RAMPS[settings.pop('type')](**settings)
+        if isinstance(value, Ramp) or (isinstance(value, Real) and math.isfinite(value)):
+            return value
+        raise TypeError(f'it is neither a number nor one of {list(RAMPS)}')
+    except (KeyError, TypeError) as error:
+        raise ValueError(f'{name}={value!r}: {error}') from error
 
 
 def value_at(value: float | Ramp | None, epoch: int) -> float | None:
-    """A number, or what a ramp gives in a pass."""
+    """Return a number, or what a ramp gives in an epoch."""
     return value(epoch) if isinstance(value, Ramp) else value
 
 
-def deciding_passes(values: Iterable[float | Ramp | None], begin: int = 0) -> list[int]:
-    """The passes from ``begin`` on at which sums of these values are extreme.
+class _Values:
+    """What the two schedules share: their numbers may be ramps."""
 
-    Between two corners all change linearly or not at all, so that corners and the passes beside
-    them stand for all passes.
-    """
-    corners = {begin} | {c for value in values if isinstance(value, Ramp) for c in value.corners}
-    near = {corner + step for corner in corners for step in (-1, 0)}
-    return sorted(epoch for epoch in near if epoch >= begin)
-
-
-class MosaicSchedule:
-    """Probabilities and band of :class:`NeMoMosaic`, whose arguments these are.
-
-    Args:
-        warmup_prob: Number or ramp.
-        random_prob: Number or ramp.
-        mined_prob: Number or ramp.
-        start_epoch: Pass at which mined mosaics begin.
-        tau: Number, ramp or None.
-        tau_mode: See :class:`nemo_mmseg.mining.BandRule`.
-        top_k: Number or ramp.
-        i2i_sim_thres: Number, ramp or None.
-        keep: Images that the bank stores an expression, where it is known.
-
-    Raises:
-        ValueError: Values that are no numbers, probabilities outside [0, 1] or with a sum above 1
-            in some pass, a warm-up of no pass or one that ends before its ramp, another ramp that
-            is over when ``start_epoch`` comes, or a band that makes no sense in some pass.
-    """
-
-    def __init__(
-        self,
-        warmup_prob: float | dict | Ramp,
-        random_prob: float | dict | Ramp,
-        mined_prob: float | dict | Ramp,
-        start_epoch: int,
-        tau: float | dict | Ramp | None,
-        tau_mode: str,
-        top_k: int | dict | Ramp,
-        i2i_sim_thres: float | dict | Ramp | None,
-        keep: int | None = None,
-    ) -> None:
-        self.start_epoch, self.tau_mode, self.keep = start_epoch, tau_mode, keep
-        needed = dict(
-            warmup_prob=warmup_prob, random_prob=random_prob, mined_prob=mined_prob, top_k=top_k
-        )
-        thresholds = dict(tau=tau, i2i_sim_thres=i2i_sim_thres)
-        self.values = {name: build_ramp(value, name) for name, value in needed.items()}
-        for name, value in thresholds.items():
-            self.values[name] = None if value is None else build_ramp(value, name)
-        if not is_number(start_epoch) or start_epoch < 0 or start_epoch != int(start_epoch):
-            raise ValueError(f'start_epoch={start_epoch} must be a pass: 0, 1, 2, ...')
-        if keep is not None and not (is_number(keep) and keep >= 1 and keep == int(keep)):
-            raise ValueError(f'keep={keep!r} of the bank must be a positive whole number')
-        self._check_probabilities()
-        self._check_ramps()
-        for rule in self.rules():
-            rule.check(keep)
-
-    def at(self, name: str, epoch: int) -> float | None:
-        """A value in a pass."""
-        return value_at(self.values[name], epoch)
-
-    def _passes(self, *names: str) -> list[int]:
-        """Those from ``start_epoch`` on that stand for all, as far as these values go."""
-        return deciding_passes([self.values[name] for name in names], self.start_epoch)
-
-    def _check_probabilities(self) -> None:
-        names = ('warmup_prob', 'random_prob', 'mined_prob')
-        for name in names:
-            for epoch in deciding_passes([self.values[name]]):
-                if not 0 <= self.at(name, epoch) <= 1:
-                    where = f' in pass {epoch}' if isinstance(self.values[name], Ramp) else ''
-                    raise ValueError(f'{name}={self.at(name, epoch)}{where} is not in [0, 1]')
-        if self.start_epoch == 0 and self.values['warmup_prob'] != 0:
-            raise ValueError(
-                f'warmup_prob={self.values["warmup_prob"]} is for the passes before start_epoch=0, '
-                'but there are none (random_prob is for those from it on)'
-            )
-        for epoch in self._passes('random_prob', 'mined_prob'):
-            drawn, mined = self.at('random_prob', epoch), self.at('mined_prob', epoch)
-            if drawn + mined > 1 + 1e-9:
-                raise ValueError(
-                    f'random_prob={drawn} and mined_prob={mined} (in pass {epoch}) exclude one '
-                    'another, so their sum must be at most 1'
-                )
-
-    def _check_ramps(self) -> None:
-        for name, value in self.values.items():
-            if not isinstance(value, Ramp):
-                continue
-            if name == 'warmup_prob':
-                if not value.reaches(self.start_epoch):
-                    raise ValueError(
-                        f'{name}={value} does not reach its last value in the passes before '
-                        f'start_epoch={self.start_epoch}, the only ones it is for'
-                    )
-            elif value.corners[-1] <= self.start_epoch:
-                raise ValueError(
-                    f'{name}={value} is over before start_epoch={self.start_epoch}, but it is for '
-                    'the passes from there on'
-                )
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.type != 'str' and value is not None:
+                object.__setattr__(self, field.name, build_value(field.name, value))
 
     @property
-    def mines(self) -> bool:
-        """Whether any pass has mined mosaics."""
-        return any(self.at('mined_prob', epoch) > 0 for epoch in self._passes('mined_prob'))
+    def ramps(self) -> dict[str, Ramp]:
+        """The ramps among the options, by name."""
+        return {key: value for key, value in vars(self).items() if isinstance(value, Ramp)}
 
-    def kind_at(self, epoch: int, draw: float) -> str | None:
-        """What a sample becomes.
+
+@dataclass(frozen=True)
+class MosaicSchedule(_Values):
+    """How often a sample becomes a mosaic; probabilities are numbers or ramps.
+
+    Args:
+        mined: From ``start_epoch`` on, the chance of a mosaic with mined negatives.
+        random: From ``start_epoch`` on, the chance of a mosaic with random negatives. The two
+            exclude one another; the other samples are made without mosaic.
+        warmup: Before ``start_epoch``, the chance of a mosaic with random negatives.
+        start_epoch: Epoch, from 0, at which mined mosaics begin.
+    """
+
+    mined: float | Ramp = 0.5
+    random: float | Ramp = 0.0
+    warmup: float | Ramp = 0.0
+    start_epoch: int = 0
+
+    def probabilities(self, epoch: int) -> tuple[float, float]:
+        """Return the chances of a random and of a mined mosaic in an epoch."""
+        if epoch < self.start_epoch:
+            return value_at(self.warmup, epoch), 0.0
+        return value_at(self.random, epoch), value_at(self.mined, epoch)
+
+    def kind(self, epoch: int, draw: float) -> str | None:
+        """Return what a sample becomes.
 
         Args:
-            epoch: Pass over the data, from 0.
-            draw: Uniform number in [0, 1).
+            epoch: The epoch.
+            draw: A uniform number in [0, 1).
 
         Returns:
-            ``'random'``, ``'mined'``, or None for the plain sample.
+            ``'random'``, ``'mined'``, or None for no mosaic.
         """
-        if epoch < self.start_epoch:
-            return 'random' if draw < self.at('warmup_prob', epoch) else None
-        random_prob = self.at('random_prob', epoch)
-        if draw < random_prob:
+        random, mined = self.probabilities(epoch)
+        if draw < random:
             return 'random'
-        return 'mined' if draw < random_prob + self.at('mined_prob', epoch) else None
+        return 'mined' if draw < random + mined else None
 
-    def rule_at(self, epoch: int) -> BandRule:
-        """The band in a pass; ramps of counts are rounded."""
-        tau, top_k = self.at('tau', epoch), self.at('top_k', epoch)
-        if isinstance(self.values['tau'], Ramp) and self.tau_mode == 'rank':
+
+@dataclass(frozen=True)
+class BandSchedule(_Values):
+    """Which images an expression's negatives are drawn from; numbers may be ramps.
+
+    Args:
+        tau: Upper threshold; see :class:`~nemo_mmseg.negatives.BandRule`, as the next three.
+        tau_mode: ``'relative'``, ``'margin'``, ``'absolute'`` or ``'rank'``.
+        top_k: Images in the band.
+        i2i_sim_thres: Images more similar than this to the target's image are dropped; None drops
+            none.
+        too_few: What to do if the band holds too few images for the grid: ``'random'`` fills the
+            remaining cells with random images, ``'skip'`` makes the sample without mosaic.
+    """
+
+    tau: float | Ramp | None = 0.95
+    tau_mode: str = 'relative'
+    top_k: int | Ramp = 100
+    i2i_sim_thres: float | Ramp | None = None
+    too_few: str = 'random'
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.too_few not in ('random', 'skip'):
+            raise ValueError(f"band: too_few={self.too_few!r} is neither 'random' nor 'skip'")
+
+    def at(self, epoch: int) -> BandRule:
+        """Return the band of an epoch; ramps of counts are rounded."""
+        tau, top_k = value_at(self.tau, epoch), value_at(self.top_k, epoch)
+        if isinstance(self.tau, Ramp) and self.tau_mode == 'rank':
             tau = round(tau)
-        if isinstance(self.values['top_k'], Ramp):
+        if isinstance(self.top_k, Ramp):
             top_k = round(top_k)
-        return BandRule(tau, self.tau_mode, top_k, self.at('i2i_sim_thres', epoch))
+        return BandRule(tau, self.tau_mode, top_k, value_at(self.i2i_sim_thres, epoch))
 
-    def rules(self) -> list[BandRule]:
-        """The bands between whose bounds all others lie, in the order of the passes."""
-        rules = map(self.rule_at, self._passes('tau', 'top_k', 'i2i_sim_thres'))
-        return list(dict.fromkeys(rules))
 
-    def check_cells(self, cells: int) -> None:
-        """Refuse bands that can never fill a grid with negatives.
+def bands_of_training(
+    schedule: MosaicSchedule, band: BandSchedule, max_epochs: int | None = None
+) -> list[BandRule]:
+    """Go through the epochs of a training and collect the bands that mined mosaics draw from.
 
-        Random images may fill up a band that is short for some expressions. Were it short for all,
-        a mined mosaic would be a random one to a good part, or ``short_band='plain'`` make none.
+    Args:
+        schedule: Of the mosaics.
+        band: Of the mined ones.
+        max_epochs: Epochs of the training; None for as many as the options speak of.
 
-        Args:
-            cells: Of the grid; of several grids the smallest, or the largest if none may be short.
+    Returns:
+        The bands of the epochs with mined mosaics, each once, in their order.
 
-        Raises:
-            ValueError: In some pass with mined mosaics there are fewer.
-        """
-        passes = self._passes('tau', 'top_k', 'i2i_sim_thres', 'mined_prob')
-        for rule in [self.rule_at(epoch) for epoch in passes if self.at('mined_prob', epoch) > 0]:
-            most = rule.top_k
-            if self.keep is not None:
-                skipped = (rule.tau or 0) if rule.tau_mode == 'rank' else 0
-                most = min(most, self.keep - skipped)
-            if most < cells - 1:
-                raise ValueError(
-                    f'a grid of {cells} cells needs {cells - 1} mined negatives, but {rule} with '
-                    f'keep={self.keep} never gives more than {most}'
-                )
-
-    def check_passes(self, passes: int) -> None:
-        """Refuse a training that is over before a ramp, or before the mined mosaics.
-
-        Args:
-            passes: Passes over the data that the training makes.
-
-        Raises:
-            ValueError: It is.
-        """
-        for name, value in self.values.items():
-            if isinstance(value, Ramp) and not value.reaches(passes):
-                raise ValueError(
-                    f'{name}={value} does not reach its last value in the {passes} passes over the '
-                    'data of this training'
-                )
-        if self.mines and self.start_epoch >= passes:
+    Raises:
+        ValueError: In some epoch the probabilities or the band make no sense, or the training is
+            too short or begins too late for a ramp or for ``start_epoch``.
+    """
+    start, ramps = schedule.start_epoch, {**schedule.ramps, **band.ramps}
+    epochs = max_epochs or max([start + 1, *(ramp.num_epochs + 1 for ramp in ramps.values())])
+    rules = {}
+    for epoch in range(epochs):
+        random, mined = schedule.probabilities(epoch)
+        if not (random >= 0 and mined >= 0 and random + mined <= 1 + 1e-9):
             raise ValueError(
-                f'mined mosaics begin at start_epoch={self.start_epoch}, but this training makes '
-                f'{passes} passes over the data (0 to {passes - 1})'
+                f'epoch {epoch}: the chances of a random mosaic ({random}) and of a mined one '
+                f'({mined}) must be 0 or more, and their sum at most 1'
             )
+        if mined > 0:
+            rules[band.at(epoch)] = None
+    for name, ramp in ramps.items():
+        # `warmup` is for the epochs before `start_epoch`, the others are for those from it on.
+        used = range(start) if name == 'warmup' else range(start, epochs)
+        if len({ramp(epoch) for epoch in used}) < 2 or ramp.num_epochs > used.stop:
+            raise ValueError(
+                f'{name}={ramp} does not run its course in the epochs {used.start} to '
+                f'{used.stop - 1} of this training, in which it is used'
+            )
+    mosaics = schedule.mined or schedule.random
+    if (start == 0 and schedule.warmup) or (start >= epochs and mosaics):
+        where = f'no epoch before start_epoch={start}, or none from it on'
+        raise ValueError(f'{schedule}: a training of {epochs} epochs has {where}')
+    return list(rules)

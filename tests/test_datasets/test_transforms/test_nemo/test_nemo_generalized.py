@@ -1,21 +1,20 @@
-"""NeMo on expressions of several objects and of nothing: what the mosaic's mask is."""
+"""NeMo on multi-target and no-target expressions: what the mosaic's mask is."""
 
 import numpy as np
 import pytest
 from mmseg.registry import DATASETS, TRANSFORMS
+from nemo_helpers import mosaic_config, write_bank
 
 from nemo_mmseg.datasets.samplers import SampleIndex
-from nemo_mmseg.mining.bank_writer import BankWriter
 
 CELL = (48, 64)  # the images' size: a cell holds its image as it is
 PACK = dict(type='PackReferringInputs')
 
 
-def mosaic(path=None, **kwargs):
-    settings = dict(type='NeMoMosaic', size=(2 * CELL[0], 2 * CELL[1]), transforms=[])
+def mosaic(path=None, **settings):
     if path is not None:
-        settings.update(bank=dict(path=str(path)), mined_prob=1.0)
-    return {**settings, **kwargs}
+        settings = dict(bank=dict(path=str(path)), mined=1.0) | settings
+    return mosaic_config(size=(2 * CELL[0], 2 * CELL[1]), **settings)
 
 
 def expected(mini, sample, names):
@@ -40,26 +39,15 @@ TARGETS = {
 @pytest.fixture
 def bank(gref_mini):
     """A bank in which each expression prefers the image that is not its own."""
-    dataset = DATASETS.build(gref_mini.config())
-    sent_ids, _, rows = dataset.expressions()
     path = gref_mini.root / 'bank.safetensors'
-    with BankWriter(
-        str(path),
-        sent_ids=sent_ids,
-        image_row=rows,
-        image_ids=dataset.pool.ids,
-        image_names=list(dataset.pool.names),
-        image_vectors=np.zeros((2, 2)),
-        stored=1,
-        metadata=dict(fingerprint=dataset.fingerprint, dataset='mini', split='train'),
-    ) as writer:
-        writer.write(np.arange(5), 1 - rows[:, None], np.full((5, 1), 0.5), np.full(5, 0.8))
+    dataset = DATASETS.build(gref_mini.config())
+    write_bank(dataset, path, [0.5, 0.5], own=np.full(5, 0.8), stored=1)
     return path
 
 
 @pytest.mark.parametrize('kind', ['random', 'mined'])
-def test_the_mask_is_the_union_in_the_own_cell_and_empty_for_nothing(gref_mini, bank, kind):
-    one = mosaic(bank) if kind == 'mined' else mosaic(mined_prob=0.0, random_prob=1.0)
+def test_the_mask_is_the_union_in_the_own_cell_and_empty_for_no_target(gref_mini, bank, kind):
+    one = mosaic(bank) if kind == 'mined' else mosaic(mined=0.0, random=1.0)
     pipeline = [dict(type='SampleExpressions'), one, PACK]
     dataset = DATASETS.build(gref_mini.config(pipeline, group_by='expression'))
     seen = set()
@@ -73,7 +61,7 @@ def test_the_mask_is_the_union_in_the_own_cell_and_empty_for_nothing(gref_mini, 
     assert seen == set(TARGETS)
 
 
-def test_the_band_of_an_expression_of_nothing_is_measured_by_its_own_image(gref_mini, bank):
+def test_the_band_of_a_no_target_expression_is_measured_by_its_own_image(gref_mini, bank):
     """The other image (0.5) is in the band while it is at most tau times the own image (0.8)."""
     dataset = DATASETS.build(gref_mini.config([], group_by='expression'))
     results = dataset.get_data_info(3)

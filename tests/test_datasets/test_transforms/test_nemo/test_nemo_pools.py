@@ -4,14 +4,16 @@ import pickle
 import runpy
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 from mmseg.registry import DATASETS, TRANSFORMS
+from nemo_helpers import mosaic_config
 
 from nemo_mmseg.datasets.samplers import SampleIndex
-from nemo_mmseg.mining.requirements import WantedBank, wanted_banks
+from nemo_mmseg.mining.requirements import make, requirements_of
 from nemo_mmseg.negatives.bank import BankError, NegativeBank
 from nemo_mmseg.negatives.leak_guard import LeakError, split_images
 from nemo_mmseg.negatives.pool import folder_pool
@@ -25,8 +27,8 @@ LOAD = [
 ]
 
 
-def build(mini, **kwargs):
-    mosaic = dict(type='NeMoMosaic', size=(48, 64), transforms=LOAD, mined_prob=0) | kwargs
+def build(mini, **settings):
+    mosaic = mosaic_config(**(dict(transforms=LOAD, mined=0) | settings))
     return DATASETS.build(
         mini.config([dict(type='SampleExpressions'), mosaic, dict(type='PackReferringInputs')])
     )
@@ -53,7 +55,7 @@ OWN = {'0.png', 'more/1.png', '2.png', 'more/3.png', '4.png'}
 
 
 def test_random_negatives_come_from_the_folder_and_never_show_the_own_image(mini, folder):
-    dataset = build(mini, random_prob=1.0, bank=dict(images=str(folder)))
+    dataset = build(mini, random=1.0, bank=dict(path='none', images=str(folder)))
     assert names_of(dataset, 0) == OWN | {'image_2.jpg'}
     assert names_of(dataset, 1) == OWN  # the item is image_2 itself
     packed = dataset[SampleIndex(0, 3, 0)]
@@ -75,9 +77,10 @@ def test_mined_negatives_come_from_the_folder(mini, folder, tmp_path):
         path=str(tmp_path / 'bank.safetensors'), model=tiny['MODEL'], keep=100,
         pretrained=str(weights / 'weights.pt'), images=str(folder),
     )  # fmt: skip
-    dataset = build(mini, bank=bank, mined_prob=1.0, tau=0, tau_mode='rank', top_k=3)
-    (wanted,) = wanted_banks(dataset)
-    wanted.mine(num_workers=0, device='cpu', progress=False)
+    settings = dict(bank=bank, mined=1.0, tau=0, tau_mode='rank', top_k=3)
+    dataset = build(mini, **settings)
+    (requirement,) = requirements_of(dataset)
+    make(requirement, num_workers=0, device='cpu', progress=False)
     mined = NegativeBank(bank['path'])
     assert mined.candidates == 6 and mined.stored == 5
     for index in range(5):
@@ -90,14 +93,14 @@ def test_mined_negatives_come_from_the_folder(mini, folder, tmp_path):
         assert not sample.mosaic['truncated'] and sample.mosaic['num_filled'] == 0
         assert draw_training_sample(packed).shape[1] == 64
     # Without the folder, or with another content, it is another data set's bank.
-    dataset.pipeline.transforms[1].bank.pop('images')
+    settings['bank'].pop('images')
     with pytest.raises(BankError, match='images or expressions differ'):
-        dataset[SampleIndex(0, 0, 0)]
-    dataset.pipeline.transforms[1].bank['images'] = str(folder)
+        build(mini, **settings)[SampleIndex(0, 0, 0)]
+    settings['bank']['images'] = str(folder)
     (folder / '0.png').unlink()
     folder_pool.cache_clear()
     with pytest.raises(BankError, match='images or expressions differ'):
-        wanted_banks(dataset)[0].check()
+        build(mini, **settings)[SampleIndex(0, 0, 0)]
 
 
 def held_out(mini, **splits):
@@ -116,7 +119,7 @@ def held_out(mini, **splits):
 def test_an_image_that_is_tested_on_is_no_negative(mini):
     guard = held_out(mini, train=[4], val=[3, 9])
     every = {f'image_{i}.jpg' for i in range(1, 5)}
-    grid = dict(grid=(1, 3), random_prob=1.0)
+    grid = dict(cells=(1, 3), random=1.0)
     assert names_of(build(mini, **grid), 0) == every - {'image_1.jpg'}
     dataset = build(mini, leak_guard=dict(guard, action='drop'), **grid)
     assert names_of(dataset, 0) == {'image_2.jpg', 'image_4.jpg'}
@@ -131,17 +134,16 @@ def test_an_image_that_is_tested_on_is_no_negative(mini):
 def test_a_leaking_pool_is_refused_before_it_is_mined(mini, folder, tmp_path):
     path = tmp_path / 'bank'
     bank = dict(path=str(path), model='none', images=str(folder))
-    settings = dict(bank=bank, mined_prob=0.5, leak_guard=held_out(mini, test=[2, 3]))
+    settings = dict(bank=bank, mined=0.5, leak_guard=held_out(mini, test=[2, 3]))
     # Of the folder's images image_2 is held out; image_3 lies in the data set alone.
-    message = r'1 of the 6 .*negatives.* the first is image_2.jpg'
+    message = r'1 of the 6 .*negatives.* The first is image_2.jpg'
     with pytest.raises(LeakError, match=message):
         build(mini, **settings)
     # In the pipeline of a wrapper around data sets a mosaic is found by the mining hook.
     dataset = DATASETS.build(mini.config())
-    mosaic = TRANSFORMS.build(dict(type='NeMoMosaic', size=(48, 64), transforms=LOAD, **settings))
-    for call in (WantedBank(dataset, mosaic).mine, WantedBank(dataset, mosaic).check):
-        with pytest.raises(LeakError, match=message):
-            call()
+    mosaic = TRANSFORMS.build(mosaic_config(transforms=LOAD, **settings))
+    with pytest.raises(LeakError, match=message):
+        requirements_of(SimpleNamespace(dataset=dataset, pipeline=[mosaic]))
     assert not path.exists()
 
 
@@ -150,16 +152,16 @@ def test_a_folder_with_the_own_test_images_is_refused_unasked(mini, folder, tmp_
     folder_pool.cache_clear()
     bank = dict(path=str(tmp_path / 'bank'), model='none', images=str(folder))
     other = dict(held_out(mini, val=[2]), action='drop')  # knows nothing of the own splits
-    message = r'1 of .*mini/refs\(unc\).p val; the first is more/image_5.jpg'
+    message = r'1 of .*mini/refs\(unc\).p val. The first is more/image_5.jpg'
     for settings in (
-        dict(mined_prob=0.5),
-        dict(random_prob=1.0),
-        dict(mined_prob=0.5, leak_guard=other),
+        dict(mined=0.5),
+        dict(random=1.0),
+        dict(mined=0.5, leak_guard=other),
     ):
         with pytest.raises(LeakError, match=message):
             build(mini, bank=bank, **settings)
     guard = dict(split_files=['mini/refs(unc).p'], data_root=str(mini.root), action='drop')
-    dataset = build(mini, random_prob=1.0, leak_guard=guard, bank=bank)
+    dataset = build(mini, random=1.0, leak_guard=guard, bank=bank)
     assert names_of(dataset, 0) == OWN | {'image_2.jpg'}
     # Who names the own splits has chosen among them.
     guard['splits'] = ['test']
@@ -168,7 +170,7 @@ def test_a_folder_with_the_own_test_images_is_refused_unasked(mini, folder, tmp_
     )
     split_images.cache_clear()
     guard['split_files'].append('other/refs(umd).p')
-    dataset = build(mini, random_prob=1.0, leak_guard=guard, bank=bank)
+    dataset = build(mini, random=1.0, leak_guard=guard, bank=bank)
     assert 'more/image_5.jpg' in names_of(dataset, 0)
 
 
@@ -178,9 +180,7 @@ def test_a_guarded_data_set_shows_no_test_image_to_any_augmentation(mini, group_
     mixed = ('CutMix', 'MixGen', 'CopyPaste')
     transforms = [dict(type=name, transforms=LOAD, prob=1.0) for name in mixed]
     transforms[2].update(other_category=False)
-    transforms.append(
-        dict(type='NeMoMosaic', size=(48, 64), transforms=LOAD, mined_prob=0, random_prob=1)
-    )
+    transforms.append(mosaic_config(transforms=LOAD, mined=0, random=1))
     for transform in transforms:
         pipeline = [dict(type='SampleExpressions'), transform, dict(type='PackReferringInputs')]
         open_data = DATASETS.build(mini.config(pipeline, group_by=group_by))
@@ -194,7 +194,7 @@ def test_a_guarded_data_set_shows_no_test_image_to_any_augmentation(mini, group_
         assert set(clean.expressions()[0]) == {10, 11, 12, 20, 40, 41, 50}
     with pytest.raises(LeakError, match=r'1 of the 4 images of .*mini/refs.*1 of other/.* val'):
         DATASETS.build(mini.config(leak_guard=guard))
-    with pytest.raises(LeakError, match='fewer than 1'):
+    with pytest.raises(LeakError, match='if at least 1 are left'):
         every = dict(held_out(mini, val=[1, 2, 3, 4]), action='drop')
         DATASETS.build(mini.config(leak_guard=every))
 

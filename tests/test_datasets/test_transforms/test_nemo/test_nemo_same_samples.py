@@ -3,12 +3,11 @@
 import numpy as np
 import pytest
 from mmseg.registry import DATASETS
+from nemo_helpers import mosaic_config, write_bank
 
 from nemo_mmseg.datasets.samplers import SampleIndex
-from nemo_mmseg.mining.bank_writer import BankWriter
 
 LOAD = [dict(type='LoadReferringImage'), dict(type='LoadReferentMask')]
-SIZE = (48, 64)
 # Drawn with the first release.
 PINNED = {
     'defaults': (
@@ -42,32 +41,21 @@ PINNED = {
 }
 
 
-def write_bank(dataset, path):
-    sent_ids, _, own_rows = dataset.expressions()
-    pool, every = dataset.pool, np.arange(len(own_rows))
-    similarities = np.random.default_rng(5).uniform(0.4, 0.8, (len(every), len(pool)))
-    own = np.linspace(0.6, 0.8, len(every))
-    similarities[every, own_rows] = -1
-    order = np.argsort(-similarities, axis=1)[:, : len(pool) - 1]
-    with BankWriter(
-        path, sent_ids, own_rows, pool.ids, list(pool.names), np.zeros((len(pool), 2)),
-        len(pool) - 1, dict(fingerprint=dataset.fingerprint, dataset='mini', split='train'),
-    ) as writer:  # fmt: skip
-        writer.write(every, order, np.take_along_axis(similarities, order, axis=1), own)
+def random_bank(dataset, path):
+    similarities = np.random.default_rng(5).uniform(0.4, 0.8, (9, 4))
+    write_bank(dataset, path, similarities, own=np.linspace(0.6, 0.8, 9))
 
 
 def drawn(mini, **settings):
-    """What each of 25 samples is: kind, cell, and the numbers of the negatives; p for plain."""
+    """What each of 25 samples is: kind, cell, and the numbers of the negatives; p for no mosaic."""
     # Position words bind by better rules now; "bottom" meant the same from the beginning.
     mini.refs[2]['sentences'][1]['sent'] = 'the bottom box'
     mini.write()
     path = mini.root / 'bank.safetensors'
-    mosaic = dict(
-        type='NeMoMosaic', size=SIZE, transforms=LOAD, bank=dict(path=str(path)), **settings
-    )
+    mosaic = mosaic_config(transforms=LOAD, bank=dict(path=str(path)), **settings)
     pipeline = [dict(type='SampleExpressions'), mosaic, dict(type='PackReferringInputs')]
     dataset = DATASETS.build(mini.config(pipeline))
-    write_bank(dataset, path)
+    random_bank(dataset, path)
     texts = []
     for epoch in range(5):
         for index in range(5):
@@ -84,11 +72,11 @@ def drawn(mini, **settings):
 SETTINGS = {
     'defaults': dict(),
     'published': dict(
-        warmup_prob=0.5, random_prob=0.2, mined_prob=0.6, start_epoch=2, tau=0.6,
+        warmup=0.5, random=0.2, mined=0.6, start_epoch=2, tau=0.6,
         tau_mode='absolute', top_k=3,
     ),
-    'three by three': dict(grid=(3, 3), mined_prob=1.0, random_prob=0.0, tau=0.9),
-    'any cell': dict(keep_positions=False, mined_prob=1.0, top_k=3, short_band='plain', tau=0.98),
+    'three by three': dict(cells=(3, 3), mined=1.0, random=0.0, tau=0.9),
+    'any cell': dict(keep_positions=False, mined=1.0, top_k=3, too_few='skip', tau=0.98),
 }  # fmt: skip
 
 
