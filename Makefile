@@ -1,30 +1,34 @@
 # make demo           data, mined negatives, training with NeMo, evaluation, report page
-# make test           the whole test suite              (test-fast: without the slow tests)
-# make lint           ruff                              (format: let it mend what it can)
 # make compare        the demo's baselines, outside its minutes
+# make test           the whole test suite              (test-fast: without the slow tests)
+# make lint           ruff                              (format: let ruff fix what it can)
 # make test-upstream  the whole test suite on the OpenMMLab originals; builds mmcv once
+# make metafiles      metafile.yml, model-index.yml and the model zoo, from the configs
 # make clean          remove environments, caches and results
 #
-# Everything runs in a virtual environment that make sets up by itself, once, with the versions of
-# requirements/constraints.txt; when those change it is brought up to date. VENV= says where it is,
-# PYTHON= which Python makes it.
+# Everything runs in a virtual environment that make sets up once, with the versions of
+# requirements/constraints.txt. When those change, it is updated. VENV= says where it is, PYTHON=
+# which Python makes it. TEST_PROCESSES= (default 2) is the number of processes that share the tests.
 
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
 VENV_UPSTREAM ?= .venv-upstream
+TEST_PROCESSES ?= 2
 PYTEST_ARGS ?=
 
 # The environment carries a stamp: a hash of its pins and of the Python it was made with.
 PINS := $(shell { cat requirements/*.txt; $(PYTHON) -VV; } | cksum | cut -d' ' -f1)
 STAMP := $(VENV)/.installed-$(PINS)
 PY := $(VENV)/bin/python
+# One thread per process: several processes with a thread per core each would slow each other down.
+PYTEST := -m pytest -n $(TEST_PROCESSES) --dist worksteal
 
 # This checkout comes first on the path, so that several checkouts can share one environment.
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo compare test test-fast lint format test-upstream pins clean
+.PHONY: help setup demo compare test test-fast lint format test-upstream metafiles pins clean
 
 help:
 	@sed -n '/^# make/s/^# //p' Makefile
@@ -42,10 +46,10 @@ compare: $(STAMP)
 	$(PY) projects/demo/demo.py --compare
 
 test: $(STAMP)
-	$(PY) -m pytest $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(PY) $(PYTEST) $(PYTEST_ARGS)
 
 test-fast: $(STAMP)
-	$(PY) -m pytest -m 'not slow' $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(PY) $(PYTEST) -m 'not slow' $(PYTEST_ARGS)
 
 lint: $(STAMP)
 	$(PY) -m ruff check .
@@ -55,8 +59,11 @@ format: $(STAMP)
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
+metafiles: $(STAMP)
+	$(PY) maintenance/make_metafiles.py
+
 test-upstream: $(VENV_UPSTREAM)/.installed-$(PINS)
-	$(VENV_UPSTREAM)/bin/python -m pytest $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(VENV_UPSTREAM)/bin/python $(PYTEST) $(PYTEST_ARGS)
 
 $(VENV_UPSTREAM)/.installed-$(PINS):
 	@VENV='$(VENV_UPSTREAM)' PYTHON='$(PYTHON)' bash requirements/install.sh upstream

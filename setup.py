@@ -9,6 +9,7 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).resolve().parent
 MODULE = 'nemo_mmseg'
 # What `mim train`, `mim test`, `mim run` and `mim search` look for inside an installed package.
+# Benchmarks, projects and tests stay in the checkout.
 MIM_PARTS = ('tools', 'configs', 'model-index.yml')
 
 
@@ -25,15 +26,15 @@ def requirements(name: str) -> list[str]:
 
 
 class BuildWithMim(build_py):
-    """Adds to a wheel what `mim train nemo_mmseg CONFIG` and its like look for.
+    """Add to a wheel what `mim train nemo_mmseg CONFIG` and its like look for.
 
-    mim takes its argument for the name of a distribution and wants copies of tools, configs and
-    the model index in a folder `.mim` of that distribution's package. The distribution cannot be
+    mim takes its argument for the name of a distribution, and looks for tools, configs and the
+    model index in the folder `.mim` of that distribution's package. The distribution cannot be
     called `nemo_mmseg` (see below), so the wheel carries `nemo_mmseg.egg-info`, by which this name
-    is found too. That folder sorts first in RECORD, where onedl-mim looks for the
-    package of `nemo-mmsegmentation`: hence the second copy in it.
+    is found too. In RECORD that folder sorts first, and onedl-mim looks for the parts of
+    `nemo-mmsegmentation` in the first folder of RECORD. So both folders need a copy.
 
-    All goes into the build folder, never into the sources, and not into an editable install: there
+    All goes into the build folder: never into the sources, and not into an editable install. There
     mim finds the folders at the root of the checkout, and copies would make every name ambiguous.
     """
 
@@ -61,9 +62,9 @@ class BuildWithMim(build_py):
 
 
 setup(
-    # Not "nemo_mmseg": onedl-mim takes the folder of RECORD's first line for the package, and
-    # "nemo_mmseg-0.1.0.dist-info" would sort before "nemo_mmseg/". For the same reason there are
-    # no console scripts ("../../../bin/x" sorts before everything); `mim run` serves instead.
+    # Not "nemo_mmseg": onedl-mim takes the folder in RECORD's first line for the package, and
+    # "nemo_mmseg-0.1.0.dist-info" sorts before "nemo_mmseg/". For the same reason there are no
+    # console scripts ("../../../bin/x" sorts before everything); `mim run` serves instead.
     name='nemo-mmsegmentation',
     version=version(),
     description='Referring image segmentation and NeMo augmentation for MMSegmentation',
@@ -79,12 +80,12 @@ setup(
     ],
     packages=find_packages(include=['nemo_mmseg', 'nemo_mmseg.*']),
     package_data={
-        'nemo_mmseg': ['**/*.json', '**/*.gz', '**/*.safetensors', '**/*.html', 'assets/**/*.md'],
+        'nemo_mmseg': ['**/*.json', '**/*.gz', '**/*.safetensors', 'assets/**/*.md'],
     },
     cmdclass={'build_py': BuildWithMim},
     python_requires='>=3.10',
-    # Neither mmsegmentation nor onedl-mmsegmentation: both own the folder mmseg/, and requiring
-    # one would drag it over the other. Importing nemo_mmseg without any says what to install.
+    # Neither mmsegmentation nor onedl-mmsegmentation: both own the folder mmseg/, and a requirement
+    # would install one over the other. Importing nemo_mmseg without any says what to install.
     install_requires=requirements('runtime'),
     extras_require={
         'onedl': requirements('onedl'),

@@ -1,17 +1,16 @@
-"""What a mosaic costs against a plain sample, with and without a tile store.
+"""What a mosaic costs against a sample without mosaic, with and without a tile store.
 
     python benchmarks/loader.py                # one process: samples/s, ratios, by transform
     python benchmarks/loader.py --workers 1 2  # rate and memory of workers
 
-It makes its own data (`photo_like.py`: JPEGs of 640x480 and about 130 KB) in a temporary folder, or
-in --folder, where it stays. Kinds take turns sample by sample, so that a busy machine is busy for
-all; times are CPU time of the one thread that works, and the table has medians.
+It makes its own data (``photo_like.py``: JPEGs of 640x480 and about 130 KB) in a temporary folder,
+or in --folder, where they stay. Kinds take turns sample by sample, so that a busy machine is busy
+for all. Times are CPU time of the one thread that works, and the table has medians.
 
-- `MMSegmentation's plain` is the measure of all others: LoadImageFromFile, Resize, PackSegInputs,
-  with LoadReferentMask for the mask;
-- `plain` is this package's pipeline: LoadReferringImage, LoadReferentMask, Resize,
-  PackReferringInputs;
-- the others are mosaics of 2x2 cells in every sample.
+- ``MMSegmentation`` is what all others are compared with: LoadImageFromFile, Resize, PackSegInputs,
+  with LoadReferentMask for the mask.
+- ``without mosaic`` is this package's pipeline.
+- The others are mosaics of 2x2 cells in every sample.
 """
 
 from __future__ import annotations
@@ -21,12 +20,13 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import cv2
 import torch
+from mmcv.transforms import BaseTransform
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS
 from prettytable import PrettyTable
@@ -36,41 +36,42 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).res
 
 import photo_like  # noqa: E402
 
+from nemo_mmseg.datasets.base import BaseReferringDataset  # noqa: E402
+from nemo_mmseg.datasets.requirements import TileRequirement  # noqa: E402
 from nemo_mmseg.datasets.samplers import SampleIndex  # noqa: E402
-from nemo_mmseg.mining import requirements as wanted_stores  # noqa: E402
+from nemo_mmseg.mining.requirements import make, requirements_of  # noqa: E402
 
-FIRST = "MMSegmentation's plain"
+FIRST = 'MMSegmentation'
 
 
 def pipelines(folder: Path, size: tuple[int, int]) -> dict[str, list[dict]]:
-    """The pipeline of each kind of sample."""
+    """Return the pipeline of each kind of sample."""
     resize = dict(type='Resize', scale=size[::-1], keep_ratio=False)
     mask, draw = dict(type='LoadReferentMask'), dict(type='SampleExpressions')
-    plain = [dict(type='LoadReferringImage'), mask, resize]
-    bank = dict(path=str(folder / 'bank.safetensors'))
-    raw = dict(path=str(folder / f'raw_{size[0]}x{size[1]}.safetensors'))
-    jpeg = dict(path=str(folder / f'jpeg_{size[0]}x{size[1]}.safetensors'), encoding='jpeg')
-
-    def mosaic(**options: Any) -> list[dict]:
-        fixed = dict(type='NeMoMosaic', size=size, transforms=plain, bank=bank, mined_prob=1.0)
-        return [draw, dict(fixed, **options), dict(type='PackReferringInputs')]
-
-    return {
+    load, pack = [dict(type='LoadReferringImage'), mask, resize], dict(type='PackReferringInputs')
+    mosaic = dict(
+        type='NeMoMosaic',
+        size=size,
+        transforms=load,
+        bank=dict(path=str(folder / 'bank.safetensors')),
+        schedule=dict(mined=1.0),
+    )
+    kinds = {
         FIRST: [draw, dict(type='LoadImageFromFile'), mask, resize, dict(type='PackSegInputs')],
-        'plain': [draw, *plain, dict(type='PackReferringInputs')],
-        'mosaic, no store': mosaic(),
-        'mosaic, no store, reduced': mosaic(negative_decode='reduced'),
-        'mosaic, JPEG store': mosaic(store=jpeg),
-        'mosaic, JPEG store, target too': mosaic(store=dict(jpeg, target=True)),
-        'mosaic, raw store': mosaic(store=raw),
-        'mosaic, raw store, target too': mosaic(store=dict(raw, target=True)),
+        'without mosaic': [draw, *load, pack],
+        'mosaic, image files': [draw, mosaic, pack],
     }
+    for encoding in ('jpeg', 'raw'):
+        path = str(folder / f'{encoding}_{size[0]}x{size[1]}.safetensors')
+        tiles = dict(path=path, encoding=encoding)
+        kinds[f'mosaic, {encoding} tiles'] = [draw, dict(mosaic, tiles=tiles), pack]
+    return kinds
 
 
 class Timed:
     """A transform that notes its CPU time."""
 
-    def __init__(self, transform: Any) -> None:
+    def __init__(self, transform: BaseTransform) -> None:
         self.transform, self.times = transform, []
 
     def __call__(self, results: dict) -> dict:
@@ -81,19 +82,21 @@ class Timed:
         return results
 
 
-def build(config: dict, folder: Path, size: tuple[int, int]) -> dict[str, Any]:
-    """The data set of each kind, with its tile stores made."""
+def build(folder: Path, size: tuple[int, int]) -> dict[str, BaseReferringDataset]:
+    """Return the data set of each kind, with its bank and tile stores made."""
     sets = {}
     for kind, pipeline in pipelines(folder, size).items():
-        sets[kind] = DATASETS.build(dict(config, pipeline=pipeline))
+        data = DATASETS.build(dict(photo_like.config(folder), pipeline=pipeline))
         if not (folder / 'bank.safetensors').is_file():
-            photo_like.write_bank(sets[kind], folder / 'bank.safetensors')
-        for store in wanted_stores(sets[kind]):
-            store.make(num_workers=0, progress=False)
+            photo_like.write_bank(data, folder / 'bank.safetensors')
+        for requirement in requirements_of(data):
+            if isinstance(requirement, TileRequirement):
+                make(requirement, num_workers=0, progress=False)
+        sets[kind] = data
     return sets
 
 
-def measure(sets: dict[str, Any], rounds: int) -> None:
+def measure(sets: dict[str, BaseReferringDataset], rounds: int) -> None:
     """Print samples/s, ratios and times by transform; one process, kinds in turn."""
     timed = {kind: [Timed(one) for one in data.pipeline.transforms] for kind, data in sets.items()}
     for kind, data in sets.items():
@@ -108,30 +111,20 @@ def measure(sets: dict[str, Any], rounds: int) -> None:
                 data[SampleIndex(index, epoch, 1)]
                 whole[kind].append(time.thread_time() - start)
     middle = {kind: median(times) for kind, times in whole.items()}
-    table = PrettyTable(
-        ['', 'samples/s', 'ms', "/ MMSeg's", '/ plain', 'ms by transform'], align='r'
-    )
+    head = ['', 'samples/s', 'ms', f'/ {FIRST}', '/ without mosaic', 'ms by transform']
+    table = PrettyTable(head, align='r')
     table.align[''] = table.align['ms by transform'] = 'l'
     for kind, seconds in middle.items():
         parts = {type(t.transform).__name__: 1e3 * median(t.times) for t in timed[kind]}
         parts['data set'] = 1e3 * seconds - sum(parts.values())
-        table.add_row(
-            [
-                kind,
-                f'{1 / seconds:.0f}',
-                f'{1e3 * seconds:.2f}',
-                f'{seconds / middle[FIRST]:.2f}',
-                f'{seconds / middle["plain"]:.2f}',
-                ', '.join(f'{name} {value:.2f}' for name, value in parts.items()),
-            ]
-        )
+        ratios = [f'{seconds / middle[other]:.2f}' for other in (FIRST, 'without mosaic')]
+        texts = ', '.join(f'{name} {value:.2f}' for name, value in parts.items())
+        table.add_row([kind, f'{1 / seconds:.0f}', f'{1e3 * seconds:.2f}', *ratios, texts])
     print(table)
-    four = middle['mosaic, no store'] / middle['plain']
-    print(f'plain samples a second where mosaics of four full decodes come to 67: {67 * four:.0f}')
 
 
-class OneAfterTheOther(torch.utils.data.Sampler):
-    """Indices of several passes, as our samplers yield them."""
+class Consecutive(torch.utils.data.Sampler):
+    """Indices of several epochs in order, as our samplers yield them."""
 
     def __init__(self, length: int, samples: int) -> None:
         self.length, self.samples = length, samples
@@ -139,41 +132,33 @@ class OneAfterTheOther(torch.utils.data.Sampler):
     def __len__(self) -> int:
         return self.samples
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[SampleIndex]:
         return (SampleIndex(i % self.length, i // self.length, 1) for i in range(self.samples))
 
 
 def memory(process: int) -> dict[str, float]:
-    """Resident memory of a process and its proportional share of it, in MB."""
-    found = {}
-    for line in open(f'/proc/{process}/smaps_rollup'):
-        name, value, *_ = line.split()
-        if name in ('Rss:', 'Pss:', 'Pss_File:', 'Pss_Anon:'):
-            found[name[:-1]] = int(value) / 1024
-    return found
+    """Return resident memory of a process and its proportional share, in MB."""
+    lines = [line.split() for line in open(f'/proc/{process}/smaps_rollup')]
+    return {line[0][:-1]: int(line[1]) / 1024 for line in lines if line[0] in ('Rss:', 'Pss:')}
 
 
 def cpu_seconds(process: int) -> float:
-    """CPU time that a process has used."""
+    """Return the CPU time that a process has used."""
     fields = Path(f'/proc/{process}/stat').read_text().rpartition(')')[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')
 
 
-def measure_workers(sets: dict[str, Any], counts: list[int], samples: int) -> None:
+def measure_workers(sets: dict[str, BaseReferringDataset], counts: list[int], samples: int) -> None:
     """Print the rate, and what each worker keeps in memory after all samples."""
-    table = PrettyTable(
-        ['', 'workers', 'samples/s', 'CPU ms a sample', 'Rss a worker', 'Pss a worker']
-        + ['sum of Pss'],
-        align='r',
-    )
+    head = ['', 'workers', 'samples/s', 'CPU ms a sample', 'Rss a worker', 'Pss a worker']
+    table = PrettyTable([*head, 'sum of Pss'], align='r')
     table.align[''] = 'l'
-    for kind in ('plain', 'mosaic, no store', 'mosaic, raw store', 'mosaic, raw store, target too'):
+    for kind in ('without mosaic', 'mosaic, image files', 'mosaic, raw tiles'):
         for count in counts:
-            data = sets[kind]
             loader = DataLoader(
-                data,
+                sets[kind],
                 batch_size=8,
-                sampler=OneAfterTheOther(len(data), samples),
+                sampler=Consecutive(len(sets[kind]), samples),
                 num_workers=count,
                 collate_fn=list,
                 persistent_workers=True,
@@ -187,18 +172,11 @@ def measure_workers(sets: dict[str, Any], counts: list[int], samples: int) -> No
             for _ in range(left):
                 next(batches)
             rate = 8 * left / (time.perf_counter() - start)
-            used = sum(map(cpu_seconds, processes)) - used
+            used = (sum(map(cpu_seconds, processes)) - used) / (8 * left)
             found = [memory(process) for process in processes]
-            table.add_row(
-                [
-                    kind,
-                    count,
-                    f'{rate:.0f}',
-                    f'{1e3 * used / (8 * left):.2f}',
-                    *(f'{sum(f[k] for f in found) / count:.0f} MB' for k in ('Rss', 'Pss')),
-                    f'{sum(f["Pss"] for f in found):.0f} MB',
-                ]
-            )
+            rss, pss = (sum(of[key] for of in found) for key in ('Rss', 'Pss'))
+            sizes = [f'{size:.0f} MB' for size in (rss / count, pss / count, pss)]
+            table.add_row([kind, count, f'{rate:.0f}', f'{1e3 * used:.2f}', *sizes])
             del batches, loader
     print(table)
 
@@ -209,7 +187,7 @@ def main() -> None:
     parser.add_argument('--folder', help='where the data lie or are made; default: a temporary one')
     parser.add_argument('--images', type=int, default=128, help='of the data (default 128)')
     parser.add_argument('--size', type=int, nargs=2, default=(480, 480), help='of a sample')
-    parser.add_argument('--rounds', type=int, default=3, help='passes over the data (default 3)')
+    parser.add_argument('--rounds', type=int, default=3, help='epochs (default 3)')
     parser.add_argument('--workers', type=int, nargs='+', help='measure workers instead')
     parser.add_argument('--samples', type=int, default=2000, help='of each kind, with --workers')
     args = parser.parse_args()
@@ -220,10 +198,9 @@ def main() -> None:
         folder = Path(args.folder or temporary)
         if not (folder / 'mini').is_dir():
             photo_like.make(folder, args.images)
-        files = os.scandir(folder / 'images')
-        sizes = [entry.stat().st_size / 1000 for entry in files]
+        sizes = [entry.stat().st_size / 1000 for entry in os.scandir(folder / 'images')]
         print(f'{len(sizes)} images, mean {sum(sizes) / len(sizes):.0f} KB')
-        sets = build(photo_like.config(folder), folder, tuple(args.size))
+        sets = build(folder, tuple(args.size))
         if args.workers:
             measure_workers(sets, args.workers, args.samples)
         else:

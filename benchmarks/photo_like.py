@@ -1,8 +1,8 @@
-"""A data set in RefCOCO's layout that costs a loader what COCO does: for benchmarks/loader.py.
+"""A data set in RefCOCO's layout that costs a loader what COCO does, for ``loader.py``.
 
 Pictures are noise with the spectrum of photographs (amplitude falls with the frequency), textured
-blobs and grain, as JPEGs of COCO's size and weight (640x480, about 130 KB, 70 % of them with half
-the colour resolution). Nothing can be learnt from them.
+blobs and grain, as JPEGs of COCO's size and weight: 640x480, about 130 KB, 70 % of them with half
+the colour resolution. Nothing can be learnt from them.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from nemo_mmseg.datasets.base import BaseReferringDataset
 from nemo_mmseg.mining.bank_writer import BankWriter
 
 HEIGHT, WIDTH = 480, 640
@@ -22,7 +23,7 @@ WORDS = 'a the red blue large small woman man dog tree table under near behind o
 
 
 def picture(rng: np.random.Generator) -> np.ndarray:
-    """A picture (480, 640, 3) uint8."""
+    """Draw a picture (480, 640, 3) uint8."""
     y, x = np.fft.fftfreq(HEIGHT)[:, None], np.fft.rfftfreq(WIDTH)[None]
     falling = 1 / np.maximum(np.hypot(y, x), 1 / WIDTH) ** 1.15
     noise = np.fft.rfft2(rng.standard_normal((3, HEIGHT, WIDTH))) * falling
@@ -41,7 +42,7 @@ def picture(rng: np.random.Generator) -> np.ndarray:
 
 
 def jpeg(image: np.ndarray, rng: np.random.Generator) -> bytes:
-    """The picture at the quality that comes closest to COCO's weight."""
+    """Encode a picture at the quality that comes closest to COCO's weight."""
     half = cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444
     sampling = half[int(rng.random() > 0.7)]
     wanted, best = rng.normal(134_000, 25_000), b''
@@ -54,7 +55,7 @@ def jpeg(image: np.ndarray, rng: np.random.Generator) -> bytes:
 
 
 def polygon(rng: np.random.Generator) -> list[float]:
-    """An outline of about thirty corners, as COCO's objects have."""
+    """Draw an outline of about thirty corners, as COCO's objects have."""
     angles = np.linspace(0, 2 * np.pi, int(rng.integers(20, 45)), endpoint=False)
     radius = rng.uniform(40, 120) * (1 + 0.2 * rng.standard_normal(len(angles)).cumsum() / 5)
     x = rng.uniform(120, WIDTH - 120) + radius * np.cos(angles)
@@ -69,7 +70,7 @@ def make(root: str | os.PathLike, images: int = 128, seed: int = 0) -> None:
     Args:
         root: Folder to write into.
         images: Number of pictures.
-        seed: Of everything.
+        seed: Seed of everything.
     """
     rng, root = np.random.default_rng(seed), Path(root)
     for folder in ('images', 'mini'):
@@ -85,10 +86,10 @@ def make(root: str | os.PathLike, images: int = 128, seed: int = 0) -> None:
                 dict(id=ann_id, image_id=number, category_id=1, segmentation=outline, iscrowd=0)
                 | dict(bbox=[0, 0, 1, 1], area=1000.0)
             )
-            texts = [' '.join(rng.choice(WORDS, rng.integers(2, 7))) for _ in range(3)]
+            expressions = [' '.join(rng.choice(WORDS, rng.integers(2, 7))) for _ in range(3)]
             sentences = [
                 dict(sent_id=3 * ann_id + i, sent=text, raw=text, tokens=text.split())
-                for i, text in enumerate(texts)
+                for i, text in enumerate(expressions)
             ]
             references.append(
                 dict(ref_id=ann_id, ann_id=ann_id, image_id=number, category_id=1, split='train')
@@ -101,7 +102,7 @@ def make(root: str | os.PathLike, images: int = 128, seed: int = 0) -> None:
 
 
 def config(root: str | os.PathLike) -> dict:
-    """The config of the data set in a folder, without pipeline."""
+    """Return the config of the data set in a folder, without pipeline."""
     return dict(
         type='RefCOCODataset',
         data_root=str(root),
@@ -112,13 +113,13 @@ def config(root: str | os.PathLike) -> dict:
     )
 
 
-def write_bank(dataset: object, path: str | os.PathLike, keep: int = 100) -> None:
+def write_bank(dataset: BaseReferringDataset, path: str | os.PathLike, keep: int = 100) -> None:
     """Write a bank of random neighbours.
 
     Args:
         dataset: The data set.
         path: File to write.
-        keep: Neighbours an expression, at most all other images.
+        keep: Images stored per expression, at most all others.
     """
     sent_ids, _, own = dataset.expressions()
     pool, every, rng = dataset.pool, np.arange(len(own)), np.random.default_rng(5)

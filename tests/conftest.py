@@ -1,14 +1,21 @@
-"""Shared by all tests: programs that a test starts find this checkout, as the test itself does."""
+"""Shared by all tests: where programs find this checkout, and data that is made once a run."""
 
 import os
+import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
+from mini_refcoco import gref_mini, mini  # noqa: F401  (fixtures)
 from mmengine.registry import init_default_scope
+
+from nemo_mmseg.refshapes import VARIANTS, make_refshapes
 
 ROOT = str(Path(__file__).resolve().parent.parent)
 
+# Programs that a test starts find this checkout, as the test itself does.
 os.environ['PYTHONPATH'] = os.pathsep.join([ROOT, *filter(None, [os.environ.get('PYTHONPATH')])])
 
 # Nothing goes into the caches of whoever runs the tests, or comes from there.
@@ -20,3 +27,47 @@ os.environ['NEMO_MMSEG_CACHE'] = _caches.name
 def mmseg_scope() -> None:
     """Names in configs mean MMSegmentation's, as in a run, whichever test comes first."""
     init_default_scope('mmseg')
+
+
+@pytest.fixture(scope='session')
+def make_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Make a folder once per test run: `make_once(name, make)` calls `make(folder)`.
+
+    The workers of pytest-xdist share the folder, so that tests must only read it.
+    """
+    base = tmp_path_factory.getbasetemp()
+    if 'PYTEST_XDIST_WORKER' in os.environ:
+        base = base.parent
+
+    def make_once(name: str, make: Callable[[Path], object]) -> Path:
+        folder, part = base / name, base / f'{name}.part'
+        with FileLock(base / f'{name}.lock'):
+            if not folder.exists():
+                shutil.rmtree(part, ignore_errors=True)
+                part.mkdir()
+                make(part)
+                part.rename(folder)
+        return folder
+
+    return make_once
+
+
+@pytest.fixture(scope='session')
+def refshapes(make_once) -> Path:
+    """All variants of RefShapes: 12 images of train, 3 of val, 2 of testA and testB each; seed 5.
+
+    Read only; `refshapes_copy` may be changed.
+    """
+    sizes = dict(train=12, val=3, testA=2, testB=2)
+
+    def make(folder: Path) -> None:
+        for variant in VARIANTS:
+            make_refshapes(folder, variant, sizes, seed=5, workers=1)
+
+    return make_once('refshapes', make)
+
+
+@pytest.fixture
+def refshapes_copy(refshapes: Path, tmp_path: Path) -> Path:
+    """A copy of `refshapes` that a test may change."""
+    return shutil.copytree(refshapes, tmp_path / 'refshapes')

@@ -51,7 +51,7 @@ def load(data, work_dir):
 
 def test_training_with_nemo_and_evaluation_of_two_data_sets(data, tmp_path):
     cfg = load(data, tmp_path / 'run')
-    assert not any(report.faults for report in check_data(cfg, progress=False))
+    assert not any(report.errors for report in check_data(cfg, progress=False))
     generalized = cfg.val_dataloader.dataset
     single = dict(generalized, type='RefCOCODataset', ann_file='refshapes+/instances.json')
     single.update(split_file='refshapes+/refs(unc).p')

@@ -6,6 +6,7 @@ import os
 import pickle
 import re
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -97,7 +98,7 @@ def cfg(data, tmp_path, monkeypatch):
     resize = dict(type='Resize', scale=(64, 64), keep_ratio=False)
     for one in cfg.train_dataloader.dataset.datasets:
         mosaic = one.pipeline[1]
-        mosaic.update(RULE._asdict(), size=(64, 64), mined_prob=0.6)
+        mosaic.update(band=asdict(RULE), schedule=dict(mined=0.6), size=(64, 64))
         mosaic.transforms[-1] = resize
         path = tmp_path / Path(mosaic.bank.path).name
         mosaic.bank = dict(small.bank, path=str(path))
@@ -136,7 +137,7 @@ def test_each_data_set_draws_from_its_own_bank_whatever_the_workers(cfg, data, t
     runner.train()
     records = list(RecordJointSamples.records)
     concat = runner.train_dataloader.dataset
-    assert len(records) == 2 * (len(concat) // 4) * 4  # the last batch of a pass is dropped
+    assert len(records) == 2 * (len(concat) // 4) * 4  # the last batch of an epoch is dropped
     banks = {name: NegativeBank(path) for name, path in zip(PARTS, bank_paths(cfg))}
     for inner, (name, bank) in zip(concat.datasets, banks.items()):
         assert bank.metadata['dataset'] == name == inner.metainfo['dataset_name']
@@ -154,7 +155,7 @@ def test_each_data_set_draws_from_its_own_bank_whatever_the_workers(cfg, data, t
             continue
         mined[name] += 1
         assert one['mosaic']['kind'] == 'mined'
-        band = banks[name].band(sent_id, *RULE)
+        band = banks[name].band(sent_id, RULE)
         assert set(one['mosaic']['names']) < {banks[name].image_names[row] for row in band.rows}
     assert min(mined[name] for name in PARTS) >= 3
 
@@ -162,7 +163,7 @@ def test_each_data_set_draws_from_its_own_bank_whatever_the_workers(cfg, data, t
     leak = data[1]
     assert leak not in images['refcoco'] and (data[0] / 'coco' / 'train2014' / leak).is_file()
 
-    # A sample is that of its pass: seed, epoch and index say all of it.
+    # A sample is that of its epoch: seed, epoch and index say all of it.
     for epoch in (0, 1):
         every = {
             record(epoch, packed['inputs'], packed['data_samples'])['digest']
@@ -182,7 +183,7 @@ def test_each_data_set_draws_from_its_own_bank_whatever_the_workers(cfg, data, t
     assert Path(lost).read_bytes() == content
     assert [os.stat(path).st_mtime_ns for path in left] == times
 
-    # An endless sampler counts passes over all data sets together.
+    # An endless sampler counts epochs over all data sets together.
     cfg.train_dataloader.sampler.type = 'InfiniteReferringSampler'
     cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=len(concat) // 2, val_interval=999)
     cfg.log_processor.by_epoch = False
@@ -209,6 +210,6 @@ def test_without_the_hook_the_missing_bank_is_named(cfg):
 def test_two_data_sets_with_one_bank_are_refused(cfg):
     first, second, _ = cfg.train_dataloader.dataset.datasets
     second.pipeline[1].bank.path = first.pipeline[1].bank.path
-    with pytest.raises(ValueError, match='two data sets, .* name the same bank .*refcoco_joint'):
+    with pytest.raises(ValueError, match='two data sets, ask for different files .*refcoco_joint'):
         build(cfg, 'one_bank').train()
     assert not any(os.path.exists(path) for path in bank_paths(cfg))

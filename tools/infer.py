@@ -1,18 +1,12 @@
-"""Segment an image: `python tools/infer.py IMAGE EXPRESSION ... --config CONFIG --weights W`."""
+"""Segment an image: ``python tools/infer.py IMAGE EXPRESSION ... --config CONFIG --weights W``."""
 
 import argparse
-from collections.abc import Sequence
-
-from infer import main
 
 import nemo_mmseg  # noqa: F401  (registers our classes, whether or not the config asks for it)
 from nemo_mmseg.apis.inference import ReferringInferencer
 
-if __name__ == '__main__':
-    main()
 
-
-def parse_args(args: Sequence[str] | None = None) -> argparse.Namespace:
+def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description='Segment what expressions describe in an image')
     parser.add_argument('image', help='image file')
@@ -21,20 +15,20 @@ def parse_args(args: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--weights', help='checkpoint (default: the untrained network)')
     parser.add_argument('--device', help='e.g. cuda:0 (default: a GPU if there is one)')
     parser.add_argument('--out', default='work_dirs/infer', help='folder (default: %(default)s)')
-    return parser.parse_args(args)
+    return parser.parse_args()
 
 
-def main(args: Sequence[str] | None = None) -> None:
-    """Segment, write, and print a line an expression."""
-    options = parse_args(args)
-    inferencer = ReferringInferencer(options.config, options.weights, options.device)
-    result = inferencer(options.image, options.expressions, out_dir=options.out)
+def main() -> None:
+    """Segment, write, and print a line for each expression."""
+    args = parse_args()
+    inferencer = ReferringInferencer(args.config, args.weights, args.device)
+    result = inferencer(args.image, args.expressions, out_dir=args.out)
     for record in result['predictions']:
         print(
             f'{record["expression"]!r}: score {record["score"]:.3f}, {record["area"]} pixels, '
-            f'{options.out}/{record["mask"]}'
+            f'{args.out}/{record["mask"]}'
         )
-    print(f'{options.out}/{result["predictions"][0]["overlay"]}')
+    print(f'{args.out}/{result["predictions"][0]["overlay"]}')
 
 
 if __name__ == '__main__':

@@ -1,11 +1,10 @@
-"""Evaluate a trained network: `python tools/test.py CONFIG CHECKPOINT`.
+"""Evaluate a trained network: ``python tools/test.py CONFIG CHECKPOINT``.
 
-On several GPUs: `torchrun --nproc_per_node N tools/test.py CONFIG CHECKPOINT --launcher pytorch`.
-`--out DIR` writes `DIR/masks/<sent_id>.png`, `DIR/predictions.json` and `DIR/metrics.json`.
-With `--cfg-options test_evaluator.by=distractors,length` it writes the measures by difficulty too,
-`DIR/difficulty.csv`.
-`--splits val testA testB` evaluates these splits of the test data set, one after the other, each
-with results of its own in `DIR/<split>`.
+On several GPUs: ``torchrun --nproc_per_node N tools/test.py CONFIG CHECKPOINT --launcher pytorch``.
+``--out DIR`` writes ``DIR/masks/<sent_id>.png``, ``DIR/predictions.json`` and ``DIR/metrics.json``;
+with ``--cfg-options test_evaluator.by=distractors,length`` also the measures by difficulty,
+``DIR/difficulty.csv``. ``--splits val testA testB`` evaluates these splits of the test data set one
+after the other, each with its results in ``DIR/<split>``.
 """
 
 import argparse
@@ -21,11 +20,7 @@ from mmengine.runner import Runner
 import nemo_mmseg  # noqa: F401  (registers our classes, whether or not the config asks for it)
 from nemo_mmseg.apis.inference import fill_model
 from nemo_mmseg.evaluation.predictions import write_json
-from nemo_mmseg.utils.config import (
-    add_config_arguments,
-    add_run_arguments,
-    load_config,
-)
+from nemo_mmseg.utils.config import add_config_arguments, add_run_arguments, load_config
 from nemo_mmseg.utils.dist import leave_process_group
 
 
@@ -36,7 +31,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('checkpoint', help='checkpoint file of the network')
     parser.add_argument('--out', help='folder to write a mask per expression and a JSON file to')
     parser.add_argument('--splits', nargs='+', help="splits to evaluate, in place of the config's")
-    parser.add_argument('--show-dir', help='folder to draw tested images to')
+    parser.add_argument('--show-dir', help='folder for drawings of ground truth and prediction')
     add_run_arguments(parser)
     return parser.parse_args()
 
@@ -88,16 +83,14 @@ def evaluate(cfg: Config, checkpoint: str, split: str | None, out_dir: str | Non
     Args:
         cfg: Config of the run; changed.
         checkpoint: File with the weights; they must fit the network exactly.
-        split: Name of the split, or None for the config's own.
-        out_dir: Folder for the results, or None. Those of a named split go into a folder inside it.
+        split: Name of the split; None for the config's own.
+        out_dir: Folder for the results, or None. A named split gets a folder inside it.
     """
     if split is not None:
         if 'split' not in cfg.test_dataloader.dataset:
-            raise ValueError(
-                '--splits needs a test data set with a split, not a wrapper around some'
-            )
+            raise ValueError('--splits needs a test data set with a split, and no wrapper')
         cfg.test_dataloader.dataset.split = split
-        # MMEngine gives back a visualizer whose name it knows, with the folder it had.
+        # MMEngine reuses a visualizer whose name it knows, with the folder it had.
         cfg.visualizer.name = f'visualizer_{split}'
         hook = cfg.get('default_hooks', {}).get('visualization')
         if hook and hook.get('out_dir'):
@@ -106,11 +99,11 @@ def evaluate(cfg: Config, checkpoint: str, split: str | None, out_dir: str | Non
     if out_dir is not None:
         add_results_writer(cfg, out_dir)
     runner = Runner.from_cfg(cfg)
-    # MMEngine's own loading would be content with a file of another network.
+    # MMEngine's own loading accepts the file of another network.
     fill_model(runner.model.module if is_model_wrapper(runner.model) else runner.model, checkpoint)
     metrics = runner.test()
     if out_dir is not None and is_main_process():
-        # what there was nothing to measure by (nan) is null: JSON knows no nan
+        # What could not be measured (nan) is null: JSON knows no nan.
         known = {key: None if value != value else value for key, value in metrics.items()}
         write_json(Path(out_dir) / 'metrics.json', known)
 

@@ -1,6 +1,6 @@
-"""Train a referring segmentation network: `python tools/train.py CONFIG`.
+"""Train a referring segmentation network: ``python tools/train.py CONFIG``.
 
-On several GPUs: `torchrun --nproc_per_node N tools/train.py CONFIG --launcher pytorch`.
+On several GPUs: ``torchrun --nproc_per_node N tools/train.py CONFIG --launcher pytorch``.
 """
 
 import argparse
@@ -12,11 +12,7 @@ from mmengine.runner import Runner, find_latest_checkpoint
 import nemo_mmseg  # noqa: F401  (registers our classes, whether or not the config asks for it)
 from nemo_mmseg.compat import mmengine_globals
 from nemo_mmseg.utils.checkpoint import read_checkpoint
-from nemo_mmseg.utils.config import (
-    add_config_arguments,
-    add_run_arguments,
-    load_config,
-)
+from nemo_mmseg.utils.config import add_config_arguments, add_run_arguments, load_config
 from nemo_mmseg.utils.dist import leave_process_group
 
 
@@ -41,28 +37,28 @@ def set_resume(cfg: Config, resume: str) -> None:
     """Make the config continue from a checkpoint.
 
     Args:
-        cfg: Config with its `work_dir`; changed in place.
-        resume: Checkpoint file, or 'auto' for the newest one in the work dir. Where there is none,
-            the run starts from the beginning, with the initial weights the config names.
+        cfg: Config with its ``work_dir``; changed in place.
+        resume: Checkpoint file, or ``'auto'`` for the newest one in the work dir. If there is none,
+            the run starts from the beginning, with the initial weights of the config.
 
     Raises:
-        FileNotFoundError: If a named checkpoint does not exist.
-        ValueError: If a named one holds weights alone, as a converted one does.
+        FileNotFoundError: A named checkpoint does not exist.
+        ValueError: A named one holds weights alone, as a converted one does.
     """
-    # not MMEngine's own search: it would forget the config's `load_from` when it finds nothing
+    # Not MMEngine's own search: it forgets the config's `load_from` when it finds nothing.
     checkpoint = find_latest_checkpoint(cfg.work_dir) if resume == 'auto' else resume
     if checkpoint is None:
         return
     if not os.path.isfile(checkpoint):
         raise FileNotFoundError(f'there is no checkpoint {checkpoint} to resume from')
     if resume != 'auto':
-        # the runner reads the tensors, this looks at what is beside them
+        # The runner reads the tensors. This looks at what is beside them.
         content = read_checkpoint(checkpoint, allow=mmengine_globals(), mmap=True)
         meta = content.get('meta') if isinstance(content, dict) else None
         if not isinstance(meta, dict) or 'epoch' not in meta:
             raise ValueError(
-                f'{checkpoint} holds no state of a training to resume, but weights: to start '
-                f'from them, use --cfg-options load_from={checkpoint}'
+                f'{checkpoint} holds no state of a training to resume, but weights. To start from '
+                f'them, use --cfg-options load_from={checkpoint}'
             )
     cfg.resume = True
     cfg.load_from = checkpoint

@@ -1,9 +1,10 @@
-# What the RefCOCO family tests on, which no mosaic may show: nemo = dict(_base_.nemo, ..., leak_guard=_base_.leak_guard).
-# A data set takes it, too, and then trains on none of these images (docs/joint_training.md). The three share COCO's
-# train2014: `python tools/misc/check_overlap.py` counts the images that are concerned.
-# gRefCOCO shares it, too, but its file is not in the list: a missing file is an error, and most have none. Its paper
-# gives it the partition of RefCOCO (unc), which is in the list (check_overlap.py tells whether your files agree). Who
-# tests on gRefCOCO adds 'grefcoco/grefs(unc).json'; who lacks a file and does not test on it takes it out.
+# What RefCOCO, RefCOCO+ and RefCOCOg test on. They share the images of COCO's train2014, so one
+# trains on what another tests on; `python tools/misc/check_overlap.py` counts these images.
+#     nemo = dict(_base_.nemo, ..., leak_guard=_base_.leak_guard)
+# keeps them out of mosaics. A data set takes the same dict, and then does not train on them at all
+# (docs/joint_training.md). A missing file is an error: remove the data sets that you do not have
+# and do not test on. gRefCOCO is not in the list, because its paper uses the split of RefCOCO
+# (unc). If you test on it, add 'grefcoco/grefs(unc).json'.
 leak_guard = dict(
     data_root='data/',
     split_files=[

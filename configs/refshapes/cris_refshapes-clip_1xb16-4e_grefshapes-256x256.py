@@ -1,10 +1,11 @@
-# The demo's network on RefShapes' generalised flavour: expressions of one object, of several, or of nothing.
+# The demo's network on RefShapes with expressions of one object, several or none.
 _base_ = './cris_refshapes-clip_1xb16-4e_refshapes-plus-256x256.py'
 ann_file = 'grefshapes/instances.json'
 split_file = 'grefshapes/grefs(unc).json'
 bank_name = 'grefshapes'
 
-# "all rings except the ..." is long, and the demo's tokenizer spells words of number, which no other flavour has.
+# Expressions such as "all rings except the ..." are long. The tokenizer cuts number words into
+# pieces, since no other variant has them.
 model = dict(text_encoder=dict(context_length=24))
 files = dict(type='GRefCOCODataset', ann_file=ann_file, split_file=split_file)
 train_dataloader = dict(dataset=files)

@@ -6,7 +6,7 @@ _base_ = [
 ]
 max_epochs = 4
 
-model = dict(test_cfg=dict(protocol='original', threshold=0.35))
+model = dict(test_cfg=dict(protocol=dict(type='OriginalProtocol', threshold=0.35)))
 optim_wrapper = dict(
     type='BFloat16OptimWrapper',
     optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.01, fused=True),

@@ -1,5 +1,5 @@
-# The demo's network on a handful of photographs in RefCOCO's layout, in an iteration loop: does it learn them by
-# heart? Evaluated on its own training expressions.
+# The demo's network on a handful of photographs in RefCOCO's layout, in an iteration loop: does it
+# learn them by heart? Evaluated on its own training expressions.
 _base_ = './cris_refshapes-clip_1xb16-4e_refshapes-plus-256x256.py'
 data_root = 'data/refphotos/'
 bank_name = 'refphotos'

@@ -243,6 +243,7 @@ class BaseReferringDataset(BaseDataset, ABC):
             np.array(rows, dtype=np.int64)[order],
         )
 
+    @collector_paused()
     def get_subset_(self, indices: int | Sequence[int]) -> None:
         """Keep some items, in place. The pool stays that of all items.
 

@@ -9,7 +9,7 @@ from mmengine.dataset import BaseDataset
 
 
 def transforms_in(pipeline: Any) -> Iterator[Any]:
-    """The transforms in a transform, a pipeline, or lists of them, however deep."""
+    """Walk a transform, a pipeline, or lists of them, and the transforms inside, however deep."""
     if isinstance(pipeline, (list, tuple)):
         for child in pipeline:
             yield from transforms_in(child)
@@ -22,13 +22,13 @@ def transforms_in(pipeline: Any) -> Iterator[Any]:
 
 
 def data_sets_of(dataset: Any) -> Iterator[tuple[BaseDataset, list]]:
-    """The innermost data sets, each with the pipelines its samples run through.
+    """Walk the innermost data sets, each with the pipelines its samples run through.
 
     Args:
-        dataset: A data set or wrappers around some.
+        dataset: A data set, or wrappers around some.
 
     Yields:
-        A data set that wraps no other, and its pipelines, the inner one first.
+        A data set that wraps no other, and its pipelines, the innermost first.
     """
     inner = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
     # Some wrappers (MMSegmentation's MultiImageMixDataset) have a pipeline of their own.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from mmengine.dist import is_main_process
 from mmengine.evaluator import BaseMetric
@@ -43,8 +44,7 @@ class DumpReferringResults(BaseMetric):
         no_target_rule: For expressions that may have no target, the arguments of
             :class:`NoTargetRule` as a dict, ``{}`` for its defaults. None where each expression has
             a target. Defaults to None.
-        collect_device: See :class:`ReferringIoU`. Defaults to ``'cpu'``.
-        collect_dir: See :class:`ReferringIoU`.
+        **kwargs: See :class:`ReferringIoU`.
     """
 
     default_prefix = ''
@@ -56,10 +56,9 @@ class DumpReferringResults(BaseMetric):
         tie: str = '>=',
         ignore_index: int | None = 255,
         no_target_rule: dict | None = None,
-        collect_device: str = 'cpu',
-        collect_dir: str | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(collect_device=collect_device, collect_dir=collect_dir)
+        super().__init__(**kwargs)
         self.out_dir = Path(out_dir)
         self.empty_union = float(empty_union)
         self.tie = tie

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from mmseg.registry import METRICS
 
@@ -41,12 +42,8 @@ class GeneralizedReferringIoU(ReferringIoU):
             score) or ``'auto'``, see :class:`NoTargetRule`. Defaults to ``'auto'``.
         min_pixels: See :class:`NoTargetRule`. Defaults to 50, as published.
         score_threshold: See :class:`NoTargetRule`. Defaults to 0.
-        ignore_index: See :class:`ReferringIoU`.
-        by: See :class:`ReferringIoU`.
-        csv_file: See :class:`ReferringIoU`.
-        collect_device: See :class:`ReferringIoU`.
-        prefix: See :class:`ReferringIoU`.
-        collect_dir: See :class:`ReferringIoU`.
+        **kwargs: ``ignore_index``, ``by``, ``csv_file``, ``collect_device``, ``prefix`` and
+            ``collect_dir``, see :class:`ReferringIoU`.
 
     Raises:
         ValueError: An option is out of its range.
@@ -58,20 +55,7 @@ class GeneralizedReferringIoU(ReferringIoU):
         no_target: str = 'auto',
         min_pixels: int = 50,
         score_threshold: float = 0.0,
-        ignore_index: int | None = 255,
-        by: Sequence[str] = (),
-        csv_file: str | None = None,
-        collect_device: str = 'cpu',
-        prefix: str | None = None,
-        collect_dir: str | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(
-            thresholds,
-            ignore_index=ignore_index,
-            by=by,
-            csv_file=csv_file,
-            collect_device=collect_device,
-            prefix=prefix,
-            collect_dir=collect_dir,
-        )
+        super().__init__(thresholds, tie='>=', empty_union=1.0, **kwargs)
         self.rule = NoTargetRule(no_target, min_pixels, score_threshold)

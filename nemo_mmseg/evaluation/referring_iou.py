@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from mmengine.evaluator import BaseMetric
@@ -54,11 +55,8 @@ class ReferringIoU(BaseMetric):
             :func:`slice_by`). Defaults to none.
         csv_file: File for the measures of the whole and of the slices, a line each, written anew at
             each evaluation. Defaults to None.
-        collect_device: ``'cpu'`` or ``'gpu'``, how ranks exchange their counts. Defaults to
-            ``'cpu'``.
-        prefix: Put before each name (``prefix/oIoU``); None for no prefix.
-        collect_dir: Folder that all ranks see, for ``collect_device='cpu'``; None for a temporary
-            one in the working directory.
+        **kwargs: ``collect_device`` (how ranks exchange their counts), ``prefix`` and
+            ``collect_dir`` of MMEngine's ``BaseMetric``.
 
     Attributes:
         scores: Table of the last evaluation (rank 0), or None.
@@ -78,11 +76,9 @@ class ReferringIoU(BaseMetric):
         ignore_index: int | None = 255,
         by: Sequence[str] = (),
         csv_file: str | None = None,
-        collect_device: str = 'cpu',
-        prefix: str | None = None,
-        collect_dir: str | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(collect_device=collect_device, prefix=prefix, collect_dir=collect_dir)
+        super().__init__(**kwargs)
         in_range = all(0 <= value <= 1 for value in (empty_union, *thresholds))
         if tie not in ('>=', '>') or not in_range:
             raise ValueError(
@@ -161,7 +157,6 @@ class ReferringIoU(BaseMetric):
             cells = [f'{x:.4g}' if isinstance(x, float) else x for x in row.values()]
             table.add_row(cells, divider=after is not None and after['by'] != row['by'])
         title = f'{self.prefix}: ' if self.prefix else ''
-        return (
-            f'{title}per cent, but N-acc and T-acc in 0..1; Pr@X counts IoU {self.tie} X; '
-            f'{int((self.scores.union == 0).sum())} empty unions\n{table.get_string()}'
-        )
+        title += 'per cent' if self.rule is None else 'per cent, but N-acc and T-acc in 0..1'
+        empty = int((self.scores.union == 0).sum())
+        return f'{title}; Pr@X: IoU {self.tie} X; {empty} empty unions\n{table.get_string()}'

@@ -40,7 +40,7 @@ class NoTargetRule:
             raise ValueError(f"no_target={self.no_target!r} is none of 'auto', 'area', 'score'")
 
     def predicted(self, sample: dict, pixels: np.ndarray) -> np.ndarray:
-        """Return which of N predictions mean no target, ``(N,)`` bool.
+        """Return which of N predictions mean no target, as ``(N,)`` bool.
 
         Args:
             sample: Data sample as a dict, perhaps with the scores ``no_target``.
@@ -115,9 +115,8 @@ class ExpressionScores:
         lengths = {name: len(getattr(self, name)) for name in _COLUMNS}
         if len(set(lengths.values())) > 1:
             raise ValueError(f'{self.images[:1]}: the numbers of values differ: {lengths}')
-        self.intersection = np.where(
-            self.no_target | self.predicted_no_target, 0, self.intersection
-        )
+        either = self.no_target | self.predicted_no_target
+        self.intersection = np.where(either, 0, self.intersection)
         self.union = np.where(self.no_target & self.predicted_no_target, 0, self.union)
 
     @classmethod
@@ -245,10 +244,11 @@ class ExpressionScores:
             For each measure two ``(E,)``. The sum of the first over the sum of the second is the
             measure. The overall IoU is the first measure, the mean IoU the second.
         """
+        thresholds = self.thresholds if thresholds is None else thresholds
         iou, has_target, every = self.iou, ~self.no_target, np.ones(len(self))
         hits = {
             f'Pr@{x:g}': (has_target & (iou >= x if self.tie == '>=' else iou > x), has_target)
-            for x in thresholds or self.thresholds
+            for x in thresholds
         }
         overall, mean = (self.intersection, self.union), (iou, every)
         if not self.generalized:

@@ -1,8 +1,10 @@
-"""What a text encoder hands to backbone, neck and head."""
+"""What the parts of a network hand to each other."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -39,16 +41,57 @@ class TextFeatures:
         index = torch.arange(len(self), device=self.image_index.device)
         return replace(self, image_index=index, one_to_one=True)
 
-    def of_images(self, counts: list[int]) -> TextFeatures:
+    def of_images(self, counts: Sequence[int]) -> TextFeatures:
         """The same text, its first ``counts[0]`` expressions belonging to image 0, and so on.
 
         Args:
             counts: Number of expressions of each image; their sum is E.
         """
-        if sum(counts) != len(self):
-            raise ValueError(f'{len(self)} expressions, but the images are said to have {counts}')
         index = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts, dtype=torch.long))
         one_to_one = all(count == 1 for count in counts)
         return replace(
             self, image_index=index.to(self.words.device, non_blocking=True), one_to_one=one_to_one
         )
+
+
+@dataclass
+class HeadOutput:
+    """What a head says of E expressions.
+
+    Args:
+        logits: (E, C, h, w). C is 1 (sigmoid) or 2 (background, foreground).
+        no_target: (E,) differences of logits, above 0 where the head says that the image shows
+            nothing like this; None where it has no such output.
+        extras: What a loss or a protocol of the method needs besides, by name. Every tensor has
+            one row per expression, (E, ...).
+    """
+
+    logits: Tensor
+    no_target: Tensor | None = None
+    extras: dict[str, Tensor] = field(default_factory=dict)
+
+    def apply(self, change: Callable[[Tensor], Tensor]) -> HeadOutput:
+        """The same output with every tensor changed by a function."""
+        no_target = None if self.no_target is None else change(self.no_target)
+        extras = {name: change(tensor) for name, tensor in self.extras.items()}
+        return HeadOutput(change(self.logits), no_target, extras)
+
+    def split(self, counts: Sequence[int]) -> list[HeadOutput]:
+        """Cut into groups of expressions.
+
+        Args:
+            counts: Number of expressions of each group; their sum is E.
+        """
+        stops = list(accumulate(counts))
+        ranges = [slice(stop - count, stop) for count, stop in zip(counts, stops)]
+        return [self.apply(lambda x, rows=rows: x[rows]) for rows in ranges]
+
+    @staticmethod
+    def cat(outputs: Sequence[HeadOutput]) -> HeadOutput:
+        """Join the outputs for several groups of expressions."""
+        first = outputs[0]
+        no_target = first.no_target
+        if no_target is not None:
+            no_target = torch.cat([output.no_target for output in outputs])
+        extras = {name: torch.cat([o.extras[name] for o in outputs]) for name in first.extras}
+        return HeadOutput(torch.cat([output.logits for output in outputs]), no_target, extras)

@@ -178,7 +178,7 @@ class NegativeBank(MappedFile):
         index = self._index(sent_id, expression)
         rows, similarities, own = self.row(sent_id)
         start = rule.start(similarities, own)
-        # As many as are needed at a time, so that no more of the ranking is looked at than it takes.
+        # As many at a time as are needed: no more of the ranking is looked at than it takes.
         step, end, kept, dropped = rule.top_k, start, [], []
         while end < len(rows) and len(kept) < rule.top_k:
             part = np.arange(end, min(end + step, len(rows)))

@@ -1,12 +1,17 @@
 """Descriptions of appearance: which attributes to say, and how to say them.
 
 A description is a dict with the keys ``category`` (None for "object"), ``size``, ``colour``,
-``second`` and ``texture``, each None when it is not said.
+``second`` and ``texture``. A value is None when it is not said.
+
+A description has two readers. The generous one calls it true of an object whenever somebody might
+(a colour word may name either colour). The strict one calls it true only if everybody would (the
+word names the main colour, or one of two colours of equal standing). The generator asks the
+generous reader about distractors and the strict one about targets.
 """
 
 import numpy as np
 
-from .scene import SceneObject
+from .scene import Scene, SceneObject
 from .vocabulary import CATEGORIES, COLOUR_WORDS, HYPERNYMS, PLURALS, SIZE_WORDS, SYMMETRIC
 
 # Attributes said together -> how often; for plain objects, and for those with a second colour.
@@ -39,10 +44,11 @@ def describe(obj: SceneObject, rng: np.random.Generator, brief: bool = False) ->
     Args:
         obj: The object.
         rng: Source of randomness.
-        brief: Say little (the category, at most one attribute), as expressions with a location do.
+        brief: Whether to say little (the category and at most one attribute), as expressions
+            with a location do.
 
     Returns:
-        A description; not necessarily a unique one.
+        A description, which other objects may fit too.
     """
     if brief:
         said = _choose(_BRIEF_CHOICES, rng)
@@ -68,33 +74,36 @@ def describe(obj: SceneObject, rng: np.random.Generator, brief: bool = False) ->
     return what
 
 
-def fits(what: dict, obj: SceneObject, readers: str = 'any') -> bool:
-    """Whether a description is true of an object.
+def fits(what: dict, obj: SceneObject, strict: bool = False) -> bool:
+    """Return whether a description is true of an object.
 
     Args:
-        what: A description.
+        what: The description.
         obj: The object.
-        readers: ``'any'``: true for the most generous reader (a colour word may name either
-            colour); ``'all'``: true for every reader (it names the main colour, or one of two
-            colours of equal standing).
-
-    Returns:
-        True when it fits.
+        strict: Whether the strict reader is asked, not the generous one.
     """
-    for key in ('category', 'size', 'texture'):
-        if what[key] is not None and what[key] != getattr(obj, key):
-            return False
+    if any(what[key] not in (None, getattr(obj, key)) for key in ('category', 'size', 'texture')):
+        return False
     first, second = what['colour'], what['second']
-    pair = {obj.colour, obj.second}
-    if readers == 'any':
-        return all(c in pair for c in (first, second) if c is not None)
-    if obj.texture in SYMMETRIC:
-        return all(c in pair for c in (first, second) if c is not None)
-    return first in (None, obj.colour) and second in (None, obj.second)
+    if strict and obj.texture not in SYMMETRIC:
+        return first in (None, obj.colour) and second in (None, obj.second)
+    return all(colour in (None, obj.colour, obj.second) for colour in (first, second))
 
 
-def _plural(noun: str) -> str:
-    return PLURALS.get(noun, noun + 's')
+def matching(scene: Scene, what: dict, strict: bool = False) -> list[int]:
+    """Return the indexes of the objects that a description fits (see :func:`fits`)."""
+    return [i for i, obj in enumerate(scene.objects) if fits(what, obj, strict)]
+
+
+def describe_uniquely(
+    scene: Scene, i: int, rng: np.random.Generator, tries: int = 6
+) -> dict | None:
+    """Return a description that fits an object alone, or None when no try gave one."""
+    for _ in range(tries):
+        what = describe(scene.objects[i], rng)
+        if matching(scene, what) == [i]:
+            return what
+    return None
 
 
 def say(what: dict, rng: np.random.Generator, plural: bool = False) -> str:
@@ -103,19 +112,19 @@ def say(what: dict, rng: np.random.Generator, plural: bool = False) -> str:
     Args:
         what: A description.
         rng: Chooses among synonyms and word orders.
-        plural: Whether to name several such objects.
+        plural: Whether to name several objects.
 
     Returns:
-        A noun phrase, such as ``'large red star with white dots'``.
+        For example ``'large red star with white dots'``.
     """
     nouns = HYPERNYMS if what['category'] is None else CATEGORIES[what['category']]
     usual = len(nouns) == 1 or (what['category'] is not None and rng.random() < 0.75)
     noun = nouns[0] if usual else str(rng.choice(nouns))
-    noun = _plural(noun) if plural else noun
+    noun = PLURALS.get(noun, noun + 's') if plural else noun
     first, second = _colour(what['colour'], rng), _colour(what['second'], rng)
     size = '' if what['size'] is None else str(rng.choice(SIZE_WORDS[what['size']]))
-    phrases = _phrases(what['texture'], first, second, noun, plural)
-    return f'{size} {phrases[int(rng.integers(len(phrases)))]}'.strip()
+    options = _options(what['texture'], first, second, noun, plural)
+    return f'{size} {options[int(rng.integers(len(options)))]}'.strip()
 
 
 def _colour(name: str | None, rng: np.random.Generator) -> str | None:
@@ -125,10 +134,8 @@ def _colour(name: str | None, rng: np.random.Generator) -> str | None:
     return words[0] if rng.random() < 0.7 else words[1]
 
 
-def _phrases(texture, c, d, noun: str, plural: bool) -> list[str]:
-    """Ways to say texture, colour c and second colour d of a noun."""
-    an_outline = 'outlines' if plural else 'outline'
-    article = '' if plural else 'an ' if d == 'orange' else 'a '
+def _options(texture: str | None, c: str | None, d: str | None, noun: str, plural: bool) -> list:
+    """Return the ways to say texture, colour ``c`` and second colour ``d`` of a noun."""
     if texture is None:
         return [f'{c} {noun}' if c else noun]
     if texture == 'plain':
@@ -137,27 +144,23 @@ def _phrases(texture, c, d, noun: str, plural: bool) -> list[str]:
         if c and d:
             return [f'half {c} half {d} {noun}', f'{noun} half {c} and half {d}']
         return [f'half {c} {noun}']
-    word, tail = {
-        'striped': ('striped', 'stripes'),
-        'checkered': ('checkered', 'checks'),
-        'dotted': ('dotted', 'dots'),
-        'outlined': ('outlined', an_outline),
-    }[texture]
-    lead = article if texture == 'outlined' else ''
+    tail = {'striped': 'stripes', 'checkered': 'checks', 'dotted': 'dots', 'outlined': 'outline'}
+    tail = tail[texture]
     if texture in SYMMETRIC:
         if c and d:
             return [
-                f'{c} and {d} {word} {noun}',
-                f'{word} {noun} in {c} and {d}',
+                f'{c} and {d} {texture} {noun}',
+                f'{texture} {noun} in {c} and {d}',
                 f'{noun} with {c} and {d} {tail}',
             ]
         if c:
-            return [f'{word} {c} {noun}', f'{c} {word} {noun}', f'{noun} with {c} {tail}']
-        return [f'{word} {noun}', f'{noun} with {tail}']
-    if c and d:
-        return [f'{c} {noun} with {lead}{d} {tail}', f'{c} {noun} with {lead}{d} {tail}']
-    if c:
-        return [f'{word} {c} {noun}', f'{c} {word} {noun}']
+            return [f'{texture} {c} {noun}', f'{c} {texture} {noun}', f'{noun} with {c} {tail}']
+        return [f'{texture} {noun}', f'{noun} with {tail}']
     if d:
-        return [f'{noun} with {lead}{d} {tail}']
-    return [f'{word} {noun}']
+        if texture == 'outlined':
+            tail = f'{d} outlines' if plural else f'{"an" if d == "orange" else "a"} {d} outline'
+        else:
+            tail = f'{d} {tail}'
+        # Twice, for the random numbers of a sample must not change.
+        return [f'{c} {noun} with {tail}'] * 2 if c else [f'{noun} with {tail}']
+    return [f'{texture} {c} {noun}', f'{c} {texture} {noun}'] if c else [f'{texture} {noun}']

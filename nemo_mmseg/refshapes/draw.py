@@ -1,4 +1,4 @@
-"""Drawing RefShapes: anti-aliased objects with textures over varied backgrounds."""
+"""Drawing RefShapes: anti-aliased objects with textures on varied backgrounds."""
 
 from dataclasses import dataclass
 
@@ -13,14 +13,14 @@ SUPERSAMPLE = 3
 
 @dataclass
 class Patch:
-    """One drawn object: a small picture and where it lies.
+    """One drawn object, which may reach beyond the image.
 
     Attributes:
         x: Left column of the patch in the image.
         y: Top row of the patch in the image.
-        alpha: (h, w) float32 coverage in [0, 1].
-        mask: (h, w) bool, the pixels that count as the object.
-        rgb: (h, w, 3) float32 colours.
+        alpha: ``(h, w)`` float32 coverage in [0, 1].
+        mask: ``(h, w)`` bool, the pixels that count as the object.
+        rgb: ``(h, w, 3)`` float32 colours.
     """
 
     x: int
@@ -30,12 +30,13 @@ class Patch:
     rgb: np.ndarray
 
 
-def _texture(look: dict, u: np.ndarray, v: np.ndarray, inside: np.ndarray, rng) -> np.ndarray:
-    """Share of the second colour, (h, w) float32 in {0, 1}, at supersampled resolution.
+def _draw_texture(
+    texture: str, u: np.ndarray, v: np.ndarray, inside: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Return where the second colour is, ``(h, w)`` float32 of 0 and 1, supersampled.
 
     ``u`` and ``v`` are pixel coordinates divided by the object's radius and turned with it.
     """
-    texture = look['texture']
     if texture == 'striped':
         angle = rng.choice([0.0, np.pi / 4, np.pi / 2, 3 * np.pi / 4])
         phase = (u * np.cos(angle) + v * np.sin(angle)) / 0.56 + rng.random()
@@ -54,7 +55,7 @@ def _texture(look: dict, u: np.ndarray, v: np.ndarray, inside: np.ndarray, rng) 
         return (du**2 + dv**2 < 0.30**2).astype(np.float32)
     if texture == 'half':
         angle = rng.choice([0.0, np.pi / 2, np.pi, 3 * np.pi / 2])
-        # Split at the median of the shape's own points, so that both halves are as large.
+        # Split at the median of the shape's points, so that both halves are as large.
         across = u * np.cos(angle) + v * np.sin(angle)
         return (across > np.median(across[inside > 0])).astype(np.float32)
     if texture == 'outlined':
@@ -73,7 +74,7 @@ def draw_object(look: dict, rng: np.random.Generator) -> Patch:
         rng: Source of the texture's phase and of the slight variation of colours.
 
     Returns:
-        The patch; it may reach beyond the image.
+        The patch.
     """
     scale = float(np.sqrt(look['area']))
     cos, sin = np.cos(look['angle']), np.sin(look['angle'])
@@ -91,7 +92,7 @@ def draw_object(look: dict, rng: np.random.Generator) -> Patch:
     rows = ((np.arange(h * s) + 0.5) / s + y - look['y']) / (scale * 0.6)
     u = columns[None] * cos + rows[:, None] * sin
     v = -columns[None] * sin + rows[:, None] * cos
-    share = _texture(look, u, v, inside, rng)
+    share = _draw_texture(look['texture'], u, v, inside, rng)
 
     alpha = cv2.resize(inside, (int(w), int(h)), interpolation=cv2.INTER_AREA)
     alpha = alpha.astype(np.float32) / 255
@@ -104,7 +105,7 @@ def draw_object(look: dict, rng: np.random.Generator) -> Patch:
 
 
 def window(patch: Patch, width: int, height: int) -> tuple[tuple[slice, slice], ...]:
-    """The part of a patch that lies in the image.
+    """Find the part of a patch that lies in the image.
 
     Args:
         patch: A drawn object.
@@ -126,7 +127,7 @@ def window(patch: Patch, width: int, height: int) -> tuple[tuple[slice, slice], 
 
 
 def background(width: int, height: int, rng: np.random.Generator) -> np.ndarray:
-    """A muted background: flat, gradient, pattern or cloud, always with some 1/f noise.
+    """Draw a muted background: flat, gradient, pattern or cloud, all with some 1/f noise.
 
     Args:
         width: Width in pixels.
@@ -134,7 +135,7 @@ def background(width: int, height: int, rng: np.random.Generator) -> np.ndarray:
         rng: Source of randomness.
 
     Returns:
-        (height, width, 3) float32 in about [60, 200].
+        ``(height, width, 3)`` float32 in [45, 205].
     """
 
     def muted() -> np.ndarray:
@@ -169,16 +170,16 @@ def background(width: int, height: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def compose(patches: list[Patch], width: int, height: int, rng: np.random.Generator) -> np.ndarray:
-    """Paint the objects, first to last, over a background and add sensor noise.
+    """Paint the objects, first to last, on a background and add sensor noise.
 
     Args:
-        patches: The objects, the last one in front.
+        patches: The objects from back to front.
         width: Width of the image in pixels.
         height: Height of the image in pixels.
         rng: Source of the background and the noise.
 
     Returns:
-        (height, width, 3) uint8 RGB.
+        ``(height, width, 3)`` uint8 RGB.
     """
     image = background(width, height, rng)
     for patch in patches:

@@ -1,52 +1,46 @@
-"""Expressions for RefShapes that describe several objects of the scene, or none.
-
-As in ``expressions.py``, a word is used only when every reader would call it true of all targets
-and no reader of another object; what describes nothing must fit no object for any reader.
-"""
-
-from __future__ import annotations
+"""Expressions for RefShapes that describe several objects of the scene, or none."""
 
 import numpy as np
 
-from .describe import describe, fits, say
-from .expressions import _AXES, _matching, _positions, _side_words, _unique_description
+from .describe import describe, describe_uniquely, matching, say
+from .expressions import Expression
+from .places import AXES, CLEAR, positions, side_words
 from .scene import Scene
 from .vocabulary import CATEGORIES, COLOURS, SYMMETRIC, TEXTURES, second_colours
 
-# Of the kinds of expressions about several objects, how often each is tried.
-_KINDS = {'group': 0.45, 'side': 0.2, 'pair': 0.2, 'except': 0.15}
+# Indexes of the targets, an expression and what it means.
+Group = tuple[tuple[int, ...], str, dict]
+
 _NUMBERS = {2: ('two', 'both'), 3: ('three',), 4: ('four',), 5: ('five',), 6: ('six',)}
-# How far an object of the kind must lie from the middle (share of the image) to be on a side.
-_CLEAR_OF_THE_MIDDLE = 0.08
 
 
 def _group_description(scene: Scene, rng: np.random.Generator) -> tuple[dict, list[int]] | None:
-    """A description that several objects fit, the same ones for all readers, and these."""
+    """Draw a description of which all readers say that the same several objects fit."""
     model = scene.objects[int(rng.integers(len(scene.objects)))]
     what = describe(model, rng, brief=rng.random() < 0.8)
     if any(what[key] for key in ('size', 'colour', 'texture')) and rng.random() < 0.25:
         what = {**what, 'category': None}  # "all red objects"
-    found = _matching(scene, what)
-    return (what, found) if len(found) > 1 and found == _matching(scene, what, 'all') else None
+    found = matching(scene, what)
+    return (what, found) if len(found) > 1 and found == matching(scene, what, strict=True) else None
 
 
-def _quantified(phrase: str, number: int, rng: np.random.Generator) -> str:
-    """Put in front of a plural how many are meant, or that all are."""
+def _quantified(noun_phrase: str, number: int, rng: np.random.Generator) -> str:
+    """Put in front of a plural that all are meant, or how many."""
     options = ['all ', 'all the ', 'the ', '']
     for word in _NUMBERS.get(number, ()):
         options += [f'the {word} ', f'the {word} '] if word != 'both' else ['both ']
-    return options[int(rng.integers(len(options)))] + phrase
+    return options[int(rng.integers(len(options)))] + noun_phrase
 
 
-def group(scene: Scene, rng: np.random.Generator) -> tuple[tuple[int, ...], str, dict] | None:
-    """All objects of a description: "the two red stars".
+def group(scene: Scene, rng: np.random.Generator) -> Group | None:
+    """Name all objects of a description: "the two red stars".
 
     Args:
         scene: The scene.
         rng: Source of randomness.
 
     Returns:
-        Indexes of the targets, the expression and its meaning, or None when this draw is not clear.
+        The group, or None when the one that was drawn is not clear.
     """
     drawn = _group_description(scene, rng)
     if drawn is None:
@@ -56,43 +50,40 @@ def group(scene: Scene, rng: np.random.Generator) -> tuple[tuple[int, ...], str,
     return tuple(found), text, {'kind': 'group', 'what': what}
 
 
-def side(scene: Scene, rng: np.random.Generator) -> tuple[tuple[int, ...], str, dict] | None:
-    """All objects of a description on one side of the image; see :func:`group`."""
+def side(scene: Scene, rng: np.random.Generator) -> Group | None:
+    """Name all objects of a description on one side of the image; see :func:`group`."""
     drawn = _group_description(scene, rng)
     if drawn is None:
         return None
     what, found = drawn
-    name = str(rng.choice(list(_AXES)))
-    axis, sign = _AXES[name]
-    along = {i: (_positions(scene)[i, axis] - 0.5) * sign for i in found}
+    name = str(rng.choice(list(AXES)))
+    axis, sign = AXES[name]
+    along = {i: (positions(scene)[i, axis] - 0.5) * sign for i in found}
     there = [i for i in found if along[i] > 0]
-    if len(there) < 2 or min(map(abs, along.values())) < _CLEAR_OF_THE_MIDDLE:
+    if len(there) < 2 or min(map(abs, along.values())) < CLEAR:
         return None
-    phrase = _side_words(name, say(what, rng, plural=True), rng)
-    meaning = {'kind': 'side', 'what': what, 'where': [name]}
-    return tuple(there), _quantified(phrase, len(there), rng), meaning
+    text = _quantified(side_words(name, say(what, rng, plural=True), rng), len(there), rng)
+    return tuple(there), text, {'kind': 'side', 'what': what, 'where': [name]}
 
 
-def pair(scene: Scene, rng: np.random.Generator) -> tuple[tuple[int, ...], str, dict] | None:
-    """Two objects named one by one: "the red star and the ring"; see :func:`group`."""
+def pair(scene: Scene, rng: np.random.Generator) -> Group | None:
+    """Name two objects one by one: "the red star and the ring"; see :func:`group`."""
     one, two = rng.choice(len(scene.objects), 2, replace=False).tolist()
-    first, second = (_unique_description(scene, i, rng) for i in (one, two))
+    first, second = (describe_uniquely(scene, i, rng) for i in (one, two))
     if first is None or second is None:
         return None
     text = f'the {say(first, rng)} and the {say(second, rng)}'
     return tuple(sorted((one, two))), text, {'kind': 'pair', 'what': first, 'other': second}
 
 
-def group_except(
-    scene: Scene, rng: np.random.Generator
-) -> tuple[tuple[int, ...], str, dict] | None:
-    """A group but for one: "all stars except the red star"; see :func:`group`."""
+def group_except(scene: Scene, rng: np.random.Generator) -> Group | None:
+    """Name a group but for one: "all stars except the red star"; see :func:`group`."""
     drawn = _group_description(scene, rng)
     if drawn is None or len(drawn[1]) < 3:
         return None
     what, found = drawn
     out = int(rng.choice(found))
-    other = _unique_description(scene, out, rng)
+    other = describe_uniquely(scene, out, rng)
     if other is None:
         return None
     text = f'all {say(what, rng, plural=True)} except the {say(other, rng)}'
@@ -100,28 +91,29 @@ def group_except(
     return tuple(i for i in found if i != out), text, meaning
 
 
-_MAKERS = {'group': group, 'side': side, 'pair': pair, 'except': group_except}
+# Kinds of expressions about several objects, with their shares.
+_KINDS = {group: 0.45, side: 0.2, pair: 0.2, group_except: 0.15}
 
 
-def groups_for(
+def group_expressions(
     scene: Scene, rng: np.random.Generator, sets: int, count: int = 2, tries: int = 60
-) -> list[tuple[tuple[int, ...], list[tuple[str, dict]]]]:
-    """Different expressions for sets of several objects.
+) -> list[tuple[tuple[int, ...], list[Expression]]]:
+    """Draw different expressions for sets of several objects.
 
     Args:
         scene: The scene.
         rng: Source of randomness.
-        sets: How many sets of targets at most.
-        count: How many expressions of one set at most.
-        tries: How many draws; many are not clear.
+        sets: Number of sets of targets at most.
+        count: Number of expressions of a set at most.
+        tries: Number of draws. Many are not clear.
 
     Returns:
-        Pairs of targets (rising indexes) and their pairs of expression and meaning.
+        Pairs of targets (rising indexes) and their expressions.
     """
     kinds, shares = zip(*_KINDS.items())
     found: dict[tuple[int, ...], dict[str, dict]] = {}
     for _ in range(tries):
-        drawn = _MAKERS[str(rng.choice(kinds, p=shares))](scene, rng)
+        drawn = kinds[int(rng.choice(len(kinds), p=shares))](scene, rng)
         if drawn is None:
             continue
         targets, text, meaning = drawn
@@ -132,7 +124,7 @@ def groups_for(
 
 
 def _altered(what: dict, rng: np.random.Generator) -> dict:
-    """A description with one thing changed, as of something that might be there but is not."""
+    """Change one attribute of a description, so that what it means might be there but is not."""
     said = [key for key in ('category', 'size', 'colour', 'second', 'texture') if what[key]]
     key = str(rng.choice(said))
     choices = {
@@ -146,26 +138,26 @@ def _altered(what: dict, rng: np.random.Generator) -> dict:
 
 
 def _sayable(what: dict) -> bool:
-    """Whether words can say all of it: the second colour needs a part that it paints."""
+    """Return whether words can say all of it: a second colour needs the part that it paints."""
     texture = what['texture']
     if texture in SYMMETRIC and not what['colour']:
         return not what['second'] and texture != 'half'
     return texture not in (None, 'plain') or not what['second']
 
 
-def nothing_for(
+def no_target_expressions(
     scene: Scene, rng: np.random.Generator, count: int, tries: int = 20
-) -> list[tuple[str, dict]]:
-    """Expressions that describe nothing in the scene, but nearly something.
+) -> list[Expression]:
+    """Draw no-target expressions: each has one attribute wrong of what it nearly describes.
 
     Args:
         scene: The scene.
         rng: Source of randomness.
-        count: How many.
-        tries: How many draws; many fit an object after all.
+        count: Number of expressions.
+        tries: Number of draws. Many fit an object after all.
 
     Returns:
-        At most ``count`` pairs of expression and meaning.
+        At most ``count`` expressions. No object fits them by any reader.
     """
     found: dict[str, dict] = {}
     for _ in range(tries):
@@ -174,7 +166,7 @@ def nothing_for(
         model = scene.objects[int(rng.integers(len(scene.objects)))]
         plural = rng.random() < 0.25
         what = _altered(describe(model, rng, brief=plural), rng)
-        if not _sayable(what) or any(fits(what, thing) for thing in scene.objects):
+        if not _sayable(what) or matching(scene, what):
             continue
         article = ['the ', 'all ', ''][int(rng.integers(3))] if plural else ''
         if not plural and rng.random() < 0.5:

@@ -1,15 +1,19 @@
-"""One RefShapes sample: a scene and its references, by (seed, flavour, split, index)."""
+"""One sample of RefShapes, a scene and its references, as a function of seed and number."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from .expressions import expressions_for
-from .groups import groups_for, nothing_for
+from .expressions import Expression, expressions_for
+from .groups import group_expressions, no_target_expressions
 from .scene import Scene, sample_scene
-from .vocabulary import FLAVOURS, GENERALIZED, SPLITS
+from .vocabulary import GENERALIZED, SPLITS, VARIANTS
 
-# How often a distractor looks exactly as another object: only places tell those apart.
+# Indexes of the targets, rising, and the expressions that describe them.
+Reference = tuple[tuple[int, ...], list[Expression]]
+
+_EXPRESSIONS = 3  # per object that is described
+# Share of the distractors that look exactly as another object: only places tell those apart.
 _EXACT = {'refshapes': 0.3, 'refshapes+': 0.0, 'refshapesg': 0.2, 'grefshapes': 0.3}
 
 
@@ -18,86 +22,69 @@ class Sample:
     """A scene and what is said about it.
 
     Attributes:
-        scene: The scene, painted.
-        references: Pairs (index of the target, three pairs of expression and meaning). In the
-            generalised flavour the first is a tuple of indexes, rising, empty where nothing is
-            described, and one to three expressions share it.
+        scene: The scene.
+        references: Pairs of targets (a tuple of rising indexes of objects) and expressions (pairs
+            of words and meaning). A reference has one target. In the generalized variant it has
+            one, several or none.
     """
 
     scene: Scene
-    references: list[tuple[int | tuple[int, ...], list[tuple[str, dict]]]]
+    references: list[Reference]
 
 
-def _wanted(split: str, rng: np.random.Generator) -> int:
-    """How many references an image gets, if as many objects can be told apart in words."""
-    return int(rng.choice([1, 2, 3, 4], p=[0.1, 0.4, 0.35, 0.15])) if split != 'testB' else 3
-
-
-def _single(scene: Scene, split: str, flavour: str, rng: np.random.Generator, count: int) -> list:
-    """References to single objects."""
+def _single_references(
+    scene: Scene, split: str, variant: str, rng: np.random.Generator
+) -> list[Reference]:
+    """Draw references to single objects, most of which have distractors."""
     names = [o.category for o in scene.objects]
-    rivals = np.array([names.count(n) - 1 for n in names])
-    if split == 'testB':
-        candidates = np.flatnonzero(rivals >= 3)
-    else:
-        candidates = np.arange(len(names))
-    weights = np.where(rivals[candidates] > 0, 1.0, 0.05)
-    order = rng.choice(
-        candidates, len(candidates), replace=False, p=weights / weights.sum()
-    ).tolist()
-    wanted = _wanted(split, rng)
+    distractors = np.array([names.count(name) - 1 for name in names])
+    candidates = np.flatnonzero(distractors >= (3 if split == 'testB' else 0))
+    weights = np.where(distractors[candidates] > 0, 1.0, 0.05)
+    order = rng.choice(candidates, len(candidates), replace=False, p=weights / weights.sum())
+    wanted = 3 if split == 'testB' else int(rng.choice([1, 2, 3, 4], p=[0.1, 0.4, 0.35, 0.15]))
     references = []
-    for i in order:
-        said = expressions_for(scene, i, flavour, rng, count)
-        if len(said) == count:
-            references.append((i, said))
+    for i in order.tolist():
+        expressions = expressions_for(scene, i, variant, rng, _EXPRESSIONS)
+        if len(expressions) == _EXPRESSIONS:
+            references.append(((i,), expressions))
         if len(references) == wanted:
             break
     return references
 
 
-def _generalized(
-    scene: Scene, split: str, flavour: str, rng: np.random.Generator, count: int
-) -> list:
-    """References to one object, to several and to none; no reference where a kind is missing.
+def _generalized_references(scene: Scene, split: str, rng: np.random.Generator) -> list[Reference]:
+    """Draw references to one object, to several and to none; no reference where a kind is missing.
 
-    About half of the expressions are about one object, a third about several, a seventh about none.
+    About half of the expressions have one target, a third several, a seventh none.
     """
-    told_apart_by = ('refshapes', 'refshapes+')[int(rng.integers(2))]
-    single = [((i,), said) for i, said in _single(scene, split, told_apart_by, rng, count)][:2]
-    several = groups_for(scene, rng, sets=2, count=max(1, count - 1))
-    nothing = nothing_for(scene, rng, count=1 + int(rng.random() < 0.5))
-    if not (single and several and nothing):
+    variant = ('refshapes', 'refshapes+')[int(rng.integers(2))]
+    single = _single_references(scene, split, variant, rng)[:2]
+    several = group_expressions(scene, rng, sets=2, count=_EXPRESSIONS - 1)
+    no_target = no_target_expressions(scene, rng, count=1 + int(rng.random() < 0.5))
+    if not (single and several and no_target):
         return []
-    return [*single, *several, ((), nothing)]
+    return [*single, *several, ((), no_target)]
 
 
-def make_sample(
-    seed: int,
-    flavour: str,
-    split: str,
-    index: int,
-    canvas: tuple[int, int] | None = None,
-    count: int = 3,
-) -> Sample:
-    """Make a sample; the same arguments give the same sample, whatever else was made before.
+def make_sample(seed: int, variant: str, split: str, index: int) -> Sample:
+    """Make a sample. The same arguments give the same sample, whatever else was made before.
 
     Args:
         seed: Seed of the data set.
-        flavour: One of ``vocabulary.FLAVOURS``.
+        variant: One of ``vocabulary.VARIANTS``.
         split: One of ``vocabulary.SPLITS``.
         index: Number of the image in the split.
-        canvas: Size (width, height) in pixels; by default varied.
-        count: Expressions of each reference.
 
     Returns:
         The sample, with at least one reference.
     """
-    key = [seed, FLAVOURS.index(flavour), SPLITS.index(split), index]
+    key = [seed, VARIANTS.index(variant), SPLITS.index(split), index]
     rng = np.random.default_rng(np.random.SeedSequence(key))
-    while True:
-        scene = sample_scene(split, _EXACT[flavour], rng, canvas)
-        find = _generalized if flavour == GENERALIZED else _single
-        references = find(scene, split, flavour, rng, count)
-        if references:
-            return Sample(scene, references)
+    references = []
+    while not references:
+        scene = sample_scene(split, _EXACT[variant], rng)
+        if variant == GENERALIZED:
+            references = _generalized_references(scene, split, rng)
+        else:
+            references = _single_references(scene, split, variant, rng)
+    return Sample(scene, references)

@@ -8,7 +8,7 @@ from .draw import Patch, compose, draw_object, window
 from .shapes import outline
 from .vocabulary import CANVASES, CATEGORIES, COLOURS, SIZES, TEXTURES, second_colours
 
-MIN_VISIBLE = 0.68
+MIN_VISIBLE = 0.68  # share of an object that those before it leave visible
 _TEXTURE_NAMES = list(TEXTURES)
 _TEXTURE_SHARES = np.array(list(TEXTURES.values())) / sum(TEXTURES.values())
 
@@ -40,11 +40,7 @@ class SceneObject:
     covers: dict[int, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict:
-        """Plain containers for JSON.
-
-        Returns:
-            The fields, with the keys of ``covers`` as str.
-        """
+        """Return the object as ``scenes.json`` keeps it: the keys of ``covers`` are str."""
         plain = asdict(self)
         plain['covers'] = {str(k): v for k, v in self.covers.items()}
         return plain
@@ -58,18 +54,18 @@ class Scene:
         width: Width of the image in pixels.
         height: Height of the image in pixels.
         objects: Objects from back to front.
-        masks: One (height, width) bool mask of the visible part for each object.
-        image: (height, width, 3) uint8 RGB.
+        masks: For each object, the ``(height, width)`` bool mask of its visible part.
+        image: ``(height, width, 3)`` uint8 RGB.
     """
 
     width: int
     height: int
     objects: list[SceneObject]
     masks: list[np.ndarray]
-    image: np.ndarray | None = None
+    image: np.ndarray
 
 
-def _appearance(rng: np.random.Generator) -> dict:
+def _draw_look(rng: np.random.Generator) -> dict:
     colour = str(rng.choice(list(COLOURS)))
     texture = str(rng.choice(_TEXTURE_NAMES, p=_TEXTURE_SHARES))
     second = None if texture == 'plain' else str(rng.choice(second_colours(colour)))
@@ -77,10 +73,10 @@ def _appearance(rng: np.random.Generator) -> dict:
     return dict(colour=colour, texture=texture, second=second, size=size)
 
 
-def _alike(look: dict, rng: np.random.Generator) -> dict:
-    """The same appearance but for one attribute: what makes a distractor hard."""
+def _change_look(look: dict, rng: np.random.Generator) -> dict:
+    """Change one attribute of a look, which makes a hard distractor."""
     new = dict(look)
-    fresh = _appearance(rng)
+    fresh = _draw_look(rng)
     change = rng.choice(['colour', 'texture', 'second', 'size'])
     if change == 'size':
         new['size'] = 'large' if look['size'] == 'small' else 'small'
@@ -98,8 +94,8 @@ def _alike(look: dict, rng: np.random.Generator) -> dict:
     return new
 
 
-def _categories(split: str, rng: np.random.Generator) -> list[str]:
-    """Categories of a scene's objects; the first is the one that references are drawn from."""
+def _draw_categories(split: str, rng: np.random.Generator) -> list[str]:
+    """Draw the categories of a scene's objects, so that they have the split's distractors."""
     names = [str(c) for c in rng.permutation(list(CATEGORIES))]
     if split == 'testA':  # at most one distractor for anything
         pool = names + [n for n in names if rng.random() < 0.45]
@@ -118,28 +114,36 @@ def _categories(split: str, rng: np.random.Generator) -> list[str]:
     return [names[0]] * same + others
 
 
-def _looks(split: str, exact: float, rng: np.random.Generator) -> list[dict]:
-    """Category and appearance of each object."""
+def _draw_looks(split: str, exact: float, rng: np.random.Generator) -> list[dict]:
+    """Draw category and look of each object."""
     looks: list[dict] = []
-    for category in _categories(split, rng):
+    for category in _draw_categories(split, rng):
         same = [k for k in looks if k['category'] == category]
-        look = _appearance(rng)
+        look = _draw_look(rng)
         if same:
             draw = rng.random()
             model = same[int(rng.integers(len(same)))]
             if draw < exact:
                 look = {k: model[k] for k in ('colour', 'texture', 'second', 'size')}
             elif draw < exact + 0.5:
-                look = _alike(model, rng)
+                look = _change_look(model, rng)
         looks.append({**look, 'category': category})
     return looks
 
 
-def _place(looks: list[dict], width: int, height: int, rng: np.random.Generator):
-    """Positions for the objects, each at least MIN_VISIBLE visible; None when they do not fit."""
+def _place(
+    looks: list[dict], width: int, height: int, rng: np.random.Generator
+) -> tuple[list[Patch], np.ndarray] | None:
+    """Place the objects so that ``MIN_VISIBLE`` of each is visible.
+
+    Each look gets ``area``, ``angle``, ``x`` and ``y``.
+
+    Returns:
+        The drawn objects, and for each pixel ``(height, width)`` the index of the object that it
+        shows, -1 for none. None when the objects do not fit.
+    """
     patches: list[Patch] = []
     owner = np.full((height, width), -1, np.int16)
-    totals: list[int] = []
     for look in looks:
         low, high = SIZES[look['size']]
         look['area'] = rng.uniform(low, high) * width * height
@@ -147,13 +151,13 @@ def _place(looks: list[dict], width: int, height: int, rng: np.random.Generator)
         look['angle'] = rng.uniform(-turn, turn)
         reach = np.abs(np.hypot(*outline(look['category'])[0].T)).max() * np.sqrt(look['area'])
         for _ in range(40):
-            near = patches and rng.random() < 0.22
-            if near:  # beside another object, so that overlaps are common
+            if (
+                patches and rng.random() < 0.22
+            ):  # beside another object, so that overlaps are common
                 other = looks[int(rng.integers(len(patches)))]
                 direction = rng.uniform(0, 2 * np.pi)
-                gap = (
-                    0.48 * (np.sqrt(look['area']) + np.sqrt(other['area'])) * rng.uniform(0.9, 1.3)
-                )
+                gap = 0.48 * (np.sqrt(look['area']) + np.sqrt(other['area']))
+                gap *= rng.uniform(0.9, 1.3)
                 look['x'] = other['x'] + gap * np.cos(direction)
                 look['y'] = other['y'] + gap * np.sin(direction)
             else:
@@ -165,39 +169,34 @@ def _place(looks: list[dict], width: int, height: int, rng: np.random.Generator)
             here, there = window(patch, width, height)
             covered = owner[here][patch.mask[there]]
             hidden = np.bincount(covered[covered >= 0], minlength=len(patches))
-            left = np.bincount(owner[owner >= 0], minlength=len(patches)) if hidden.any() else None
-            if left is None or np.all(left - hidden >= MIN_VISIBLE * np.array(totals)):
+            left = np.bincount(owner[owner >= 0], minlength=len(patches))
+            if np.all(left - hidden >= MIN_VISIBLE * np.array([p.mask.sum() for p in patches])):
                 break
         else:
             return None
         owner[here][patch.mask[there]] = len(patches)
         patches.append(patch)
-        totals.append(int(patch.mask.sum()))
-    return patches, owner, totals
+    return patches, owner
 
 
-def sample_scene(
-    split: str, exact: float, rng: np.random.Generator, canvas: tuple[int, int] | None = None
-) -> Scene:
+def sample_scene(split: str, exact: float, rng: np.random.Generator) -> Scene:
     """Draw a scene.
 
     Args:
-        split: ``train``, ``val``, ``testA`` or ``testB``; the last two bound the distractors.
-        exact: How often an object repeats the look of one of its category exactly (0 to 1).
-        rng: Source of all randomness.
-        canvas: Size (width, height) in pixels; by default one of ``vocabulary.CANVASES``.
+        split: ``train``, ``val``, ``testA`` or ``testB``. The last two bound the distractors.
+        exact: Share (0 to 1) of the distractors that look exactly as another object.
+        rng: Source of randomness.
 
     Returns:
-        The scene, its image not painted yet (see ``paint``).
+        The scene.
     """
-    width, height = canvas or CANVASES[int(rng.integers(len(CANVASES)))]
+    width, height = CANVASES[int(rng.integers(len(CANVASES)))]
     placed = None
     while placed is None:
-        looks = _looks(split, exact, rng)
-        order = rng.permutation(len(looks))
-        looks = [looks[i] for i in order]
+        looks = _draw_looks(split, exact, rng)
+        looks = [looks[i] for i in rng.permutation(len(looks))]
         placed = _place(looks, width, height, rng)
-    patches, owner, totals = placed
+    patches, owner = placed
     keys = ('category', 'colour', 'texture', 'second', 'size')
     objects = [SceneObject(**{k: look[k] for k in keys}) for look in looks]
     masks = [owner == i for i in range(len(objects))]
@@ -207,15 +206,14 @@ def sample_scene(
         w, h = int(columns[-1]) + 1 - x, int(rows[-1]) + 1 - y
         obj.bbox = (x, y, w, h)
         obj.center = (x + w / 2, y + h / 2)
-        obj.visible = round(float(mask.sum()) / totals[i], 4)
+        size = int(patches[i].mask.sum())
+        obj.visible = round(float(mask.sum()) / size, 4)
         here, there = window(patches[i], width, height)
+        whole = np.zeros((height, width), bool)
+        whole[here] = patches[i].mask[there]
         for j in range(i + 1, len(patches)):
             over, part = window(patches[j], width, height)
-            full = np.zeros((height, width), bool)
-            full[here] = patches[i].mask[there]
-            hidden = int((full[over] & patches[j].mask[part]).sum())
+            hidden = int((whole[over] & patches[j].mask[part]).sum())
             if hidden:
-                objects[j].covers[i] = round(hidden / totals[i], 4)
-    scene = Scene(width, height, objects, masks)
-    scene.image = compose(patches, width, height, rng)
-    return scene
+                objects[j].covers[i] = round(hidden / size, 4)
+    return Scene(width, height, objects, masks, compose(patches, width, height, rng))

@@ -4,11 +4,11 @@ import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
 
-_UP = 4  # contours are traced at this many times the resolution, so that polygons hug the pixels
+_UP = 4  # contours are traced at this scale, so that polygons follow the pixels
 
 
 def _polygons(mask: np.ndarray) -> list[list[float]] | None:
-    """Polygons of a mask, None when it has a hole."""
+    """Return the polygons of a mask, or None when it has a hole."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     y, x = int(rows[0]), int(columns[0])
     crop = mask[y : rows[-1] + 1, x : columns[-1] + 1].astype(np.uint8)
@@ -34,15 +34,15 @@ def _counts(mask: np.ndarray) -> list[int]:
 
 
 def to_coco(mask: np.ndarray, uncompressed: bool = False) -> dict:
-    """The part of a COCO annotation that a mask gives.
+    """Return what a COCO annotation says of a mask.
 
     Args:
-        mask: (H, W) bool, not empty.
-        uncompressed: Write plain run lengths instead of polygons or compressed run lengths.
+        mask: ``(H, W)`` bool, not empty.
+        uncompressed: Whether to write plain run lengths. By default a mask with a hole is written
+            as compressed run lengths, another one as polygons.
 
     Returns:
-        ``segmentation``, ``area`` and ``bbox``; the last two measured, as in COCO, on the
-        segmentation as written.
+        ``segmentation``, and ``area`` and ``bbox`` of the segmentation as written, as in COCO.
     """
     height, width = mask.shape
     exact = coco_mask.encode(np.asfortranarray(mask, np.uint8))

@@ -1,4 +1,4 @@
-"""Outlines of RefShapes' categories as polygons in a unit frame (x to the right, y down)."""
+"""Outlines of RefShapes' categories as polygons (x to the right, y down)."""
 
 from functools import cache
 
@@ -23,7 +23,7 @@ def _heart() -> np.ndarray:
 
 
 def _crescent() -> np.ndarray:
-    # Outer arc of the unit circle and the inner arc of a circle moved to the right; they meet at
+    # The outer arc is of the unit circle, the inner one of a circle further right. They meet at
     # the angles +-1.0 of the unit circle.
     meet = 1.0
     outer = np.linspace(meet, 2 * np.pi - meet, 40)
@@ -77,14 +77,15 @@ BOLT = [(0.15, -1.1), (-0.65, 0.18), (-0.08, 0.18), (-0.3, 1.1), (0.65, -0.3), (
 
 @cache
 def outline(category: str) -> tuple[np.ndarray, ...]:
-    """The contours of a category: one outer polygon, and a second one when it has a hole.
+    """Return the contours of a category: the outer polygon, and a second one if it has a hole.
 
     Args:
         category: A key of ``vocabulary.CATEGORIES``.
 
     Returns:
-        Polygons of (K, 2) float points about the origin, scaled so that the geometric mean of the
-        shape's area and its hull's area is 1 (so thin shapes look as large as compact ones).
+        Polygons of ``(K, 2)`` float points about the origin. They are scaled so that the geometric
+        mean of the shape's area and its hull's area is 1, and thin shapes look as large as
+        compact ones.
     """
     makers = {
         'circle': lambda: (_circle(),),

@@ -1,13 +1,12 @@
-"""What RefShapes' objects can look like and the words for it.
+"""What RefShapes' objects can look like, and the words for it.
 
-Everything that an expression can say is listed here once: the generator of scenes draws from these
-tables, the generator of expressions puts their words together. (The evaluator of expressions,
-``truth.py``, has tables of its own on purpose: it is the independent half of a proof.)
+The generator of scenes draws from these tables. The generator of expressions puts their words
+together.
 """
 
-# Images and expressions follow from a flavour's place: a new one goes to the end.
-FLAVOURS = ('refshapes', 'refshapes+', 'refshapesg', 'grefshapes')
-GENERALIZED = 'grefshapes'  # several targets or none an expression, as in gRefCOCO
+# The random numbers of a sample follow from its variant's place here: add new ones at the end.
+VARIANTS = ('refshapes', 'refshapes+', 'refshapesg', 'grefshapes')
+GENERALIZED = 'grefshapes'  # an expression has one target, several, or none, as in gRefCOCO
 SPLITS = ('train', 'val', 'testA', 'testB')
 DEFAULT_SIZES = {'train': 2000, 'val': 300, 'testA': 300, 'testB': 300}
 
@@ -48,7 +47,7 @@ COLOURS = {
     'black': (20, 20, 20),
 }
 COLOUR_WORDS = {'purple': ('purple', 'violet'), 'cyan': ('cyan', 'turquoise')}
-# Pairs that are hard to tell apart side by side at a few pixels: never used on one object.
+# Pairs that are hard to tell apart side by side at a few pixels. No object has both.
 POOR_PAIRS = frozenset(
     frozenset(p)
     for p in (
@@ -64,7 +63,7 @@ POOR_PAIRS = frozenset(
     )
 )
 
-# Texture -> how often it is drawn. In the symmetric ones the two colours play the same part.
+# Texture -> share of the objects. In the symmetric ones the two colours play the same part.
 TEXTURES = {
     'plain': 0.25,
     'striped': 0.16,
@@ -75,7 +74,7 @@ TEXTURES = {
 }
 SYMMETRIC = frozenset(('striped', 'checkered', 'half'))
 
-# Size class -> area as a share of the image, measured as in draw.scale_of. The classes lie apart.
+# Size class -> area as a share of the image, measured as in shapes.outline. The classes lie apart.
 SIZES = {'small': (0.0145, 0.019), 'large': (0.036, 0.052)}
 SIZE_WORDS = {'small': ('small', 'small', 'little'), 'large': ('large', 'big')}
 
@@ -84,26 +83,12 @@ CANVASES = ((320, 240), (320, 320), (352, 288), (400, 300), (320, 240), (384, 25
 
 
 def second_colours(first: str) -> list[str]:
-    """The colours that go with ``first`` on one object.
+    """Return the colours that go with another on one object.
 
     Args:
         first: A key of ``COLOURS``.
 
     Returns:
-        Names of colours, in the table's order.
+        Keys of ``COLOURS``, in the order of the table.
     """
     return [c for c in COLOURS if c != first and frozenset((c, first)) not in POOR_PAIRS]
-
-
-def count_appearances() -> int:
-    """How many appearances (category, colours, texture, size) can be told apart.
-
-    Returns:
-        The number; for symmetric textures an unordered pair of colours counts once.
-    """
-    ordered = sum(len(second_colours(c)) for c in COLOURS)
-    looks = sum(
-        len(COLOURS) if t == 'plain' else ordered // 2 if t in SYMMETRIC else ordered
-        for t in TEXTURES
-    )
-    return len(CATEGORIES) * looks * len(SIZES)

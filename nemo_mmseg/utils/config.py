@@ -1,4 +1,4 @@
-"""Finds a config of this package by its name."""
+"""Configs of this package by name, and what tools that read a config have in common."""
 
 import argparse
 import difflib
@@ -14,20 +14,20 @@ PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def find_config(name: str) -> str:
-    """Path of a config.
+    """Find a config of this package by its name.
 
-    MMEngine's own lookup by name (`hub`, `mmseg::...`) is closed to plugins, hence this one.
+    MMEngine's own lookup by name (``mmseg::...``) is closed to plugins, hence this one.
 
     Args:
         name: Path of a config file, or the name of one of this package's configs with or without
-            `.py`, e.g. `'cris_r50_8xb8-50e_refcoco-416x416'`. The configs of an installed package
-            (`nemo_mmseg/.mim/configs`) are looked through, then those of a checkout (`configs`).
+            ``.py``, e.g. ``'cris_r50_8xb8-50e_refcoco-416x416'``. The configs of an installed
+            package (``nemo_mmseg/.mim/configs``) come before those of a checkout (``configs``).
 
     Returns:
         Path of an existing file.
 
     Raises:
-        FileNotFoundError: If there is none; names the nearest ones.
+        FileNotFoundError: There is none; the message names the nearest ones.
     """
     if Path(name).is_file():
         return str(name)
@@ -45,7 +45,7 @@ def find_config(name: str) -> str:
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add `config` and `--cfg-options`, which every tool that reads a config has.
+    """Add ``config`` and ``--cfg-options``, which every tool that reads a config has.
 
     Args:
         parser: The tool's parser; changed in place.
@@ -61,7 +61,7 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add `--work-dir`, `--launcher` and the local rank, for tools that start a runner.
+    """Add ``--work-dir``, ``--launcher`` and the local rank, for tools that start a runner.
 
     Args:
         parser: The tool's parser; changed in place.
@@ -84,15 +84,15 @@ def load_config(args: argparse.Namespace) -> Config:
     """Read the config that the arguments name and apply what they override.
 
     Args:
-        args: Parsed arguments with `config` and `cfg_options`; `work_dir`, `launcher` and
-            `local_rank` are used where the tool has them.
+        args: Parsed arguments with ``config`` and ``cfg_options``; ``work_dir``, ``launcher`` and
+            ``local_rank`` are used where the tool has them.
 
     Returns:
-        The config. `work_dir` is set: from the command line, else from the config, else
-        `work_dirs/<name of the config file>`.
+        The config. Its ``work_dir`` is that of the command line, else the config's, else
+        ``work_dirs/<name of the config file>``.
 
     Raises:
-        FileNotFoundError: If there is no such config.
+        FileNotFoundError: There is no such config.
     """
     path = find_config(args.config)
     cfg = Config.fromfile(path)
@@ -118,10 +118,10 @@ def load_config(args: argparse.Namespace) -> Config:
 
 
 def _join_on_cpu(cfg: Config) -> None:
-    """Join the processes of `torchrun` on a machine without accelerator.
+    """Join the processes of ``torchrun`` on a machine without accelerator.
 
-    MMEngine asks for a CUDA device when it starts a distributed run and again when it wraps the
-    network; both are left out when the process group exists and the wrapper is configured.
+    MMEngine asks for a CUDA device when it starts a distributed run, and again when it wraps the
+    network. It does neither if the process group exists and the wrapper is configured.
     """
     torch.distributed.init_process_group('gloo')
     if cfg.get('model_wrapper_cfg') is None:
@@ -134,7 +134,7 @@ def _join_on_cpu(cfg: Config) -> None:
 
 
 def leaf_datasets(cfg: dict) -> Iterator[dict]:
-    """The data sets inside `ConcatDataset`, `RepeatDataset` and other wrappers of a config."""
+    """Yield the data sets inside the wrappers (``ConcatDataset``, ...) of a data set's config."""
     if 'datasets' in cfg:
         for inner in cfg['datasets']:
             yield from leaf_datasets(inner)

@@ -138,9 +138,9 @@ def same_every_time(device: str) -> Iterator[None]:
 def leave_process_group() -> None:
     """Leave the process group of a distributed run, if there is one; a tool's last act.
 
-    Gloo's threads outlive a group that is merely forgotten, and one of them that asks for the
-    interpreter while it shuts down aborts the process: a finished run would end as a failed one.
-    Not for runs that failed: there other ranks may still wait for this one, and its end tells them.
+    Gloo's threads outlive a group that nobody destroys. One of them that asks for the interpreter
+    while it shuts down aborts the process, and a finished run ends like a failed one. Do not call
+    this after a failure: other ranks may still wait for this one, and its end tells them.
     """
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()

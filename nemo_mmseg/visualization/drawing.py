@@ -22,17 +22,16 @@ def draw_mask(
     mask: np.ndarray,
     color: Sequence[int] = PREDICTION_COLOR,
     alpha: float = 0.45,
-    contour: bool = True,
 ) -> np.ndarray:
     """Lay a coloured mask over an image.
+
+    Its border is dark outside and coloured inside, so that it shows on any background.
 
     Args:
         image: ``(H, W, 3)`` uint8 RGB.
         mask: ``(H, W)`` bool or 0/1.
         color: RGB.
         alpha: Share of the colour inside the mask, 0..1.
-        contour: Whether to draw the mask's border, dark outside and coloured inside, so that it
-            shows on any background.
 
     Returns:
         New ``(H, W, 3)`` uint8 RGB.
@@ -41,11 +40,10 @@ def draw_mask(
     drawn = image.copy()
     blend = (1 - alpha) * image[mask].astype(np.float32) + alpha * np.array(color, np.float32)
     drawn[mask] = np.rint(blend).astype(np.uint8)
-    if contour and mask.any():
-        borders, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-        width = max(1, round(max(image.shape[:2]) / 400))
-        cv2.drawContours(drawn, borders, -1, (0, 0, 0), 2 * width + 1)
-        cv2.drawContours(drawn, borders, -1, tuple(int(value) for value in color), width)
+    borders, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    width = max(1, round(max(image.shape[:2]) / 400))
+    cv2.drawContours(drawn, borders, -1, (0, 0, 0), 2 * width + 1)
+    cv2.drawContours(drawn, borders, -1, tuple(int(value) for value in color), width)
     return drawn
 
 
@@ -93,7 +91,6 @@ def wrap_text(text: str, width: int, font: ImageFont.FreeTypeFont) -> list[str]:
 def add_caption(
     image: np.ndarray,
     text: str,
-    color: Sequence[int] = (255, 255, 255),
     background: Sequence[int] = (30, 30, 30),
     font_size: int | None = None,
     num_lines: int | None = None,
@@ -103,7 +100,6 @@ def add_caption(
     Args:
         image: ``(H, W, 3)`` uint8 RGB.
         text: Wrapped to the width; may hold line breaks.
-        color: RGB of the letters.
         background: RGB of the strip.
         font_size: In pixels; None chooses by the image's width.
         num_lines: Height of the strip in lines; None for as many as needed. Longer texts end in an
@@ -123,7 +119,7 @@ def add_caption(
     strip = Image.new('RGB', (width, height), tuple(background))
     draw = ImageDraw.Draw(strip)
     for row, line in enumerate(lines):
-        draw.text((font_size // 2, font_size // 4 + row * step), line, tuple(color), font)
+        draw.text((font_size // 2, font_size // 4 + row * step), line, (255, 255, 255), font)
     return np.concatenate([np.asarray(strip), image])
 
 
@@ -157,19 +153,13 @@ def draw_label(
     space[:] = np.asarray(plate)[: space.shape[0], : space.shape[1]]
 
 
-def make_grid(
-    tiles: Sequence[np.ndarray],
-    num_cols: int,
-    gap: int = 6,
-    background: Sequence[int] = (255, 255, 255),
-) -> np.ndarray:
-    """Set pictures out in rows; each row and column is as large as its largest picture.
+def make_grid(tiles: Sequence[np.ndarray], num_cols: int, gap: int = 6) -> np.ndarray:
+    """Set pictures out in rows on white; each row and column is as large as its largest picture.
 
     Args:
         tiles: ``(h, w, 3)`` uint8 RGB, of any sizes; at least one.
         num_cols: Pictures in a row.
         gap: Pixels between two pictures.
-        background: RGB of what is left free.
 
     Returns:
         ``(H, W, 3)`` uint8 RGB.
@@ -179,8 +169,7 @@ def make_grid(
     heights = [max(tile.shape[0] for tile in row) for row in rows]
     widths = [max(row[col].shape[1] for row in rows if col < len(row)) for col in range(num_cols)]
     size = (sum(heights) + gap * (len(rows) - 1), sum(widths) + gap * (num_cols - 1), 3)
-    sheet = np.empty(size, np.uint8)
-    sheet[:] = background
+    sheet = np.full(size, 255, np.uint8)
     top = 0
     for row, height in zip(rows, heights, strict=True):
         left = 0

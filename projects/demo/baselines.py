@@ -1,4 +1,4 @@
-"""What one can score on a split without reading the expressions."""
+"""What one can score on a split without reading its expressions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nemo_mmseg.utils.fileio import load_json, load_plain_pickle
 
 
 def category_baseline(split_file: str, ann_file: str, split: str) -> dict[str, float]:
-    """The best answer of one who knows the referent's category, sees every mask, and nothing else.
+    """Score the best answer of one who knows every mask and the referent's category, no more.
 
     Three answers are tried: the union of the objects of the category, the largest of them, and one
     of them at random (its expected score). Each measure is that of the answer that is best at it.
@@ -38,10 +38,10 @@ def category_baseline(split_file: str, ann_file: str, split: str) -> dict[str, f
         masks = np.stack(
             [decode_segmentation(a['segmentation'], image['height'], image['width']) for a in same]
         ).astype(bool)
-        truth = masks[[a['id'] for a in same].index(target['id'])]
-        single = [_counts(mask, truth) for mask in masks]
+        gt_mask = masks[[a['id'] for a in same].index(target['id'])]
+        single = [_counts(mask, gt_mask) for mask in masks]
         answers = dict(
-            union=_counts(masks.any(axis=0), truth),
+            union=_counts(masks.any(axis=0), gt_mask),
             largest=single[int(masks.sum(axis=(1, 2)).argmax())],
             random=tuple(np.mean(single, axis=0)),
         )
@@ -54,16 +54,16 @@ def category_baseline(split_file: str, ann_file: str, split: str) -> dict[str, f
     )
 
 
-def _counts(prediction: np.ndarray, truth: np.ndarray) -> tuple[float, float, float]:
-    intersection = float((prediction & truth).sum())
-    union = float((prediction | truth).sum())
+def _counts(prediction: np.ndarray, gt_mask: np.ndarray) -> tuple[float, float, float]:
+    intersection = float((prediction & gt_mask).sum())
+    union = float((prediction | gt_mask).sum())
     return intersection, union, intersection / union
 
 
 def shuffle_expressions(
     split_file: str, out_file: str, split: str = 'train', seed: int = 0
 ) -> None:
-    """Write the references with the expressions of one split dealt out to others at random.
+    """Write references whose expressions, in one split, are dealt out to others at random.
 
     A network trained on them learns what referents look like, and nothing from language.
 
@@ -77,6 +77,6 @@ def shuffle_expressions(
     chosen = [ref for ref in refs if ref['split'] == split]
     order = np.random.default_rng(seed).permutation(len(chosen))
     sentences = [(chosen[i]['sentences'], chosen[i]['sent_ids']) for i in order]
-    for ref, (texts, sent_ids) in zip(chosen, sentences):
-        ref['sentences'], ref['sent_ids'] = texts, sent_ids
+    for ref, (expressions, sent_ids) in zip(chosen, sentences):
+        ref['sentences'], ref['sent_ids'] = expressions, sent_ids
     write_bytes(out_file, pickle.dumps(refs, protocol=2))

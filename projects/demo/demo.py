@@ -1,9 +1,9 @@
 """The whole way on a small data set: data, bank, training with NeMo, evaluation, report page.
 
-`python projects/demo/demo.py` runs the commands that a user would run, prints how long
-each took, a table of results, and writes `work_dirs/demo/index.html`. `--compare` trains the same
-network on shuffled expressions and works out the best answer that knows only the category, and
-prints all three side by side.
+``python projects/demo/demo.py`` runs the commands that a user would run, prints their times and a
+table of results, and writes ``work_dirs/demo/index.html``. ``--compare`` trains the same network on
+shuffled expressions, finds the best answer that knows only the category, and prints all three side
+by side.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from mmengine.config import Config
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / 'configs/refshapes/cris_refshapes-clip_nemo_1xb16-4e_refshapes-plus-256x256.py'
-FLAVOUR = 'refshapes+'
+VARIANT = 'refshapes+'
 SPLITS = ('val', 'testA', 'testB')
 
 
@@ -38,7 +38,7 @@ def parse_args() -> argparse.Namespace:
 
 
 class Steps:
-    """Runs the commands of the demo and keeps their times."""
+    """Run the commands of the demo and keep their times."""
 
     def __init__(self, args: argparse.Namespace, config: str) -> None:
         self.config = config
@@ -46,12 +46,12 @@ class Steps:
         self.options = ['--cfg-options', f'train_dataloader.dataset.data_root={args.data}/']
         self.options += [f'{s}_dataloader.dataset.data_root={args.data}/' for s in ('val', 'test')]
         # The second transform is the mosaic.
-        bank = f'{args.data}/banks/{FLAVOUR}.safetensors'
+        bank = f'{args.data}/banks/{VARIANT}.safetensors'
         self.options += [f'train_dataloader.dataset.pipeline.1.bank.path={bank}']
         self.options += args.cfg_options
 
     def run(self, name: str, tool: str, *arguments: str, options: bool = True) -> None:
-        """Run a tool of this folder; stop the demo if it fails."""
+        """Run a program of this checkout; stop the demo if it fails."""
         command = [sys.executable, '-W', 'ignore', str(ROOT / tool), *arguments]
         print(f'\n== {name}: python {tool} {" ".join(arguments)}', flush=True)
         start = time.time()
@@ -76,12 +76,12 @@ class Steps:
 
 
 def scores_of(work_dir: str) -> dict[str, dict[str, float]]:
-    """Scores by split, as `tools/test.py --splits` wrote them."""
+    """Read the scores by split, as ``tools/test.py --splits`` wrote them."""
     return {s: json.loads((Path(work_dir) / s / 'metrics.json').read_text()) for s in SPLITS}
 
 
 def print_table(rows: dict[str, dict[str, dict[str, float]]], keys: tuple[str, ...]) -> None:
-    """Print scores: one line a network, one column a split and measure."""
+    """Print scores: a line per network, a column per split and measure."""
     from prettytable import PrettyTable
 
     table = PrettyTable(['', *(f'{split} {key}' for split in SPLITS for key in keys)])
@@ -92,7 +92,7 @@ def print_table(rows: dict[str, dict[str, dict[str, float]]], keys: tuple[str, .
 
 
 def demo(args: argparse.Namespace) -> None:
-    """Data, bank, training, evaluation, page."""
+    """Make data and bank, train, evaluate, write the page."""
     mosaic = Config.fromfile(args.config).train_dataloader.dataset.pipeline[1]
     if mosaic.type != 'NeMoMosaic':
         sys.exit(f'{args.config}: the demo needs a config whose second transform is a NeMoMosaic')
@@ -100,18 +100,11 @@ def demo(args: argparse.Namespace) -> None:
     sizes = ['--train', str(args.train_images)]
     for split in SPLITS:
         sizes += [f'--{split}', str(args.test_images)]
-    steps.run(
-        'data',
-        'tools/dataset_converters/make_refshapes.py',
-        args.data,
-        '--flavours',
-        FLAVOUR,
-        *sizes,
-        options=False,
-    )
+    make = 'tools/dataset_converters/make_refshapes.py'
+    steps.run('data', make, args.data, '--variants', VARIANT, *sizes, options=False)
     steps.run('mine', 'tools/mine_negatives.py', args.config)
     steps.train_and_test(args.work_dir)
-    steps.run('report', 'projects/demo/make_report.py', args.config, args.work_dir)
+    steps.run('report', 'projects/demo/report.py', args.config, args.work_dir)
     print_table({'CRIS with NeMo': scores_of(args.work_dir)}, ('oIoU', 'mIoU', 'Pr@0.5'))
     total = sum(steps.seconds.values())
     print(' '.join(f'{name} {value:.0f} s,' for name, value in steps.seconds.items()))
@@ -119,17 +112,17 @@ def demo(args: argparse.Namespace) -> None:
 
 
 def compare(args: argparse.Namespace) -> None:
-    """The demo's network, the same trained on shuffled expressions, and the category alone."""
+    """Compare the network with one trained on shuffled expressions and with the category alone."""
     from baselines import category_baseline, shuffle_expressions
 
     if not (Path(args.work_dir) / 'val' / 'metrics.json').is_file():
         sys.exit(f'run the demo first: {args.work_dir} has no results')
-    refs = f'{args.data}/{FLAVOUR}/refs(unc).p'
-    instances = f'{args.data}/{FLAVOUR}/instances.json'
-    shuffled = f'{FLAVOUR}-shuffled/refs(unc).p'
+    refs = f'{args.data}/{VARIANT}/refs(unc).p'
+    instances = f'{args.data}/{VARIANT}/instances.json'
+    shuffled = f'{VARIANT}-shuffled/refs(unc).p'
     shuffle_expressions(refs, f'{args.data}/{shuffled}')
     work_dir = f'{args.work_dir}_shuffled'
-    bank = f'{args.data}/banks/{FLAVOUR}-shuffled.safetensors'
+    bank = f'{args.data}/banks/{VARIANT}-shuffled.safetensors'
     Path(bank).unlink(missing_ok=True)  # it may be of other data
     args.cfg_options += [
         f'train_dataloader.dataset.split_file={shuffled}',

@@ -1,9 +1,16 @@
-"""One self-contained page about a training run with NeMo."""
+"""Write the page about a run with NeMo: ``python projects/demo/report.py CONFIG WORK_DIR``.
+
+WORK_DIR is that of the training; ``tools/test.py --out WORK_DIR --splits ...`` wrote the results
+into it. For RefShapes, whose scene graphs are known, the tool prints what they say of the mosaics.
+"""
 
 from __future__ import annotations
 
+import argparse
 import html
 import json
+import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,34 +20,47 @@ import matplotlib
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt
 import numpy as np
-from bank_page import edge_tiles, own_tile, shown_expressions
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS
 from PIL import Image
 
-from nemo_mmseg.datasets.samplers import SampleIndex
-from nemo_mmseg.datasets.transforms.loading import read_image, referent_masks
-from nemo_mmseg.mining.requirements import wanted_banks
-from nemo_mmseg.visualization.browse import draw_training_sample
-from nemo_mmseg.visualization.drawing import (
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT / 'tests'), str(ROOT / 'tools' / 'analysis_tools')]
+from bank_page import band_edges, draw_edges, draw_own_image, shown_expressions  # noqa: E402
+from html_page import figure_png, html_table, image_tag, picture_tag, write_page  # noqa: E402
+from refshapes_truth.mosaic_truth import mosaic_truth  # noqa: E402
+
+import nemo_mmseg  # noqa: F401, E402  (registers our classes)
+from nemo_mmseg.datasets.base import BaseReferringDataset  # noqa: E402
+from nemo_mmseg.datasets.requirements import BankRequirement  # noqa: E402
+from nemo_mmseg.datasets.samplers import SampleIndex  # noqa: E402
+from nemo_mmseg.datasets.transforms.loading import read_image, referent_masks  # noqa: E402
+from nemo_mmseg.datasets.transforms.nemo import NeMoMosaic  # noqa: E402
+from nemo_mmseg.datasets.wrappers import transforms_in  # noqa: E402
+from nemo_mmseg.mining import check_bank  # noqa: E402
+from nemo_mmseg.mining.requirements import requirements_of  # noqa: E402
+from nemo_mmseg.utils.config import add_config_arguments, load_config  # noqa: E402
+from nemo_mmseg.visualization.browse import draw_training_sample  # noqa: E402
+from nemo_mmseg.visualization.drawing import (  # noqa: E402
     GT_COLOR,
     PREDICTION_COLOR,
     add_caption,
     draw_mask,
     make_grid,
 )
-from nemo_mmseg.visualization.page import figure_png, html_table, image_tag, picture_tag, write_page
 
 
-def write_report(cfg: Config, work_dir: str, splits: Sequence[str] = ('val',)) -> Path:
+def write_report(
+    cfg: Config, dataset: BaseReferringDataset, work_dir: str, splits: Sequence[str]
+) -> Path:
     """Write ``index.html`` into a work folder.
 
     Args:
-        cfg: The run's config, with a NeMoMosaic that mines.
-        work_dir: Folder of the run, with its log and, in one folder a split, what ``tools/test.py
-            --out`` wrote.
-        splits: The splits with results. The first one's predictions are shown.
+        cfg: Config of the run, with a NeMoMosaic that mines.
+        dataset: Its training data.
+        work_dir: Folder of the run, with its log and, in one folder per split, the results.
+        splits: The splits with results. The predictions of the first one are shown.
 
     Returns:
         The page.
@@ -48,49 +68,36 @@ def write_report(cfg: Config, work_dir: str, splits: Sequence[str] = ('val',)) -
     Raises:
         FileNotFoundError: The bank or the results of a split are missing.
     """
-    init_default_scope(cfg.get('default_scope', 'mmseg'))
     seed = cfg.get('randomness', {}).get('seed') or 0
-    dataset = DATASETS.build(cfg.train_dataloader.dataset)
-    results = {split: _read(Path(work_dir) / split) for split in splits}
-    sections = [_scores(results), _curves(work_dir), _mosaics(dataset, seed)]
-    for wanted in wanted_banks(dataset):
-        sections.append(_bands(wanted))
-    test_cfg = dict(cfg.test_dataloader.dataset, split=splits[0])
-    sections.append(
-        _predictions(DATASETS.build(test_cfg), results[splits[0]], Path(work_dir) / splits[0])
-    )
+    folders = {split: Path(work_dir) / split for split in splits}
+    metrics = {split: _read(folder, 'metrics') for split, folder in folders.items()}
+    sections = [_scores(metrics), _curves(work_dir), _mosaics(dataset, seed)]
+    for requirement in requirements_of(dataset):
+        if isinstance(requirement, BankRequirement):
+            sections.append(_bands(requirement))
+    tested = DATASETS.build(dict(cfg.test_dataloader.dataset, split=splits[0]))
+    sections.append(_predictions(tested, folders[splits[0]]))
     page = Path(work_dir) / 'index.html'
-    title = f'NeMo on {dataset.metainfo["dataset_name"]}'
-    write_page(page, title, '\n'.join(sections))
+    write_page(page, f'NeMo on {dataset.metainfo["dataset_name"]}', '\n'.join(sections))
     return page
 
 
-def _read(folder: Path) -> dict[str, Any]:
-    files = {name: folder / f'{name}.json' for name in ('metrics', 'predictions')}
-    for file in files.values():
-        if not file.is_file():
-            raise FileNotFoundError(f'there is no {file}; tools/test.py --out writes it')
-    return {name: json.loads(file.read_text()) for name, file in files.items()}
+def _read(folder: Path, name: str) -> Any:
+    return json.loads((folder / f'{name}.json').read_text())
 
 
-def _scores(results: dict[str, dict]) -> str:
-    columns = list(next(iter(results.values()))['metrics'])
+def _scores(metrics: dict[str, dict]) -> str:
+    columns = list(next(iter(metrics.values())))
     rows = [
-        [split, *(f'{result["metrics"][name]:.4g}' for name in columns)]
-        for split, result in results.items()
+        [split, *(f'{values[name]:.4g}' for name in columns)] for split, values in metrics.items()
     ]
     return '<h2>Scores</h2>' + html_table(('split', *columns), rows)
 
 
-def _scalars(work_dir: str) -> list[dict]:
-    files = sorted(Path(work_dir).glob('*/vis_data/scalars.json'))
-    if not files:
-        return []
-    return [json.loads(line) for line in files[-1].read_text().splitlines() if line.strip()]
-
-
 def _curves(work_dir: str) -> str:
-    scalars = _scalars(work_dir)
+    files = sorted(Path(work_dir).glob('*/vis_data/scalars.json'))
+    lines = files[-1].read_text().splitlines() if files else []
+    scalars = [json.loads(line) for line in lines if line.strip()]
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(13, 3.4))
     trained = [s for s in scalars if 'loss' in s]
     left.plot([s['step'] for s in trained], [s['loss'] for s in trained])
@@ -110,14 +117,14 @@ def _curves(work_dir: str) -> str:
     return '<h2>Training</h2>' + image_tag(figure_png(figure), 'png', 'curves')
 
 
-def _mosaics(dataset: Any, seed: int, number: int = 12) -> str:
+def _mosaics(dataset: BaseReferringDataset, seed: int, number: int = 12) -> str:
     tiles = []
-    index = 0
-    while len(tiles) < number and index < len(dataset):
+    for index in range(0, len(dataset), max(1, len(dataset) // (4 * number))):
         packed = dataset[SampleIndex(index, epoch=10**6, seed=seed)]
         if 'mosaic' in packed['data_samples'].metainfo:
             tiles.append(draw_training_sample(packed))
-        index += max(1, len(dataset) // (4 * number))
+        if len(tiles) == number:
+            break
     if not tiles:
         return '<h2>Mosaics</h2><p>The config makes none.</p>'
     return (
@@ -128,46 +135,72 @@ def _mosaics(dataset: Any, seed: int, number: int = 12) -> str:
     )
 
 
-def _bands(wanted: Any, number: int = 6) -> str:
-    """For some expressions: images above the threshold, in the band, and below it."""
-    bank, rule = wanted.check(), wanted.mosaic.band_rules()[-1]  # the last pass's, with ramps
+def _bands(requirement: BankRequirement, number: int = 6) -> str:
+    """Show, for some expressions, images above the threshold, in the band, and below it."""
+    bank = check_bank(requirement.dataset, requirement.spec)
+    rule = requirement.bands[-1]  # that of the last epoch, with ramps
     parts = [
         f'<h2>The band</h2><p>{html.escape(str(rule))}. For '
         'some expressions: the own image; images above the threshold, which may show the referent '
         'too and are dropped; images of the band, from which negatives are drawn; images below it, '
         'which are too easy.</p>'
     ]
-    for sent_id, text, image in shown_expressions(wanted.dataset, number):
-        sizes, tiles = edge_tiles(wanted, bank, sent_id, rule)
-        tiles = [own_tile(bank, sent_id, image), *tiles]
+    for sent_id, text, image in shown_expressions(requirement.dataset, number):
+        sizes, edges = band_edges(requirement, bank, sent_id, rule)
+        tiles = [draw_own_image(bank, sent_id, image), *draw_edges(edges)]
         parts.append(f'<h3>{html.escape(text)}</h3><p>{sizes}</p>')
         parts.append(picture_tag(make_grid(tiles, len(tiles)), text))
     return ''.join(parts)
 
 
-def _predictions(dataset: Any, results: dict, folder: Path, number: int = 8) -> str:
-    """The best and the worst predictions, and some between, truth beside them."""
-    records = sorted(results['predictions']['predictions'], key=lambda r: -r['iou'])
+def _predictions(dataset: BaseReferringDataset, folder: Path, number: int = 8) -> str:
+    """Show the best and the worst predictions, and some between, beside the ground truth."""
+    records = _read(folder, 'predictions')['predictions']
+    records = sorted(records, key=lambda record: -record['iou'])
     items = {item['img_id']: item for item in map(dataset.get_data_info, range(len(dataset)))}
+    quarter, step = len(records) // 4, max(1, len(records) // 4 // number)
     groups = {
-        'Good': records[: len(records) // 4 : max(1, len(records) // 4 // number)][:number],
-        'Middling': records[len(records) // 4 :: max(1, len(records) // 2 // number)][:number],
-        'Bad': records[::-1][: len(records) // 4 : max(1, len(records) // 4 // number)][:number],
+        'Good': records[:quarter:step][:number],
+        'Middling': records[quarter :: max(1, len(records) // 2 // number)][:number],
+        'Bad': records[::-1][:quarter:step][:number],
     }
     parts = [
-        '<h2>Predictions</h2><p>Truth in green, prediction in orange, spread over the best '
+        '<h2>Predictions</h2><p>Ground truth in green, prediction in orange, spread over the best '
         'quarter, the middle and the worst quarter by IoU.</p>'
     ]
     for name, group in groups.items():
-        tiles = [_prediction_tile(r, items[r['image_id']], folder) for r in group]
+        tiles = [_prediction_tile(record, items[record['image_id']], folder) for record in group]
         parts.append(f'<h3>{name}</h3>' + picture_tag(make_grid(tiles, 4), name))
     return ''.join(parts)
 
 
 def _prediction_tile(record: dict, item: dict, folder: Path) -> np.ndarray:
     image = np.ascontiguousarray(read_image(item['img_path'])[..., ::-1])
-    truth = referent_masks(item)[item['sent_ids'].index(record['sent_id'])] > 0
+    gt_mask = referent_masks(item)[item['sent_ids'].index(record['sent_id'])] > 0
     prediction = np.array(Image.open(folder / record['mask'])) > 0
-    drawn = draw_mask(image, truth, GT_COLOR, alpha=0.0)
+    drawn = draw_mask(image, gt_mask, GT_COLOR, alpha=0.0)
     drawn = draw_mask(drawn, prediction, PREDICTION_COLOR, alpha=0.35)
     return add_caption(drawn, f'{record["expression"]}\nIoU {100 * record["iou"]:.0f}', num_lines=3)
+
+
+def main() -> None:
+    """Write the page and print where it lies."""
+    parser = argparse.ArgumentParser(description='Write the report page of a run with NeMo')
+    add_config_arguments(parser)
+    parser.add_argument('work_dir', help='folder of the run')
+    parser.add_argument('--splits', nargs='+', default=['val', 'testA', 'testB'])
+    args = parser.parse_args()
+    cfg = load_config(args)
+    init_default_scope(cfg.get('default_scope', 'mmseg'))
+    dataset = DATASETS.build(cfg.train_dataloader.dataset)
+    print(f'page: {write_report(cfg, dataset, args.work_dir, args.splits)}')
+    if os.path.isfile(os.path.join(os.path.dirname(dataset.split_file), 'scenes.json')):
+        for mosaic in transforms_in(dataset.pipeline):
+            if isinstance(mosaic, NeMoMosaic):
+                print('mosaics by the scene graphs:')
+                for name, value in mosaic_truth(dataset, mosaic).items():
+                    print(f'  {name}: {value:.4g}')
+
+
+if __name__ == '__main__':
+    main()

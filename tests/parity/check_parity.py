@@ -4,7 +4,7 @@
 
 A case folder, named METHOD_..., holds the published names (names.json) and what the published code
 returned (case.npz); beside it is the rule that draws the weights (fill.py). The weights go through
-`nemo_mmseg.apis.convert_checkpoint` and are loaded strictly. Prints one line per comparison; exit
+`convert_checkpoint` and are loaded strictly. Prints one line per comparison; exit
 code 1 if any is beyond its tolerance.
 """
 

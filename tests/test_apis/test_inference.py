@@ -1,8 +1,10 @@
-"""ReferringInferencer on a tiny CRIS: the same masks by every door, and clear refusals."""
+"""Inference with a tiny CRIS: the same masks by every way, and clear errors."""
 
 import json
 import os
 import pickle
+import runpy
+import sys
 from pathlib import Path
 
 import cv2
@@ -10,12 +12,11 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-from infer import main
 from mmcv.transforms import Compose
 from mmengine.config import Config
 from PIL import Image
 
-from nemo_mmseg.apis.inference import ReferringInferencer, load_model
+from nemo_mmseg.apis import ReferringInferencer, inference_model, init_model
 from nemo_mmseg.evaluation.predictions import decode_rle
 
 TINY_CLIP = dict(
@@ -24,6 +25,7 @@ TINY_CLIP = dict(
     vision_cfg=dict(layers=[1, 1, 1, 1], width=16, image_size=64, patch_size=None),
     text_cfg=dict(context_length=12, vocab_size=49408, width=32, heads=2, layers=1),
 )
+TOOL = Path(__file__).parents[2] / 'tools' / 'infer.py'
 SENTENCES = ['the left one', 'a red ball on the table', 'dog', 'the man', 'b', 'c d', 'e']
 
 
@@ -65,7 +67,7 @@ def cfg(tmp_path_factory: pytest.TempPathFactory) -> Config:
                     num_heads=2,
                     feedforward_channels=64,
                 ),
-                test_cfg=dict(protocol='cris', threshold=0.5, chunk_size=32),
+                test_cfg=dict(protocol=dict(type='CRISProtocol', threshold=0.5)),
             ),
             test_dataloader=dict(
                 dataset=dict(type='RepeatDataset', dataset=dict(type='X', pipeline=pipeline))
@@ -79,7 +81,7 @@ def weights(cfg: Config, tmp_path_factory: pytest.TempPathFactory) -> str:
     """Random weights, saved as a run and a distributed wrapper would."""
     torch.manual_seed(0)
     with pytest.warns(UserWarning, match='untrained'):
-        model = load_model(cfg, device='cpu')
+        model = init_model(cfg, device='cpu')
     for value in model.parameters():  # CLIP starts with zeros where maps would differ
         if value.ndim > 1:
             torch.nn.init.normal_(value, std=0.1)
@@ -171,28 +173,41 @@ def test_written_files(inferencer, image, tmp_path):
     assert inferencer(image, 'dog', draw=False)['overlays'] == []
 
 
-def test_from_the_command_line(cfg, weights, image, tmp_path, capsys):
+def test_from_the_command_line(cfg, weights, image, tmp_path, capsys, monkeypatch):
     cv2.imwrite(str(tmp_path / 'a.png'), image)
     cfg.dump(tmp_path / 'config.py')
     out = tmp_path / 'out'
-    main(
-        [str(tmp_path / 'a.png'), 'dog', 'the man', '--config', str(tmp_path / 'config.py'),
-         '--weights', weights, '--out', str(out), '--device', 'cpu']
-    )  # fmt: skip
+    arguments = ['a.png', 'dog', 'the man', '--config', 'config.py', '--weights', weights]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, 'argv', ['infer.py', *arguments, '--out', 'out', '--device', 'cpu'])
+    runpy.run_path(str(TOOL), run_name='__main__')
     assert (out / 'overlays' / '0000_a.png').is_file()
     assert "'the man': score" in capsys.readouterr().out
+
+
+def test_the_functions_every_user_of_mmseg_knows(cfg, weights, inferencer, image):
+    options = {'model.test_cfg.protocol.threshold': 0.3}
+    model = init_model(cfg, weights, device='cpu', cfg_options=options)
+    assert cfg.model.test_cfg.protocol.threshold == 0.5 and not model.training
+    sample = inference_model(model, image, SENTENCES)
+    assert np.array_equal(sample.pred_sem_seg.data, sample.seg_logits.data > 0.3)
+    same = init_model(cfg, weights, device='cpu')
+    samples = inference_model(same, [image, image], ['dog', SENTENCES])
+    masks = inferencer(image, SENTENCES)['masks']
+    assert np.array_equal(samples[1].pred_sem_seg.data.numpy() > 0, masks)
+    assert samples[0].pred_sem_seg.data.shape == (1, 60, 90)
 
 
 @pytest.mark.parametrize(
     'images, expressions, error, words',
     [
         ('no.jpg', 'dog', FileNotFoundError, r'no\.jpg'),
-        (3, 'dog', TypeError, 'image_0 must be'),
+        (3, 'dog', ValueError, 'image_0 must be'),
         (np.zeros((5, 5, 4), np.uint8), 'dog', ValueError, 'uint8 in BGR'),
         (np.zeros((5, 5, 3)), 'dog', ValueError, 'uint8 in BGR'),
-        (np.zeros((5, 5, 3), np.uint8), ['dog', ' '], ValueError, 'image 0 is empty'),
-        (np.zeros((5, 5, 3), np.uint8), [], ValueError, 'no expression for image 0'),
-        (np.zeros((5, 5, 3), np.uint8), ['dog', 3], TypeError, 'no string: 3'),
+        (np.zeros((5, 5, 3), np.uint8), ['dog', ' '], ValueError, 'image 0 needs expressions'),
+        (np.zeros((5, 5, 3), np.uint8), [], ValueError, 'image 0 needs expressions'),
+        (np.zeros((5, 5, 3), np.uint8), ['dog', 3], ValueError, 'image 0 needs expressions'),
         ([np.zeros((5, 5, 3), np.uint8)], ['a', 'b'], ValueError, '1 images, but .* for 2'),
     ],
 )
@@ -215,32 +230,31 @@ class RunsCode:
 def test_bad_checkpoints(cfg, weights, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match='no checkpoint no.pth'):
-        load_model(cfg, 'no.pth')
+        init_model(cfg, 'no.pth')
     content = Path(weights).read_bytes()
     (tmp_path / 'short.pth').write_bytes(content[: len(content) // 2])
     with pytest.raises(ValueError, match='short.pth cannot be read'):
-        load_model(cfg, 'short.pth')
+        init_model(cfg, 'short.pth')
     (tmp_path / 'evil.pth').write_bytes(pickle.dumps(dict(state_dict=RunsCode())))
     with pytest.raises(ValueError, match='evil.pth cannot be read'):
-        load_model(cfg, 'evil.pth')
+        init_model(cfg, 'evil.pth')
     torch.save(dict(state_dict=RunsCode()), 'evil.pth')
     with pytest.raises(ValueError, match='evil.pth cannot be read'):
-        load_model(cfg, 'evil.pth')
+        init_model(cfg, 'evil.pth')
     assert not Path('ran').exists()
     torch.save(dict(a=1), 'other.pth')
     with pytest.raises(ValueError, match='other.pth holds no state dict'):
-        load_model(cfg, 'other.pth')
+        init_model(cfg, 'other.pth')
     state = torch.load(weights)['state_dict']
     missing = dict(state)
     name, value = missing.popitem()
     torch.save(dict(state_dict=missing), 'missing.pth')
     with pytest.raises(ValueError, match=f'(?s)missing.pth does not fit.*{name[7:]}'):
-        load_model(cfg, 'missing.pth')
+        init_model(cfg, 'missing.pth')
 
 
 def test_a_config_without_test_pipeline(cfg):
     without = Config(dict(model=cfg.model, test_dataloader=dict(dataset=dict(type='X'))))
-    with pytest.raises(ValueError, match='no pipeline'):
-        ReferringInferencer(without, device='cpu')
-    with pytest.raises(ValueError, match='no test_dataloader'):
-        ReferringInferencer(Config(dict(model=cfg.model)), device='cpu')
+    for config in (without, Config(dict(model=cfg.model))):
+        with pytest.raises(ValueError, match='no test_dataloader with a pipeline'):
+            ReferringInferencer(config, device='cpu')

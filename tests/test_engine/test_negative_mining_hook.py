@@ -9,10 +9,11 @@ from mmengine.dataset import BaseDataset, RepeatDataset
 from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop
 from mmseg.registry import HOOKS
+from nemo_helpers import mosaic_config
 
 import nemo_mmseg  # noqa: F401  (registers the mosaic and the hook)
 from nemo_mmseg.engine.hooks import negative_mining_hook
-from nemo_mmseg.mining.requirements import wanted_banks
+from nemo_mmseg.mining.requirements import requirements_of
 from nemo_mmseg.negatives.bank import BankError, NegativeBank
 
 TINY = Path(__file__).parents[1] / 'test_mining' / 'tiny_mining.py'
@@ -30,10 +31,10 @@ def folder(tiny, tmp_path_factory):
     return folder
 
 
-def mosaic(folder, path, **options):
+def mosaic(folder, path, **settings):
     bank = dict(path=str(path), model='NeMo-Test-CLIP', pretrained=folder + '/weights.pt', keep=8)
-    settings = dict(tau=1.0, tau_mode='absolute', top_k=5) | options
-    return dict(type='NeMoMosaic', size=(32, 32), transforms=[], bank=bank, **settings)
+    band = dict(tau=1.0, tau_mode='absolute', top_k=5)
+    return mosaic_config(size=(32, 32), min_cell=8, bank=bank, **(band | settings))
 
 
 @pytest.fixture
@@ -89,7 +90,7 @@ def test_mines_what_is_missing_once(data, folder, tmp_path):
     nested = dict(type='RandomApply', transforms=[mosaic(folder, path)])
     pair = [data([mosaic(folder, path), nested]), data([mosaic(folder, path)])]
     dataset = RepeatDataset(dict(type='ConcatDataset', datasets=pair), 2)
-    assert len(wanted_banks(dataset)) == 3
+    assert [one.spec.path for one in requirements_of(dataset)] == [str(path)]
     runner = Runner(Loop(dataset))
     torch.manual_seed(3)
     expected = torch.rand(3)
@@ -112,26 +113,11 @@ def test_testing_never_mines(data, folder, tmp_path):
 
 
 def test_a_mosaic_that_draws_no_mined_negatives_needs_no_bank(data, folder, tmp_path):
-    for options in (dict(mined_prob=0.0), dict(mined_prob=0.0, random_prob=0.5)):
+    for options in (dict(mined=0.0), dict(mined=0.0, random=0.5)):
         dataset = data([mosaic(folder, tmp_path / 'bank', **options)])
-        assert wanted_banks(dataset) == []
+        assert requirements_of(dataset) == []
     hook().before_run(Runner(Loop(dataset)))
     assert os.listdir(tmp_path) == []
-
-
-def test_says_how_many_bands_are_short(data, folder, tmp_path, monkeypatch):
-    from nemo_mmseg.mining import requirements as wanted
-
-    messages = []
-    monkeypatch.setattr(wanted, 'print_log', lambda text, *args: messages.append(text))
-    dataset = data([mosaic(folder, tmp_path / 'bank', tau=1.0, tau_mode='relative', top_k=8)])
-    hook().before_run(Runner(Loop(dataset)))
-    sizes = NegativeBank(tmp_path / 'bank').band_sizes(1.0, 'relative', 8)
-    short, none = (sizes < 3).sum(), (sizes == 0).sum()
-    assert 0 < none <= short < 20
-    assert f'{short} of 20 expressions have fewer than the 3 negatives' in messages[-1]
-    assert f'{none} have none' in messages[-1]
-    assert f'{(sizes < 8).sum()} bands reach below the 8 stored' in messages[-1]
 
 
 def test_a_band_empty_for_every_expression_names_tau(data, folder, tmp_path):
@@ -144,16 +130,14 @@ def test_the_bank_of_another_data_set_is_refused(tiny, data, folder, tmp_path):
     path = tmp_path / 'bank'
     hook().before_run(Runner(Loop(data([mosaic(folder, path)]))))
     other = data([mosaic(folder, path)])
-    other.fingerprint = 'e' * 64
+    other.pool.fingerprint = 'e' * 64
     with pytest.raises(BankError, match='eeee'):
         hook().before_run(Runner(Loop(other)))
 
 
 def test_a_bank_that_nobody_can_mine(data, tmp_path):
-    transform = dict(
-        type='NeMoMosaic', size=(8, 8), transforms=[], bank=dict(path=str(tmp_path / 'b'))
-    )
-    with pytest.raises(ValueError, match='does not say how to mine'):
+    transform = mosaic_config(bank=dict(path=str(tmp_path / 'b')))
+    with pytest.raises(ValueError, match='model'):
         hook().before_run(Runner(Loop(data([transform]))))
 
 
@@ -165,18 +149,18 @@ def test_a_training_too_short_for_a_ramp_is_refused_before_anything_is_mined(
     data, folder, tmp_path
 ):
     ramp = dict(type='LinearRamp', begin=0, end=6, first=0.1, last=0.9)
-    for options in (dict(mined_prob=ramp), dict(mined_prob=0.0, random_prob=ramp)):
+    for options in (dict(mined=ramp), dict(mined=0.0, random=ramp)):
         nested = dict(type='RandomApply', transforms=[mosaic(folder, tmp_path / 'b', **options)])
-        with pytest.raises(ValueError, match='does not reach its last value in the 5 passes'):
+        with pytest.raises(ValueError, match='does not run its course in the epochs 0 to 4'):
             hook().before_run(Runner(Epochs(data([nested]))))
     assert os.listdir(tmp_path) == []
-    fits = mosaic(folder, tmp_path / 'b', mined_prob={**ramp, 'end': 5}, tau=1.0)
+    fits = mosaic(folder, tmp_path / 'b', mined={**ramp, 'end': 5}, tau=1.0)
     hook().before_run(Runner(Epochs(data([fits]))))
 
 
 @pytest.mark.parametrize('infinite', [False, True])
 @pytest.mark.parametrize('iterations', [4, 5, 6])
-def test_passes_of_an_iteration_loop_are_counted(infinite, iterations):
+def test_epochs_of_an_iteration_loop_are_counted(infinite, iterations):
     """Ten samples, four a batch."""
     from mmengine.runner import IterBasedTrainLoop
     from torch.utils.data import DataLoader
@@ -188,9 +172,9 @@ def test_passes_of_an_iteration_loop_are_counted(infinite, iterations):
     loader = DataLoader(items, batch_size=4, sampler=sampler)
     loop = IterBasedTrainLoop.__new__(IterBasedTrainLoop)
     loop.dataloader, loop._max_iters = loader, iterations
-    # By epoch a pass has three batches. The endless sampler cares for no batches.
+    # An epoch has three batches. The endless sampler cares for no batches.
     expected = {4: 2, 5: 2, 6: 3} if infinite else {4: 2, 5: 2, 6: 2}
-    assert negative_mining_hook.passes_of(loop) == expected[iterations]
+    assert negative_mining_hook.epochs_of(loop) == expected[iterations]
     if infinite:
         indices = iter(sampler)
         assert [next(indices).epoch for _ in range(4 * iterations)][-1] + 1 == expected[iterations]

@@ -90,10 +90,10 @@ def build(cris_config):
 def sample():
     """Make a data sample with expressions and, for a size, random ground truth."""
 
-    def make(expressions, truth=None, **meta):
+    def make(expressions, gt=None, **meta):
         made = SegDataSample(metainfo=dict(expressions=list(expressions), **meta))
-        if truth is not None:
-            mask = torch.rand(len(expressions), *truth) > 0.6
+        if gt is not None:
+            mask = torch.rand(len(expressions), *gt) > 0.6
             made.gt_sem_seg = PixelData(data=mask.to(torch.uint8))
         return made
 

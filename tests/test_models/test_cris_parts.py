@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from nemo_mmseg.models.decode_heads.cris_head import CRISDecoder, correlate
 from nemo_mmseg.models.necks.cris_neck import CRISNeck, with_coordinates
 from nemo_mmseg.models.structures import TextFeatures
-from nemo_mmseg.models.utils.position import sine_position_1d, sine_position_2d
+from nemo_mmseg.models.utils.layers import sine_position_1d, sine_position_2d
 
 
 def text_of(counts, words=4, channels=6, sentence=5):
@@ -40,8 +40,6 @@ def test_position_codes_by_formula():
     # pixel of column 4, row 2: x in the first half, y in the second
     np.testing.assert_allclose(flat[2 * 5 + 4, :12], table[4], atol=1e-6)
     np.testing.assert_allclose(flat[2 * 5 + 4, 12:], table[2], atol=1e-6)
-    with pytest.raises(ValueError, match='even'):
-        sine_position_1d(3, 5)
 
 
 def test_coordinates_are_x_then_y():
@@ -77,13 +75,3 @@ def test_neck_shares_the_image_among_its_expressions(size):
         apart = neck(rows, text.per_expression())
     assert together.shape == (3, 6, size[0] // 16, size[1] // 16)
     torch.testing.assert_close(together, apart)
-
-
-def test_text_features_know_their_images():
-    text = text_of([2, 0, 1])
-    x = torch.arange(3.0)
-    assert text.rows(x).tolist() == [0, 0, 2]
-    assert text.per_expression().rows(x).tolist() == [0, 1, 2]
-    assert text_of([1, 1]).one_to_one
-    with pytest.raises(ValueError, match='3 expressions'):
-        text.of_images([1, 1])

@@ -48,24 +48,23 @@ def test_steps_go_from_coarse_to_fine():
         x = conv(conv(torch.cat((x, fine), 1), step.conv1), step.conv2)
     expected = torch.einsum('ehwc,kc->ekhw', x.movedim(1, 3), head.conv_seg.weight[:, :, 0, 0])
     expected = expected + head.conv_seg.bias[:, None, None]
-    torch.testing.assert_close(head.predict(feats, make_text(2)), expected)
+    torch.testing.assert_close(head(feats, make_text(2)).logits, expected)
 
 
 def test_loss_is_the_weighted_mean_over_all_pixels():
     head, feats, text = make().eval(), make_feats(2), make_text(2)
     masks = (torch.rand(2, 64, 48) > 0.7).to(torch.uint8)
-    losses = head.loss(feats, text, samples_of(masks))
-    logits = F.interpolate(
-        head.predict(feats, text).float(), (64, 48), mode='bilinear', align_corners=True
-    )
+    output = head(feats, text)
+    losses = head.loss(output, text, samples_of(masks))
+    logits = F.interpolate(output.logits.float(), (64, 48), mode='bilinear', align_corners=True)
     logits = logits.detach().double().numpy()
     probability = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    truth = masks.numpy().astype(bool)
-    nll = -np.log(np.where(truth, probability[:, 1], probability[:, 0]))
-    weight = np.where(truth, 1.1, 0.9)
+    gt = masks.numpy().astype(bool)
+    nll = -np.log(np.where(gt, probability[:, 1], probability[:, 0]))
+    weight = np.where(gt, 1.1, 0.9)
     assert losses['loss_ce'].item() == pytest.approx((nll * weight).sum() / weight.sum(), rel=1e-5)
     found = logits[:, 1] > logits[:, 0]
-    iou = (found & truth).sum((1, 2)) / (found | truth).sum((1, 2))
+    iou = (found & gt).sum((1, 2)) / (found | gt).sum((1, 2))
     assert losses['train_iou'].item() == pytest.approx(100 * iou.mean(), rel=1e-5)
 
 
@@ -74,6 +73,7 @@ def test_initial_values_are_pytorchs():
     assert weight.abs().max().item() == pytest.approx((9 * 384) ** -0.5, rel=0.01)
 
 
-def test_one_expression_without_truth_is_refused():
+def test_one_expression_without_ground_truth_is_refused():
+    head, text = make(), make_text(2)
     with pytest.raises(ValueError, match='2 expressions, but ground truth for 1'):
-        make().loss(make_feats(2), make_text(2), samples_of(torch.zeros(1, 64, 48).byte()))
+        head.loss(head(make_feats(2), text), text, samples_of(torch.zeros(1, 64, 48).byte()))

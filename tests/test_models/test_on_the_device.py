@@ -26,14 +26,14 @@ def moved(monkeypatch):
 
         monkeypatch.setattr(torch.Tensor, name, record)
     # what runs on a GPU; on a CPU OpenCV warps
-    monkeypatch.setitem(cris.__globals__, 'warp_cubic', resample_cubic)
+    monkeypatch.setattr(cris, 'warp_cubic', resample_cubic)
     return found
 
 
-@pytest.mark.parametrize('protocol', ['original', 'cris', 'lavt'])
+@pytest.mark.parametrize('protocol', ['OriginalProtocol', 'CRISProtocol', 'LAVTProtocol'])
 def test_prediction_and_metrics_move_counts_alone(build, sample, moved, protocol):
-    model = build(test_cfg=dict(protocol=protocol)).eval()
-    one = sample(THREE, truth=SHAPE, ori_shape=SHAPE, img_shape=(96, 64))
+    model = build(test_cfg=dict(protocol=dict(type=protocol))).eval()
+    one = sample(THREE, gt=SHAPE, ori_shape=SHAPE, img_shape=(96, 64))
     moved.clear()  # what building asked for
     with torch.no_grad():
         out = [one.to_dict() for one in model.predict(torch.randn(1, 3, 96, 64), [one])]
@@ -45,7 +45,7 @@ def test_prediction_and_metrics_move_counts_alone(build, sample, moved, protocol
 
 def test_written_results_move_masks_and_counts(build, sample, moved, tmp_path):
     model = build().eval()
-    one = sample(THREE, truth=SHAPE, ori_shape=SHAPE, img_shape=(96, 64), sent_ids=[1, 2, 3])
+    one = sample(THREE, gt=SHAPE, ori_shape=SHAPE, img_shape=(96, 64), sent_ids=[1, 2, 3])
     moved.clear()  # what building asked for
     with torch.no_grad():
         out = [one.to_dict() for one in model.predict(torch.randn(1, 3, 96, 64), [one])]

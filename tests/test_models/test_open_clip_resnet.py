@@ -46,6 +46,23 @@ def test_position_table_is_resized_bicubic_without_its_first_row():
     torch.testing.assert_close(resized, expected)
 
 
+@pytest.mark.parametrize('out_indices', [(3,), (0, 1, 2, 3)])
+def test_plain_maps_without_an_attention_pool(tiny_clip, out_indices):
+    clip = open_clip.create_model(tiny_clip[0], pretrained=tiny_clip[1]).eval()
+    built = OpenCLIPResNet(*tiny_clip, out_indices=out_indices, attention_pool=False)
+    built.init_weights()
+    built.eval()
+    images = torch.randn(2, 3, 64, 96)
+    maps = built(images)
+    with torch.no_grad():
+        expected = clip.visual.forward_intermediates(images, intermediates_only=True)
+    for ours, index in zip(maps, out_indices, strict=True):
+        torch.testing.assert_close(ours, expected['image_intermediates'][index + 1])
+    assert tuple(m.shape[1] for m in maps) == built.out_channels
+    sum(m.sum() for m in maps).backward()
+    assert all(parameter.grad is not None for parameter in built.parameters())
+
+
 def test_bad_settings_are_clear_errors(tiny_clip, tmp_path):
     with pytest.raises(ValueError, match='not a CLIP ResNet'):
         OpenCLIPResNet('ViT-B-32')

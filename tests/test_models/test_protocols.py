@@ -5,9 +5,16 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from nemo_mmseg.models.protocols import PROTOCOLS, cris, lavt, original
+from nemo_mmseg.models.protocols import CRISProtocol, LAVTProtocol, OriginalProtocol
+from nemo_mmseg.models.structures import HeadOutput
 
 SIZE = 96
+PROTOCOLS = [OriginalProtocol, CRISProtocol, LAVTProtocol]
+
+
+def apply(protocol, logits, sample, size=(SIZE, SIZE)):
+    """Let a protocol store the masks of logits for an input of a size."""
+    protocol(HeadOutput(logits), torch.empty(3, *size), sample)
 
 
 def letterbox(height, width):
@@ -36,7 +43,7 @@ def test_cris_is_the_published_sequence(sample, shape):
     forth, back = letterbox(*shape)
     logits = blobs(3, 24, 24)
     one = sample('abc', ori_shape=shape, warp_matrix=forth.tolist())
-    cris(logits, one, (SIZE, SIZE))
+    apply(CRISProtocol(), logits, one)
     probability = F.interpolate(logits.sigmoid(), (SIZE, SIZE), mode='bicubic', align_corners=True)
     for row, found in zip(probability[:, 0].numpy(), one.pred_sem_seg.data.numpy(), strict=True):
         expected = cv2.warpAffine(row, back, shape[::-1], flags=cv2.INTER_CUBIC, borderValue=0.0)
@@ -45,11 +52,11 @@ def test_cris_is_the_published_sequence(sample, shape):
         assert ((expected > 0.35) != found).sum() <= 4
 
 
-@pytest.mark.parametrize('name', ['original', 'cris'])
+@pytest.mark.parametrize('protocol', [OriginalProtocol, CRISProtocol])
 @pytest.mark.parametrize('shape', [(60, 80), (83, 41), (200, 300)])
 @pytest.mark.parametrize('way', ['letterbox', 'stretch'])
 @pytest.mark.parametrize('flip', [None, 'horizontal', 'vertical'])
-def test_masks_come_back_to_where_they_were(sample, name, shape, way, flip):
+def test_masks_come_back_to_where_they_were(sample, protocol, shape, way, flip):
     height, width = shape
     mask = np.zeros(shape, np.float32)
     cv2.ellipse(mask, (width // 3, height // 2), (width // 5, height // 4), 0, 0, 360, 1, -1)
@@ -64,14 +71,14 @@ def test_masks_come_back_to_where_they_were(sample, name, shape, way, flip):
         seen = np.ascontiguousarray(seen[:, ::-1] if flip == 'horizontal' else seen[::-1])
     logits = torch.from_numpy(seen)[None, None] * 20 - 10
     one = sample(['a'], **meta)
-    PROTOCOLS[name](logits, one, (SIZE, SIZE), threshold=0.5)
+    apply(protocol(threshold=0.5), logits, one)
     assert iou(one.pred_sem_seg.data[0].numpy() > 0, mask > 0.5) > 0.93
 
 
 def test_original_equals_plain_interpolation_for_a_stretched_image(sample):
     logits = blobs(2, 24, 32)
     one = sample('ab', ori_shape=(50, 70))
-    original(logits, one, (96, 128))
+    apply(OriginalProtocol(), logits, one, (96, 128))
     expected = F.interpolate(logits, (96, 128), mode='bilinear')
     expected = F.interpolate(expected, (50, 70), mode='bilinear')[:, 0].sigmoid()
     torch.testing.assert_close(one.seg_logits.data, expected, atol=1e-5, rtol=0)
@@ -84,25 +91,23 @@ def test_original_drops_the_padding_of_the_preprocessor(sample):
     padded = F.pad(F.interpolate(logits, (96, 128), mode='bilinear'), (0, 32, 0, 64), value=-50)
     plain, one = sample('a', ori_shape=(50, 70)), sample('a', ori_shape=(50, 70))
     one.set_metainfo(dict(img_padding_size=(0, 32, 0, 64)))
-    original(logits, plain, (96, 128))
-    original(padded, one, (160, 160))
+    apply(OriginalProtocol(), logits, plain, (96, 128))
+    apply(OriginalProtocol(), padded, one, (160, 160))
     inside = (slice(None), slice(0, 48), slice(0, 68))  # the last pixels touch the padding
     torch.testing.assert_close(
         one.seg_logits.data[inside], plain.seg_logits.data[inside], atol=1e-5, rtol=0
     )
 
 
-def test_lavt_compares_480_squares_with_the_truth_of_pil(sample):
+def test_lavt_compares_480_squares_with_the_ground_truth_of_pil(sample):
     logits = torch.randn(2, 2, 120, 120)
-    one = sample('ab', truth=(333, 217), ori_shape=(333, 217))
-    truth = one.gt_sem_seg.data.clone()
-    lavt(logits, one, (480, 480))
+    one = sample('ab', gt=(333, 217), ori_shape=(333, 217))
+    gt = one.gt_sem_seg.data.clone()
+    apply(LAVTProtocol(), logits, one, (480, 480))
     expected = F.interpolate(logits, (480, 480), mode='bilinear', align_corners=True).argmax(1)
     different = one.pred_sem_seg.data != expected
     assert different.float().mean() < 1e-4
-    nearest = [
-        np.asarray(Image.fromarray(m.numpy()).resize((480, 480), Image.NEAREST)) for m in truth
-    ]
+    nearest = [np.asarray(Image.fromarray(m.numpy()).resize((480, 480), Image.NEAREST)) for m in gt]
     assert (one.gt_sem_seg.data.numpy() == np.stack(nearest)).all()
 
 
@@ -112,33 +117,39 @@ def test_lavt_on_a_letterboxed_input(sample):
     forth, _ = letterbox(60, 80)
     logits = torch.from_numpy(cv2.warpAffine(mask, forth, (SIZE, SIZE)))[None, None] * 20 - 10
     one = sample('a', ori_shape=(60, 80), warp_matrix=forth.tolist())
-    lavt(logits, one, (SIZE, SIZE))
+    apply(LAVTProtocol(), logits, one)
     expected = cv2.resize(mask, (480, 480), interpolation=cv2.INTER_LINEAR) > 0.5
     assert iou(one.pred_sem_seg.data[0].numpy() > 0, expected) > 0.93
 
 
-@pytest.mark.parametrize('name', sorted(PROTOCOLS))
-def test_ties_are_background(sample, name):
+@pytest.mark.parametrize('protocol', PROTOCOLS)
+def test_ties_are_background(sample, protocol):
     one = sample('a', ori_shape=(8, 8))
     logits = torch.full((1, 2, 8, 8), 3.0)  # both channels alike: probability one half
-    options = {} if name == 'lavt' else dict(threshold=0.5)
-    PROTOCOLS[name](logits, one, (8, 8), **options)
+    options = {} if protocol is LAVTProtocol else dict(threshold=0.5)
+    apply(protocol(**options), logits, one, (8, 8))
     assert not one.pred_sem_seg.data.any()
     assert (one.seg_logits.data == 0.5).all()
 
 
-def test_thresholds_of_the_publications(sample):
-    """Foreground in a uniform map begins above 0.5 (LAVT, default) and above 0.35 (CRIS)."""
-    for name, threshold in dict(original=0.5, lavt=0.5, cris=0.35).items():
-        for probability, expected in ((threshold - 0.01, 0), (threshold + 0.01, 1)):
-            one = sample('a', ori_shape=(8, 8))
-            logits = torch.full((1, 1, 8, 8), float(torch.logit(torch.tensor(probability))))
-            PROTOCOLS[name](logits, one, (8, 8))
-            assert (one.pred_sem_seg.data == expected).all(), name
+@pytest.mark.parametrize('protocol, threshold', zip(PROTOCOLS, (0.5, 0.35, 0.5)))
+def test_thresholds_of_the_publications(sample, protocol, threshold):
+    """Foreground in a uniform map begins above the threshold."""
+    for probability, expected in ((threshold - 0.01, 0), (threshold + 0.01, 1)):
+        one = sample('a', ori_shape=(8, 8))
+        logits = torch.full((1, 1, 8, 8), float(torch.logit(torch.tensor(probability))))
+        apply(protocol(), logits, one, (8, 8))
+        assert (one.pred_sem_seg.data == expected).all()
 
 
 def test_probabilities_stay_within_0_and_1(sample):
     logits = torch.randn(2, 1, 24, 24) * 20
     one = sample('ab', ori_shape=(50, 70))
-    cris(logits, one, (96, 96))
+    apply(CRISProtocol(), logits, one)
     assert one.seg_logits.data.min() >= 0 and one.seg_logits.data.max() <= 1
+
+
+@pytest.mark.parametrize('protocol', [OriginalProtocol, CRISProtocol])
+def test_a_threshold_beyond_0_and_1_is_refused(protocol):
+    with pytest.raises(ValueError, match=rf'{protocol.__name__}: threshold=1.0 is not in \(0, 1\)'):
+        protocol(threshold=1.0)

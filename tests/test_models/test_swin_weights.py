@@ -14,10 +14,13 @@ from PIL import Image
 
 import nemo_mmseg.models.utils.swin_weights as module
 from nemo_mmseg.models.backbones.lavt_swin_transformer import LAVTSwinTransformer
-from nemo_mmseg.models.utils.swin_weights import load_swin_weights
 
 lavt = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name('published_lavt.py'))))
 SIZE = dict(embed=8, depths=(1, 2, 1, 1), heads=(1, 2, 2, 4), window=3)
+
+
+def load_swin_weights(backbone, weights):
+    module.load_swin_weights(backbone, weights, new_parts=('fusions', 'gates'))
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ from mmcv.transforms import Compose
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS, init_default_scope
-from mmseg.registry import METRICS, MODELS, TRANSFORMS
+from mmseg.registry import METRICS, MODELS, TASK_UTILS, TRANSFORMS
 from PIL import Image
 
-from nemo_mmseg.models.protocols import PROTOCOLS
+from nemo_mmseg.models.structures import HeadOutput
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 LAVT = {
@@ -221,8 +221,8 @@ def test_lavt_is_trained_on_what_pil_makes_of_image_and_mask(tmp_path):
     packed = Compose([TRANSFORMS.build(one) for one in rest])(item(tmp_path / 'it.png', masks[:1]))
     expected = by_pil(image, Image.BILINEAR).transpose(2, 0, 1)
     np.testing.assert_array_equal(packed['inputs'].numpy(), expected)
-    truth = packed['data_samples'].gt_sem_seg.data.numpy()
-    np.testing.assert_array_equal(truth[0], by_pil(masks[0], Image.NEAREST))
+    gt = packed['data_samples'].gt_sem_seg.data.numpy()
+    np.testing.assert_array_equal(gt[0], by_pil(masks[0], Image.NEAREST))
     # and not on what OpenCV makes of the image
     assert np.abs(cv2.resize(image, (480, 480)).transpose(2, 0, 1) - expected.astype(int)).max() > 9
 
@@ -239,11 +239,9 @@ def test_lavt_is_compared_at_480(tmp_path):
     wanted = np.stack([by_pil(mask, Image.NEAREST) for mask in masks])
     said = torch.from_numpy(wanted).float()
     said[2] = 0
-    options = dict(cfg.model.test_cfg)
-    options.pop('chunk_size')
-    PROTOCOLS[options.pop('protocol')](
-        torch.stack([1 - said, said], 1), sample, (480, 480), **options
-    )
+    protocol = TASK_UTILS.build(cfg.model.test_cfg.protocol)
+    output = HeadOutput(torch.stack([1 - said, said], 1))
+    protocol(output, packed['inputs'], sample)
     np.testing.assert_array_equal(sample.gt_sem_seg.data.numpy(), wanted)
     metric = METRICS.build(cfg.test_evaluator)
     metric.process(None, [sample.to_dict()])

@@ -1,34 +1,68 @@
-"""Answers without language: counted by hand on the hand-made data set."""
+"""Answers without language: counted by hand on two images."""
+
+import json
+import pickle
 
 import pytest
 from baselines import category_baseline, shuffle_expressions
 
 from nemo_mmseg.utils.fileio import load_plain_pickle
 
+# Annotation id -> image and expressions; all are boxes of 300 pixels, those of image 1 apart.
+REFERENCES = {
+    101: (1, ['left box', 'the box on top', 'box']),
+    102: (1, ['the other box']),
+    103: (2, ['green box', 'big box', 'the low box', 'blue box', 'cyan box']),
+}
 
-def test_the_best_answer_that_knows_the_category(mini):
-    """Image 1 holds two boxes of 300 pixels apart, three expressions for one and one for the other.
 
-    The union scores I/U = 300/600 on these four and 1 on the five others; the larger one (the first
-    of equals) 1 on three and 0/600 on one; a random one 1/2 on four. So the second is best at both.
+@pytest.fixture
+def files(tmp_path):
+    """Paths of `refs(unc).p` and `instances.json`; one reference more is in val."""
+    boxes = {101: (4, 3), 102: (40, 30), 103: (8, 6)}
+    annotations = [
+        dict(id=key, image_id=REFERENCES[key][0], category_id=1, iscrowd=0, area=300.0,
+             bbox=[x, y, 20, 15],
+             segmentation=[[x, y, x + 20, y, x + 20, y + 15, x, y + 15]])
+        for key, (x, y) in boxes.items()
+    ]  # fmt: skip
+    images = [dict(id=i, file_name=f'{i}.jpg', height=48, width=64) for i in (1, 2)]
+    refs = [
+        dict(ref_id=key, ann_id=key, image_id=image, category_id=1, split='train',
+             sent_ids=[10 * key + i for i in range(len(texts))],
+             sentences=[dict(sent_id=10 * key + i, sent=text) for i, text in enumerate(texts)])
+        for key, (image, texts) in REFERENCES.items()
+    ]  # fmt: skip
+    refs.append(dict(refs[0], split='val'))
+    content = dict(images=images, annotations=annotations, categories=[dict(id=1, name='box')])
+    (tmp_path / 'instances.json').write_text(json.dumps(content))
+    (tmp_path / 'refs(unc).p').write_bytes(pickle.dumps(refs, protocol=2))
+    return str(tmp_path / 'refs(unc).p'), str(tmp_path / 'instances.json')
+
+
+def test_the_best_answer_that_knows_the_category(files):
+    """The union scores I/U = 300/600 on the four expressions of image 1, and 1 on the others.
+
+    The larger box (the first of equals) scores 1 on three of them and 0/600 on one, a random one
+    1/2 on all four. So the second answer is best in both measures.
     """
-    folder = mini.root / 'mini'
-    scores = category_baseline(str(folder / 'refs(unc).p'), str(folder / 'instances.json'), 'train')
+    scores = category_baseline(*files, 'train')
     assert scores['oIoU'] == pytest.approx(100 * 8 * 300 / (8 * 300 + 600))
     assert scores['mIoU'] == pytest.approx(100 * 8 / 9)
 
 
-def test_shuffling_deals_the_same_expressions_to_other_references(mini):
-    source, target = mini.root / 'mini' / 'refs(unc).p', mini.root / 'new' / 'refs(unc).p'
-    shuffle_expressions(str(source), str(target), seed=1)
-    before, after = load_plain_pickle(str(source)), load_plain_pickle(str(target))
+def test_shuffling_deals_the_same_expressions_to_other_references(files, tmp_path):
+    source, target = files[0], tmp_path / 'new' / 'refs(unc).p'
+    shuffle_expressions(source, str(target), seed=0)
+    before, after = load_plain_pickle(source), load_plain_pickle(str(target))
     assert before[-1] == after[-1]  # val
 
-    def texts(refs):
+    def expressions(refs):
         return [[s['sent'] for s in ref['sentences']] for ref in refs if ref['split'] == 'train']
 
-    assert texts(before) != texts(after) and sorted(texts(before)) == sorted(texts(after))
+    assert expressions(before) != expressions(after)
+    assert sorted(expressions(before)) == sorted(expressions(after))
     assert [r['ann_id'] for r in before] == [r['ann_id'] for r in after]
     assert all(r['sent_ids'] == [s['sent_id'] for s in r['sentences']] for r in after)
-    shuffle_expressions(str(source), str(mini.root / 'again' / 'refs(unc).p'), seed=1)
-    assert (mini.root / 'again' / 'refs(unc).p').read_bytes() == target.read_bytes()
+    shuffle_expressions(source, str(tmp_path / 'again' / 'refs(unc).p'), seed=0)
+    assert (tmp_path / 'again' / 'refs(unc).p').read_bytes() == target.read_bytes()

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from nemo_mmseg.utils.config import find_config
+from nemo_mmseg.utils.config import find_config, leaf_datasets
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 
@@ -34,3 +34,9 @@ def test_unknown_names_get_their_neighbours():
         find_config('cris_r50_refcoco')
     with pytest.raises(FileNotFoundError, match='neither a config file nor a name'):
         find_config('no/such/folder/cris_r50_8xb8-50e_refcoco-416x416')
+
+
+def test_leaves_of_nested_wrappers():
+    leaf = dict(type='A')
+    nested = dict(type='X', dataset=dict(type='ConcatDataset', datasets=[leaf, dict(dataset=leaf)]))
+    assert list(leaf_datasets(nested)) == [leaf, leaf]

@@ -7,7 +7,7 @@ import pytest
 from nemo_mmseg.datasets.transforms.geometry import swap_sides
 from nemo_mmseg.utils.position_words import position_cells
 
-LABELLED = Path(__file__).parents[2] / 'data' / 'position_words.txt'
+LABELLED = Path(__file__).parents[1] / 'data' / 'position_words.txt'
 # Rows and columns of grids, by hand: which lines of `size` are first, in the middle, and last.
 LINES = {
     1: dict(first={0}, middle={0}, last={0}),

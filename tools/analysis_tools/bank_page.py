@@ -1,51 +1,89 @@
-"""What a bank leaves under many settings, in numbers and in pictures, to choose tau by looking."""
+"""What a bank leaves under many settings of the band, in numbers and in pictures."""
 
 from __future__ import annotations
 
 import html
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any
 
 import numpy as np
+from html_page import figure_png, html_table, image_tag, picture_tag, write_page
 from matplotlib.figure import Figure
 
+from nemo_mmseg.datasets.base import BaseReferringDataset
+from nemo_mmseg.datasets.requirements import BankRequirement
 from nemo_mmseg.datasets.transforms.loading import read_image
-from nemo_mmseg.mining.requirements import held_out_images
 from nemo_mmseg.negatives.band import BandRule
 from nemo_mmseg.negatives.bank import NegativeBank
+from nemo_mmseg.negatives.pool import folder_pool
 from nemo_mmseg.visualization.drawing import add_caption, fit_image, make_grid
-from nemo_mmseg.visualization.page import figure_png, html_table, image_tag, picture_tag, write_page
 
 HEAD = (
     'setting',
-    'left: min',
-    'left: median',
+    'remaining: min',
+    'remaining: median',
     'used: min',
     'used: median',
     'empty, %',
     'too small, %',
-    'reach the end, %',
+    'truncated, %',
 )
 NOTES = (
-    'left: stored images that neither a threshold nor a leak guard drops; used: at most top_k of '
-    'them. empty, too small: share of the expressions with no image in the band, or with fewer '
-    'than the {needed} negatives of a mosaic. reach the end: share of the bands that the {stored} '
+    'remaining: stored images that neither a threshold nor a leak guard drops. used: at most top_k '
+    'of them. empty, too small: share of the expressions with no image in the band, or with fewer '
+    'than the {needed} negatives of a mosaic. truncated: share of the bands that the {stored} '
     'stored images do not fill though the pool has more (mine with a larger keep).'
 )
-
-
-_SIDE = 150  # of the small pictures, in pixels
-_COLUMNS = 9  # 3 too close, 4 used, 2 too far
-_BLANK = np.full((1, _SIDE, 3), 255, np.uint8)
-_COLORS = {
+SIDE = 150  # of the small pictures, in pixels
+COLORS = {
+    'own image': (30, 30, 30),
     'too close': (140, 40, 40),
     'used': (30, 100, 50),
     'too far': (90, 90, 90),
     'too alike': (150, 80, 20),
 }
+
+
+def rules_to_show(
+    bands: Sequence[BandRule],
+    bank: NegativeBank,
+    taus: Mapping[str, Sequence[float]] | None = None,
+    top_ks: Sequence[int] = (),
+    i2i: Sequence[float] = (),
+) -> list[BandRule]:
+    """List settings worth a look, each once.
+
+    Args:
+        bands: The config's own settings, which come first; the same with other sizes and
+            image-to-image thresholds follow.
+        bank: The bank; ranks beyond what it stores are left out.
+        taus: Values of tau by mode. None for usual ones; the absolute ones are quartiles of the
+            similarities to the own images.
+        top_ks: Sizes of the band; those of ``bands`` where there are none.
+        i2i: Image-to-image thresholds beside none.
+
+    Returns:
+        The settings of the config, the refined ones, then all combinations of the others.
+
+    Raises:
+        ValueError: A setting makes no sense, see :class:`BandRule`.
+    """
+    if not taus:
+        own = [bank.row(int(s))[2] for s in bank.sent_ids[:: max(1, len(bank) // 2000)]]
+        quartiles = np.quantile(own, [0.25, 0.5, 0.75]).round(3).tolist()
+        taus = dict(relative=[0.9, 0.95, 1.0], margin=[0.02, 0.05, 0.1], rank=[0, 10, 50])
+        taus = dict(taus, absolute=quartiles)
+    rules = list(bands)
+    for band in bands:
+        for top_k, most in product(top_ks or [band.top_k], [band.i2i_sim_thres, *i2i]):
+            rules.append(replace(band, top_k=top_k, i2i_sim_thres=most))
+    for mode, values in taus.items():
+        for tau, top_k, most in product(values, top_ks or [bands[-1].top_k], [None, *i2i]):
+            if mode != 'rank' or tau < bank.stored:
+                rules.append(BandRule(tau, mode, top_k, most))
+    return list(dict.fromkeys(rules))
 
 
 @dataclass(frozen=True)
@@ -54,17 +92,20 @@ class RuleSummary:
 
     Attributes:
         rule: The setting.
-        left: (E,) stored images that neither a threshold nor the leak guard drops.
-        used: (E,) images in the band, at most ``top_k``.
+        remaining: (E,) stored images that neither a threshold nor the leak guard drops.
         needed: Negatives of a mosaic.
         more: Whether the pool has more images than are stored.
     """
 
     rule: BandRule
-    left: np.ndarray
-    used: np.ndarray
+    remaining: np.ndarray
     needed: int
     more: bool
+
+    @property
+    def used(self) -> np.ndarray:
+        """(E,) images in the band, at most ``top_k``."""
+        return np.minimum(self.remaining, self.rule.top_k)
 
     @property
     def empty(self) -> float:
@@ -78,122 +119,47 @@ class RuleSummary:
 
     @property
     def truncated(self) -> float:
-        """Share of the bands that end with what is stored, not with what there is."""
+        """Share of the bands that the stored images do not fill though the pool has more."""
         return float((self.used < self.rule.top_k).mean()) if self.more else 0.0
 
     def cells(self) -> list[str]:
-        """A row of the table; see ``HEAD``."""
-        numbers = [f'{f(v):g}' for v in (self.left, self.used) for f in (np.min, np.median)]
+        """Return a row of the table, see ``HEAD``."""
+        numbers = [f'{f(v):g}' for v in (self.remaining, self.used) for f in (np.min, np.median)]
         shares = [f'{100 * v:.1f}' for v in (self.empty, self.too_small, self.truncated)]
         return [str(self.rule), *numbers, *shares]
 
 
-def default_taus(bank: NegativeBank) -> dict[str, list[float]]:
-    """Values of tau worth a look, by mode; the absolute ones follow this bank's similarities."""
-    own = [bank.row(int(s))[2] for s in bank.sent_ids[:: max(1, len(bank) // 2000)]]
-    quartiles = np.quantile(own, [0.25, 0.5, 0.75]).round(3).tolist()
-    return dict(
-        relative=[0.9, 0.95, 1.0],
-        margin=[0.02, 0.05, 0.1],
-        absolute=list(dict.fromkeys(quartiles)),
-        rank=[0, 10, 50],
-    )
-
-
-def make_rules(
-    taus: dict[str, Sequence[float]],
-    top_ks: Sequence[int] = (100,),
-    i2i: Sequence[float | None] = (None,),
-    keep: int | None = None,
-) -> list[BandRule]:
-    """All combinations of settings.
-
-    Args:
-        taus: By mode the values of tau.
-        top_ks: Sizes of the band.
-        i2i: Image-to-image thresholds, None for none.
-        keep: Images that the bank stores an expression; ranks from there on are left out.
-
-    Returns:
-        The rules.
-
-    Raises:
-        ValueError: A setting makes no sense; see :meth:`BandRule.check`.
-    """
-    rules = []
-    for mode, values in taus.items():
-        for tau, top_k, most in product(values, top_ks, i2i):
-            tau = int(tau) if mode == 'rank' and tau == int(tau) else tau
-            rule = BandRule(tau, mode, top_k, most)
-            rule.check()
-            if mode != 'rank' or keep is None or tau < keep:
-                rules.append(rule)
-    return rules
-
-
-def refine_rules(
-    own: Iterable[BandRule], top_ks: Sequence[int] = (), i2i: Sequence[float] = ()
-) -> list[BandRule]:
-    """A config's settings, and those with another size or image-to-image threshold.
-
-    Args:
-        own: The config's settings.
-        top_ks: Sizes of the band in place of theirs; theirs where there are none.
-        i2i: Image-to-image thresholds beside theirs.
-
-    Returns:
-        The rules, the config's own first.
-
-    Raises:
-        ValueError: A setting makes no sense; see :meth:`BandRule.check`.
-    """
-    rules = list(own)
-    for rule in list(rules):
-        for top_k, most in product(top_ks or [rule.top_k], [rule.i2i_sim_thres, *i2i]):
-            rules.append(rule._replace(top_k=top_k, i2i_sim_thres=most))
-            rules[-1].check()
-    return list(dict.fromkeys(rules))
+def held_out(requirement: BankRequirement, bank: NegativeBank) -> np.ndarray | None:
+    """Return which images (I,) bool of a bank the leak guard drops; None without a guard."""
+    guard = requirement.leak_guard
+    return None if guard is None else guard.leaked_rows(bank)
 
 
 def summarize_rules(
-    bank: NegativeBank,
-    rules: Iterable[BandRule],
-    needed: int = 3,
-    without: np.ndarray | None = None,
+    requirement: BankRequirement, bank: NegativeBank, rules: Iterable[BandRule]
 ) -> list[RuleSummary]:
-    """Count what settings leave.
-
-    Args:
-        bank: The bank.
-        rules: The settings.
-        needed: Negatives of a mosaic. Defaults to 3, those of a 2x2 grid.
-        without: Which images (I,) bool are no negatives whatever their scores, see
-            :func:`~nemo_mmseg.mining.wanted.held_out_images`. None for none.
-    """
+    """Count what settings leave of a bank."""
     rules, more = list(rules), bank.stored < bank.candidates - 1
     # Another top_k needs no second look at the bank.
-    keys = list(dict.fromkeys(rule._replace(top_k=1) for rule in rules))
-    left = dict(zip(keys, bank.left(keys, without)))
-    summaries = []
-    for rule in rules:
-        most = left[rule._replace(top_k=1)]
-        summaries.append(RuleSummary(rule, most, np.minimum(most, rule.top_k), needed, more))
-    return summaries
+    keys = list(dict.fromkeys(replace(rule, top_k=1) for rule in rules))
+    remaining = dict(zip(keys, bank.num_remaining(keys, held_out(requirement, bank))))
+    needed = requirement.num_negatives
+    return [RuleSummary(rule, remaining[replace(rule, top_k=1)], needed, more) for rule in rules]
 
 
 def plot_summaries(summaries: Sequence[RuleSummary], stored: int) -> Figure:
-    """How many of the stored images each threshold drops (boxes), and the shares that are too few.
+    """Plot how many of the stored images each setting drops, and which bands are too small.
 
     Args:
         summaries: Settings that differ in ``top_k`` alone have one line.
-        stored: Images that the bank stores an expression.
+        stored: Images that the bank stores per expression.
     """
-    shown = list({s.rule._replace(top_k=0): s for s in summaries}.values())
+    shown = list({replace(s.rule, top_k=1): s for s in summaries}.values())
     figure = Figure(figsize=(11, 0.32 * len(shown) + 1.6), layout='constrained')
     left, right = figure.subplots(1, 2, sharey=True)
     places = np.arange(len(shown))[::-1]
     labels = [str(s.rule).replace(f', top_k={s.rule.top_k}', '') for s in shown]
-    dropped = [stored - s.left for s in shown]
+    dropped = [stored - s.remaining for s in shown]
     left.boxplot(dropped, positions=places, vert=False, whis=(5, 95), showfliers=False)
     left.set_yticks(places, labels, fontsize=8)
     left.set_xlabel('boxes: quartiles; lines: 5 to 95 % of the expressions', fontsize=8)
@@ -207,90 +173,112 @@ def plot_summaries(summaries: Sequence[RuleSummary], stored: int) -> Figure:
     return figure
 
 
-def shown_expressions(dataset: Any, number: int) -> list[tuple[int, str, str]]:
-    """Expressions spread over a data set, at most ``number``: sentence id, text, path of image."""
-    sent_ids, texts, rows = dataset.expressions()
-    chosen = np.unique(np.linspace(0, len(texts) - 1, min(number, len(texts))).astype(int))
-    return [(int(sent_ids[i]), texts[i], dataset.pool.path(rows[i])) for i in chosen]
+@dataclass(frozen=True)
+class EdgeImage:
+    """An image of a ranking, near an edge of the band.
+
+    Attributes:
+        group: ``'too close'``, ``'used'``, ``'too far'`` or ``'too alike'``.
+        rank: Its place in the ranking, from 1.
+        path: Its file.
+        score: Its similarity to the expression, or its cosine to the expression's own image, as
+            text.
+    """
+
+    group: str
+    rank: int
+    path: str
+    score: str
 
 
-def own_tile(bank: NegativeBank, sent_id: int, path: str) -> np.ndarray:
-    """The own image of an expression as a small picture (H, W, 3) uint8."""
-    return _tile(path, f'own image\n{bank.row(sent_id)[2]:.3f}')
-
-
-def edge_tiles(
-    wanted: Any, bank: NegativeBank, sent_id: int, rule: BandRule
-) -> tuple[str, list[np.ndarray]]:
-    """The images at the edges of an expression's band.
+def band_edges(
+    requirement: BankRequirement, bank: NegativeBank, sent_id: int, rule: BandRule
+) -> tuple[str, list[EdgeImage | None]]:
+    """Find the images at the edges of an expression's band.
 
     Args:
-        wanted: A :class:`nemo_mmseg.mining.WantedBank`.
-        bank: Its bank.
+        requirement: Data set and leak guard of the bank.
+        bank: The bank.
         sent_id: Sentence id of the expression.
         rule: The setting.
 
     Returns:
-        A sentence of the sizes, and small pictures (H, W, 3) uint8, each with its rank and its
-        similarity to the expression: the last 3 images above tau, the first and last 2 that are
-        used, and the first 2 that are too far. Groups have a fixed number of pictures, blank ones
-        where there are fewer images, so that settings can be compared line by line. With
-        ``i2i_sim_thres`` follow the images at its edge, each with its cosine to the own image: the
-        2 used that are most alike, and the 2 dropped that are least alike. Images that the mosaic's
-        leak guard drops are neither used nor too alike.
+        A sentence of the sizes, and images: the last 3 above tau, the first and last 2 that are
+        used, and the first 2 that are too far. With ``i2i_sim_thres`` follow those at its edge: the
+        2 used that are most like the own image, and the 2 dropped that are least like it. Groups
+        have a fixed size, filled with None, so that settings can be compared line by line.
     """
-    images = getattr(wanted.mosaic, 'images', None)
-    own_pool = wanted.dataset.pool
-    negatives = own_pool if images is None else wanted.mosaic.negatives(own_pool)
+    folder = requirement.spec.images
+    pool = requirement.dataset.pool if folder is None else folder_pool(folder)
     rows, similarities, _ = bank.row(sent_id)
-    leaked = held_out_images(wanted, bank)
-    guarded = leaked is not None
-    band = (
-        wanted.mosaic.leak_guard.band(bank, sent_id, rule) if guarded else bank.band(sent_id, *rule)
-    )
-    used = np.flatnonzero(np.isin(rows, band.rows))
+    without = held_out(requirement, bank)
+    band = bank.band(sent_id, rule, without=without)
+    start, used = band.num_above, np.flatnonzero(np.isin(rows, band.rows))
     # A band that is not full ends with what is stored.
     end = int(used[-1]) + 1 if len(used) == rule.top_k else len(rows)
-    held_out = leaked[rows[:end]] if guarded else np.zeros(end, bool)
 
-    def tiles(name: str, members: Sequence[int], number: int, cosines: Any = None) -> list:
-        found = []
-        for at in members:
-            value = similarities[at] if cosines is None else cosines[at]
-            path = negatives.path_of(bank.image_names[rows[at]])
-            caption = f'{name}, rank {at + 1}\n{"" if cosines is None else "cosine "}{value:.3f}'
-            found.append(_tile(path, caption, _COLORS[name]))
-        return found + [_BLANK] * (number - len(found))
+    def group(name: str, places: Iterable[int], number: int, scores: Sequence[str]) -> list:
+        found = [
+            EdgeImage(name, int(at) + 1, pool.path_of(bank.image_names[rows[at]]), scores[at])
+            for at in places
+        ]
+        return found + [None] * (number - len(found))
 
-    pictures = [
-        *tiles('too close', range(max(0, band.above - 3), band.above), 3),
-        *tiles('used', used if len(used) <= 4 else [*used[:2], *used[-2:]], 4),
-        *tiles('too far', range(end, min(end + 2, len(rows))), 2),
+    scores = [f'{value:.3f}' for value in similarities]
+    images = [
+        *group('too close', range(max(0, start - 3), start), 3, scores),
+        *group('used', used if len(used) <= 4 else [*used[:2], *used[-2:]], 4, scores),
+        *group('too far', range(end, min(end + 2, len(rows))), 2, scores),
     ]
-    sizes = f'{band.above} too close, {len(used)} used, {len(rows) - end} stored below'
-    if guarded:
-        sizes += f'; {held_out[band.above :].sum()} between them held out by the leak guard'
+    sizes = f'{start} too close, {len(used)} used, {len(rows) - end} stored below'
+    if without is not None:
+        sizes += f'; {without[rows[start:end]].sum()} between them held out by the leak guard'
     if rule.i2i_sim_thres is not None:
         own = bank.image_vectors[bank.image_row[bank.sent_ids.searchsorted(sent_id)]]
-        cosines = bank.image_vectors[rows[:end]].astype(np.float64) @ own.astype(np.float64)
-        dropped = np.flatnonzero(np.isin(rows[:end], band.dropped) & ~held_out)
+        cosines = bank.image_vectors[rows].astype(np.float64) @ own.astype(np.float64)
+        dropped = np.flatnonzero(np.isin(rows, band.dropped))
         sizes += f'; {len(dropped)} between them too alike'
-        pictures += tiles('used', used[np.argsort(-cosines[used])][:2], 2, cosines)
-        pictures += tiles('too alike', dropped[np.argsort(cosines[dropped])][:2], 2, cosines)
-    return sizes, pictures
+        scores = [f'cosine {value:.3f}' for value in cosines]
+        images += group('used', used[np.argsort(-cosines[used])][:2], 2, scores)
+        images += group('too alike', dropped[np.argsort(cosines[dropped])][:2], 2, scores)
+    return sizes, images
 
 
-def _tile(path: str, caption: str, color: Sequence[int] = (30, 30, 30)) -> np.ndarray:
-    """A picture as wide as all others, a high one with white beside it."""
-    image = fit_image(np.ascontiguousarray(read_image(path)[..., ::-1]), _SIDE)
-    wide = np.full((len(image), _SIDE, 3), 255, np.uint8)
+def draw_tile(path: str, caption: str, color: Sequence[int]) -> np.ndarray:
+    """Draw an image as a small picture (H, W, 3) uint8 RGB, as wide as all others."""
+    image = fit_image(np.ascontiguousarray(read_image(path)[..., ::-1]), SIDE)
+    wide = np.full((len(image), SIDE, 3), 255, np.uint8)
     wide[:, : image.shape[1]] = image
     return add_caption(wide, caption, background=color, font_size=11, num_lines=2)
 
 
+def draw_edges(images: Sequence[EdgeImage | None]) -> list[np.ndarray]:
+    """Draw images at the edges of a band; blank pictures for None."""
+    blank = np.full((1, SIDE, 3), 255, np.uint8)
+    return [
+        draw_tile(one.path, f'{one.group}, rank {one.rank}\n{one.score}', COLORS[one.group])
+        if one
+        else blank
+        for one in images
+    ]
+
+
+def draw_own_image(bank: NegativeBank, sent_id: int, path: str) -> np.ndarray:
+    """Draw the own image of an expression, with its similarity to it."""
+    return draw_tile(path, f'own image\n{bank.row(sent_id)[2]:.3f}', COLORS['own image'])
+
+
+def shown_expressions(dataset: BaseReferringDataset, number: int) -> list[tuple[int, str, str]]:
+    """Return sentence id, expression and path of the image, spread over a data set."""
+    sent_ids, expressions, rows = dataset.expressions()
+    last = len(expressions) - 1
+    chosen = np.unique(np.linspace(0, last, min(number, last + 1)).astype(int))
+    return [(int(sent_ids[i]), expressions[i], dataset.pool.path(rows[i])) for i in chosen]
+
+
 def write_bank_page(
     path: str | os.PathLike,
-    wanted: Any,
+    requirement: BankRequirement,
     bank: NegativeBank,
     summaries: Sequence[RuleSummary],
     number: int = 4,
@@ -299,28 +287,27 @@ def write_bank_page(
 
     Args:
         path: File to write.
-        wanted: The mosaic and data set of the bank.
+        requirement: Data set and leak guard of the bank.
         bank: The bank.
         summaries: Of :func:`summarize_rules`, in the order in which they are shown.
         number: Expressions whose bands are shown. Defaults to 4.
     """
-    needed = summaries[0].needed
-    notes = NOTES.format(needed=needed, stored=bank.stored)
+    notes = NOTES.format(needed=requirement.num_negatives, stored=bank.stored)
     parts = [
         f'<p>{html.escape(str(bank.path))}: {len(bank)} expressions, {bank.candidates} images that '
-        f'can be negatives, {bank.stored} stored an expression.</p><h2>What is left</h2>',
+        f'can be negatives, {bank.stored} stored per expression.</p><h2>What remains</h2>',
         html_table(HEAD, [s.cells() for s in summaries]),
         f'<p>{notes}</p>',
-        image_tag(figure_png(plot_summaries(summaries, bank.stored)), 'png', 'what is left'),
+        image_tag(figure_png(plot_summaries(summaries, bank.stored)), 'png', 'what remains'),
         '<h2>At the edges</h2><p>A good threshold drops the images that show what the expression '
-        'describes, and no others: the last ones too close should show it, the first used ones '
-        'should not. Above each image its similarity to the expression.</p>',
+        'describes, and no others. The last ones too close should show it, the first used ones '
+        'should not. Above each image stands its similarity to the expression.</p>',
     ]
-    for sent_id, text, image in shown_expressions(wanted.dataset, number):
-        own = picture_tag(own_tile(bank, sent_id, image), text)
+    for sent_id, text, image in shown_expressions(requirement.dataset, number):
+        own = picture_tag(draw_own_image(bank, sent_id, image), text)
         parts.append(f'<h3>{html.escape(text)}</h3>{own}')
         for summary in summaries:
-            sizes, tiles = edge_tiles(wanted, bank, sent_id, summary.rule)
+            sizes, images = band_edges(requirement, bank, sent_id, summary.rule)
             parts.append(f'<p><b>{html.escape(str(summary.rule))}</b>: {sizes}</p>')
-            parts.append(picture_tag(make_grid(tiles, _COLUMNS), text))
+            parts.append(picture_tag(make_grid(draw_edges(images), 9), text))
     write_page(path, f'Bank {bank.metadata.get("dataset")}', '\n'.join(parts))

@@ -1,7 +1,7 @@
-"""Draw augmented training samples: `python tools/analysis_tools/browse_dataset.py CONFIG`.
+"""Draw augmented training samples: ``python tools/analysis_tools/browse_dataset.py CONFIG``.
 
 Each sample shows the image with the referent's mask, the expression, and in a mosaic the scores of
-its negatives. Nothing is mined: where a bank is missing, the error names the command.
+its negatives. Nothing is mined: if a bank is missing, the error names the command.
 """
 
 import argparse
@@ -34,9 +34,8 @@ def main() -> None:
     args = parse_args()
     cfg = load_config(args)
     out_dir = args.out or os.path.join(cfg.work_dir, 'browse')
-    for file in browse_dataset(
-        cfg, out_dir, args.num, args.epoch, args.indices, args.cols, args.rows
-    ):
+    settings = args.num, args.epoch, args.indices, args.cols, args.rows
+    for file in browse_dataset(cfg, out_dir, *settings):
         print(file)
 
 

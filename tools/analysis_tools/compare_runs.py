@@ -1,10 +1,10 @@
-"""Compare two evaluated runs: `python tools/analysis_tools/compare_runs.py RUN_A RUN_B --out DIR`.
+"""Compare two evaluated runs: ``tools/analysis_tools/compare_runs.py RUN_A RUN_B --out DIR``.
 
-RUN_A and RUN_B are what `tools/test.py --out` wrote, on the same split: folders with
-`predictions.json`. Prints oIoU, mIoU and Pr@X of both, the difference B - A with paired bootstrap
-intervals (resampling images), and the same by number of distractors, expression length, object area
-and position words. Where expressions may have no target (gRefCOCO) it is gIoU, cIoU, N-acc, T-acc
-and Pr@X. Writes `DIR/comparison.csv` and `DIR/comparison.png`.
+RUN_A and RUN_B are folders with ``predictions.json`` of ``tools/test.py --out``, on the same split.
+Prints oIoU, mIoU and Pr@X of both, the difference B - A with paired bootstrap intervals (resampling
+images), and the same by number of distractors, expression length, object area and position words.
+With no-target expressions (gRefCOCO) the measures are gIoU, cIoU, N-acc, T-acc and Pr@X. Writes
+``DIR/comparison.csv`` and ``DIR/comparison.png``.
 """
 
 import argparse
@@ -32,7 +32,7 @@ def parse_args() -> argparse.Namespace:
         '--measures',
         nargs='+',
         help='measures of the slices that are printed and drawn (default: oIoU mIoU, or cIoU gIoU '
-        'where expressions may have no target); the CSV has all of them',
+        'for gRefCOCO); the CSV has all of them',
     )
     parser.add_argument('--resamples', type=int, default=10_000, help='default: 10000')
     parser.add_argument('--level', type=float, default=0.95, help='of the intervals, default: 0.95')

@@ -1,8 +1,9 @@
-"""Count the images that training and test splits share: `python tools/misc/check_overlap.py`.
+"""Count images shared by training and test splits: ``python tools/misc/check_overlap.py``.
 
-RefCOCO, RefCOCO+ and RefCOCOg share COCO's train2014: what one trains on is what another is tested
-on. `NeMoMosaic(leak_guard=dict(...))` refuses such negatives or leaves them out. CutMix, MixGen and
-copy-paste take what the training split has, so `leak_guard=dict(...)` of the data set is for them.
+RefCOCO, RefCOCO+ and RefCOCOg share COCO's train2014, so an image can train one of them and test
+another. ``NeMoMosaic(leak_guard=dict(...))`` refuses such negatives or leaves them out. CutMix,
+MixGen and copy-paste take whatever the training split has: for them, the data set itself takes a
+``leak_guard=dict(...)``.
 """
 
 import argparse

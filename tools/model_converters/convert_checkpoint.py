@@ -1,6 +1,6 @@
-"""Convert a published checkpoint: `convert_checkpoint.py lavt IN OUT`.
+"""Convert a published checkpoint: ``convert_checkpoint.py lavt IN OUT``.
 
-Prints what was left out and why, and which base model fits. Nothing in the file is run.
+Prints what was left out and why, and which base model fits. No code in the file is run.
 """
 
 import argparse
@@ -27,7 +27,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def read_model(name: str) -> dict:
-    """The network of a config, by its path or name."""
+    """Return the network of a config, by its path or name."""
     path = find_config(name)
     try:
         model = Config.fromfile(path).get('model')
@@ -50,7 +50,7 @@ def print_report(converted: Converted, args: argparse.Namespace) -> None:
         print('\n'.join(f'    {name}' for name in names))
     fits = args.config or f'configs/_base_/models/{converted.model}.py'
     print(
-        f'{len(converted)} tensors written to {args.target}, '
+        f'{len(converted.state_dict)} tensors written to {args.target}, '
         f'{len(converted.left_out)} left out; it fits {fits}'
     )
 

@@ -1,4 +1,4 @@
-# gRefCOCO: expressions of one target, of several, or of none; splits train, val, testA, testB.
+# gRefCOCO: expressions of one object, several or none; splits train, val, testA, testB.
 _base_ = './refcoco.py'
 dataset_type = 'GRefCOCODataset'
 ann_file = 'grefcoco/instances.json'
@@ -10,7 +10,7 @@ files = dict(type=dataset_type, ann_file=ann_file, split_file=split_file)
 train_dataloader = dict(dataset=dict(**files, group_by='expression'))
 val_dataloader = dict(dataset=files)
 test_dataloader = val_dataloader
-# A network without a no-target score predicts no target by a mask of fewer than 50 pixels. A config that keeps the best
-# checkpoint chooses one of these metrics: default_hooks = dict(checkpoint=dict(save_best='gIoU')).
+# A network without a no-target output predicts "no target" by a mask of fewer than 50 pixels. To
+# keep the best checkpoint: default_hooks = dict(checkpoint=dict(save_best='gIoU')).
 val_evaluator = dict(_delete_=True, type='GeneralizedReferringIoU')
 test_evaluator = val_evaluator

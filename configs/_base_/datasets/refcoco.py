@@ -1,4 +1,5 @@
-# RefCOCO (unc). The images of all RefCOCO variants are COCO's train2014; the README shows the folders.
+# RefCOCO (unc). The images of all RefCOCO variants are COCO's train2014; docs/data.md shows the
+# folders.
 dataset_type = 'RefCOCODataset'
 data_root = 'data/'
 ann_file = 'refcoco/instances.json'

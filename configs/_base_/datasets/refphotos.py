@@ -1,4 +1,5 @@
-# A handful of photographs in RefCOCO's layout: train and evaluate on the same expressions. Every image is stretched.
+# A handful of photographs in RefCOCO's layout, to train and evaluate on the same expressions. Every
+# image is stretched.
 _base_ = './refcoco.py'
 data_root = 'data/refphotos/'
 data_prefix = dict(img_path='train2014/')

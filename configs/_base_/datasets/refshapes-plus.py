@@ -1,5 +1,5 @@
-# RefShapes+, the embedded data set without words of location (tools/dataset_converters/make_refshapes.py writes it).
-# As in NeMo's release, every image is stretched to the size of the network's input.
+# RefShapes, appearance variant (made by tools/dataset_converters/make_refshapes.py). As in NeMo's
+# release, every image is stretched to the network's input.
 _base_ = './refcoco.py'
 data_root = 'data/refshapes/'
 ann_file = 'refshapes+/instances.json'

@@ -1,4 +1,5 @@
-# CRIS with CLIP's ResNet-101 (Wang et al., 2022); what differs from R50 is CLIP and its sentence size.
+# CRIS with CLIP's ResNet-101 (Wang et al., 2022); what differs from R50 is CLIP and its sentence
+# size.
 _base_ = './cris_r50.py'
 clip = dict(model='RN101-quickgelu', pretrained='openai')
 model = dict(

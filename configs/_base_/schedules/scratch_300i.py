@@ -1,5 +1,5 @@
-# From scratch, in small, for two CPU cores: does the network learn at all? AdamW with a short warm-up, under
-# bfloat16, with the channels last.
+# From scratch, for two CPU cores: does the network learn at all? AdamW with a short warm-up,
+# bfloat16, channels last.
 _base_ = '../default_runtime.py'
 max_iters = 300
 

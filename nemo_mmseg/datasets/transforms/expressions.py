@@ -41,3 +41,17 @@ class SampleExpressions(BaseTransform):
 
     def __repr__(self) -> str:
         return f'{type(self).__name__}(num={self.num})'
+
+
+def single_expression(results: dict, transform: BaseTransform) -> str:
+    """Return the expression of a sample that must have one.
+
+    Raises:
+        ValueError: It has another number; the message names the transform that needs one.
+    """
+    if len(results['expressions']) != 1:
+        raise ValueError(
+            f'{type(transform).__name__} needs one expression, not {len(results["expressions"])}: '
+            'put SampleExpressions(num=1) before it'
+        )
+    return results['expressions'][0]

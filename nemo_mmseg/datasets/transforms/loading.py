@@ -103,6 +103,18 @@ def decode_segmentation(segmentation: list | dict, height: int, width: int) -> n
     return cv2.transpose(coco_mask.decode(rle).T)
 
 
+def _mask_of(instance: dict, height: int, width: int, path: str) -> np.ndarray:
+    """Decode the mask of an instance; an error names the annotation."""
+    try:
+        mask = decode_segmentation(instance['segmentation'], height, width)
+        problem = None if mask.any() else 'its mask is empty'
+    except Exception as error:  # pycocotools raises plain exceptions and TypeErrors
+        problem = str(error)
+    if problem:
+        raise ValueError(f'cannot decode annotation {instance["ann_id"]} of {path}: {problem}')
+    return mask
+
+
 def referent_masks(results: dict) -> np.ndarray:
     """Decode the mask of each expression at the size of the original image.
 
@@ -122,14 +134,9 @@ def referent_masks(results: dict) -> np.ndarray:
         mask = None
         for target in targets:
             if target not in decoded:
-                instance = results['instances'][target]
-                where = f'annotation {instance["ann_id"]} of {results["img_path"]}'
-                try:
-                    decoded[target] = decode_segmentation(instance['segmentation'], *shape)
-                except Exception as error:  # pycocotools raises plain exceptions and TypeErrors
-                    raise ValueError(f'cannot decode {where}: {error}') from error
-                if not decoded[target].any():
-                    raise ValueError(f'the mask of {where} is empty')
+                decoded[target] = _mask_of(
+                    results['instances'][target], *shape, results['img_path']
+                )
             mask = decoded[target] if mask is None else np.maximum(mask, decoded[target])
         masks.append(np.zeros(shape, np.uint8) if mask is None else mask)
     # Most samples have one mask, which needs no copy.

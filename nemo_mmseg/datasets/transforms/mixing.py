@@ -16,7 +16,7 @@ from mmseg.registry import TRANSFORMS
 
 from nemo_mmseg.datasets.samplers import generator_of
 
-from .expressions import SampleExpressions
+from .expressions import SampleExpressions, single_expression
 
 TRIES = 20  # draws before giving up: of another item that fits, or of a place for it
 
@@ -89,8 +89,7 @@ class MixSamples(BaseTransform, ABC):
     def transform(self, results: dict) -> dict:
         """Mix the sample, or only apply ``transforms``."""
         name, rng = type(self).__name__, generator_of(results)
-        if len(results['expressions']) != 1:
-            raise ValueError(f'{name} needs one expression: put SampleExpressions(num=1) before it')
+        single_expression(results, self)
         other = self._other(results, rng) if rng.random() < self.prob else None
         if other is None:
             return self.transforms(results)

@@ -6,7 +6,6 @@ import os.path as osp
 from collections.abc import Sequence
 
 import mmcv
-from mmengine.fileio import get
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
@@ -26,10 +25,7 @@ class ReferringVisualizationHook(Hook):
         interval: Distance of two drawn data samples in the order of the data set. Defaults to 50.
         max_samples: Data samples drawn at most in one evaluation; None for no limit. Defaults
             to 16.
-        show: Whether to open a window instead of storing the picture. Defaults to False.
-        wait_time: Seconds that the window waits. Defaults to 0 (for ever).
         out_dir: Folder for the pictures of a *test*; None for the backends. Defaults to None.
-        backend_args: Arguments of MMEngine's file backend that reads the images. Defaults to None.
     """
 
     priority = 'NORMAL'
@@ -39,18 +35,12 @@ class ReferringVisualizationHook(Hook):
         draw: bool = True,
         interval: int = 50,
         max_samples: int | None = 16,
-        show: bool = False,
-        wait_time: float = 0.0,
         out_dir: str | None = None,
-        backend_args: dict | None = None,
     ) -> None:
         self.draw = draw
         self.interval = interval
         self.max_samples = max_samples
-        self.show = show
-        self.wait_time = wait_time
         self.out_dir = out_dir
-        self.backend_args = backend_args
         self._seen = 0
         self._drawn = 0
 
@@ -86,9 +76,7 @@ class ReferringVisualizationHook(Hook):
 
     def _draw(self, runner: Runner, sample: SegDataSample, mode: str) -> None:
         """Read the image again, at its original size, and hand it on."""
-        image = mmcv.imfrombytes(
-            get(sample.img_path, backend_args=self.backend_args), channel_order='rgb'
-        )
+        image = mmcv.imread(sample.img_path, channel_order='rgb')
         # one image can be several data samples: the first expression tells them apart
         name = f'{mode}_{osp.splitext(osp.basename(sample.img_path))[0]}'
         if sample.get('sent_ids'):
@@ -97,11 +85,5 @@ class ReferringVisualizationHook(Hook):
         if mode == 'test' and self.out_dir is not None:
             out_file = osp.join(self.out_dir, f'{name}.png')
         runner.visualizer.add_datasample(
-            name=name,
-            image=image,
-            data_sample=sample,
-            show=self.show,
-            wait_time=self.wait_time,
-            out_file=out_file,
-            step=runner.iter,
+            name=name, image=image, data_sample=sample, out_file=out_file, step=runner.iter
         )

@@ -1,7 +1,6 @@
 """Backbones."""
 
 from .lavt_swin_transformer import LAVTSwinTransformer
-from .open_clip_resnet import DenseAttentionPool, OpenCLIPResNet
-from .pixel_word_attention import PixelWordAttention
+from .open_clip_resnet import OpenCLIPResNet
 
-__all__ = ['DenseAttentionPool', 'LAVTSwinTransformer', 'OpenCLIPResNet', 'PixelWordAttention']
+__all__ = ['LAVTSwinTransformer', 'OpenCLIPResNet']

@@ -41,6 +41,8 @@ class LAVTSwinTransformer(SwinTransformer):
         word_channels: Size of a word feature.
         fusion_heads: Attention heads of each stage's fusion. Defaults to one everywhere.
         fusion_drop: Dropout in the fusion.
+        gate_init: How the gates start: ``'normal'``, by noise of 0.02 as in LAVT, or ``'zero'`` as
+            in ReLA.
         pretrained: File or http(s) address of Swin's classification weights, official or
             OpenMMLab's layout, which ``init_weights`` loads; see
             :func:`~nemo_mmseg.models.utils.swin_weights.load_swin_weights`. None for random ones.
@@ -49,11 +51,7 @@ class LAVTSwinTransformer(SwinTransformer):
             keeping them.
         init_cfg: ``dict(type='Pretrained', checkpoint=...)`` means the same as ``pretrained``.
         kwargs: As in MMSegmentation's ``SwinTransformer`` (``embed_dims``, ``depths``,
-            ``num_heads``, ``window_size`` ...).
-
-    Raises:
-        ValueError: Not one number of fusion heads per stage, channels that do not divide, absolute
-            positions, not all stages as outputs, or any other ``init_cfg``.
+            ``num_heads``, ``window_size`` ...). All stages are outputs.
     """
 
     takes_text = True
@@ -64,32 +62,23 @@ class LAVTSwinTransformer(SwinTransformer):
         word_channels: int = 768,
         fusion_heads: Sequence[int] = (1, 1, 1, 1),
         fusion_drop: float = 0.0,
+        gate_init: str = 'normal',
         pretrained: str | None = None,
         drop_path_rate: float = 0.3,
         with_cp: bool = False,
         init_cfg: dict | None = None,
         **kwargs,
     ) -> None:
-        if init_cfg is not None:
-            # MMSegmentation's way to name pretrained weights
-            named = isinstance(init_cfg, dict) and init_cfg.get('type') == 'Pretrained'
-            if not named or pretrained is not None:
-                raise ValueError(f'LAVTSwinTransformer: init_cfg={init_cfg} is not supported')
+        if init_cfg is not None:  # MMSegmentation's way to name pretrained weights
             pretrained = init_cfg['checkpoint']
         # The blocks' own checkpointing re-enters autograd, which DDP does not bear.
-        super().__init__(*args, drop_path_rate=drop_path_rate, **kwargs)
-        if len(fusion_heads) != len(self.stages):
-            raise ValueError(f'{len(self.stages)} stages, but fusion_heads={fusion_heads}')
-        if self.use_abs_pos_embed or list(self.out_indices) != list(range(len(self.stages))):
-            raise ValueError(
-                'LAVTSwinTransformer has no absolute positions and outputs of all stages; '
-                f'use_abs_pos_embed={self.use_abs_pos_embed}, out_indices={self.out_indices}'
-            )
+        super().__init__(*args, drop_path_rate=drop_path_rate, use_abs_pos_embed=False, **kwargs)
+        self.gate_init = gate_init
         self.pretrained = pretrained
         self.with_cp = with_cp
         self.fusions = nn.ModuleList(
             PixelWordAttention(channels, word_channels, heads, fusion_drop)
-            for channels, heads in zip(self.num_features, fusion_heads)
+            for channels, heads in zip(self.num_features, fusion_heads, strict=True)
         )
         self.gates = nn.ModuleList(map(language_gate, self.num_features[:-1]))
         for module in self.modules():
@@ -99,7 +88,7 @@ class LAVTSwinTransformer(SwinTransformer):
                 module.register_buffer('relative_position_index', index, persistent=False)
 
     def init_weights(self) -> None:
-        """Swin's and the gates' linear layers by normal noise, then the pretrained weights.
+        """Draw Swin's and the gates' linear layers, then load the pretrained weights.
 
         The fusions keep PyTorch's defaults.
         """
@@ -111,8 +100,11 @@ class LAVTSwinTransformer(SwinTransformer):
         for module in self.modules():
             if isinstance(module, ShiftWindowMSA):
                 module.w_msa.init_weights()
+        if self.gate_init == 'zero':
+            for parameter in self.gates.parameters():
+                nn.init.zeros_(parameter)
         if self.pretrained is not None:
-            load_swin_weights(self, self.pretrained)
+            load_swin_weights(self, self.pretrained, new_parts=('fusions', 'gates'))
 
     def train(self, mode: bool = True) -> LAVTSwinTransformer:
         """Change the mode; returns the network, which MMSegmentation's Swin forgets."""

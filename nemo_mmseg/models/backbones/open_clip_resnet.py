@@ -1,6 +1,8 @@
-"""CLIP's ResNet with an attention pool that keeps the map."""
+"""CLIP's ResNet, with CRIS's attention pool that keeps the map."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -8,7 +10,7 @@ from mmengine.model import BaseModule
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
-from nemo_mmseg.models.utils.clip_towers import build_visual_tower, copy_weights
+from nemo_mmseg.models.utils.clip_encoders import build_image_encoder, copy_weights
 
 
 class DenseAttentionPool(nn.Module):
@@ -63,45 +65,64 @@ class DenseAttentionPool(nn.Module):
 
 @MODELS.register_module()
 class OpenCLIPResNet(BaseModule):
-    """Image tower of an open_clip model with a ResNet, as CRIS uses it.
+    """Image encoder of an open_clip model with a ResNet.
 
-    Radford et al., *Learning transferable visual models from natural language supervision*, 2021;
-    Wang et al., *CRIS: CLIP-driven referring image segmentation*, 2022.
+    Radford et al., *Learning transferable visual models from natural language supervision*, 2021.
+    The attention pool that keeps the map is that of Wang et al., *CRIS: CLIP-driven referring image
+    segmentation*, 2022.
 
     Args:
         model: open_clip's name of the architecture, e.g. ``'RN50-quickgelu'``.
         pretrained: Tag or local file of the weights, loaded by ``init_weights``; None for random
             ones. ``connect`` of the attention pool is not in CLIP and starts from PyTorch's
             defaults.
+        out_indices: Which maps are returned, 0 to 3 for strides 4, 8, 16 and 32. Defaults to CRIS's
+            three.
+        attention_pool: Whether the map of stride 32 goes through :class:`DenseAttentionPool`. If
+            not, the network has no such pool.
         init_cfg: As in MMEngine.
     """
 
     takes_text = False
 
     def __init__(
-        self, model: str, pretrained: str | None = None, init_cfg: dict | None = None
+        self,
+        model: str,
+        pretrained: str | None = None,
+        out_indices: Sequence[int] = (1, 2, 3),
+        attention_pool: bool = True,
+        init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         self.model = model
         self.pretrained = pretrained
-        self.tower = build_visual_tower(model)
+        self.out_indices = tuple(out_indices)
+        self.tower = build_image_encoder(model)
         pool = self.tower.attnpool
-        channels, out_channels = pool.c_proj.in_features, pool.c_proj.out_features
-        grid = self.tower.image_size // 32
-        dense = DenseAttentionPool(grid, channels, pool.num_heads, out_channels)
-        dense.load_state_dict({**dense.state_dict(), **pool.state_dict()})
-        self.tower.attnpool = dense
-        self.out_channels = (channels // 4, channels // 2, out_channels)
+        channels, last = pool.c_proj.in_features, pool.c_proj.out_features
+        if attention_pool:
+            grid = self.tower.image_size // 32
+            dense = DenseAttentionPool(grid, channels, pool.num_heads, last)
+            dense.load_state_dict({**dense.state_dict(), **pool.state_dict()})
+            self.tower.attnpool = dense
+        else:
+            self.tower.attnpool = nn.Identity()
+            last = channels
+        widths = channels // 8, channels // 4, channels // 2, last
+        self.out_channels = tuple(widths[i] for i in self.out_indices)
 
     def init_weights(self) -> None:
         """Load the pretrained weights, if any."""
         super().init_weights()
         if self.pretrained is not None:
-            copy_weights(self.tower, 'visual', self.model, self.pretrained)
+            copy_weights(self.tower, 'image', self.model, self.pretrained)
 
-    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Maps of stride 8, 16 and 32 of normalised images (B, 3, H, W)."""
+    def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
+        """The maps of ``out_indices`` of normalised images (B, 3, H, W)."""
         tower = self.tower
-        c3 = tower.layer2(tower.layer1(tower.stem(inputs)))
-        c4 = tower.layer3(c3)
-        return c3, c4, tower.attnpool(tower.layer4(c4))
+        x, maps = tower.stem(inputs), []
+        for layer in (tower.layer1, tower.layer2, tower.layer3, tower.layer4):
+            x = layer(x)
+            maps.append(x)
+        maps[3] = tower.attnpool(x)
+        return tuple(maps[i] for i in self.out_indices)

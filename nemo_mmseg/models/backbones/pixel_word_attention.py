@@ -8,11 +8,6 @@ from torch import Tensor, nn
 
 def instance_norm(x: Tensor) -> Tensor:
     """Give every channel of every row mean 0 and variance 1 over its pixels, (E, N, C)."""
-    if x.shape[1] < 2:
-        raise ValueError(
-            'a stage of the backbone has a map of one pixel, over which nothing can be normalised: '
-            'the image must be larger (over 32 pixels for four stages)'
-        )
     return F.instance_norm(x.transpose(1, 2)).transpose(1, 2)
 
 
@@ -58,19 +53,11 @@ class PixelWordAttention(nn.Module):
 
         Returns:
             Pixels (E, N, C).
-
-        Raises:
-            ValueError: Words of another size, or a map of one pixel.
         """
 
         def heads(y: Tensor) -> Tensor:
             return y.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
-        if words.shape[-1] != self.key.in_features:
-            raise ValueError(
-                f"words have {words.shape[-1]} channels: set the backbone's word_channels to it, "
-                f'not {self.key.in_features}'
-            )
         query, key, value = instance_norm(self.query(x)), self.key(words), self.value(words)
         gathered = F.scaled_dot_product_attention(
             heads(query),

@@ -1,4 +1,4 @@
-"""What all converters do alike; the tables are in a file for each method."""
+"""What all converters do alike; each method has a file with its tables."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Converter:
     """Turns the checkpoint of one published method into our state dict.
 
     Called on a checkpoint it returns our state dict, and published name -> reason of what was left
-    out; nothing is compared with a network of ours, which
-    :func:`nemo_mmseg.apis.convert_checkpoint` does.
+    out. :func:`~.convert.convert_checkpoint` also compares the result with a network of ours.
 
     Args:
+        name: Name in ``CONVERTERS`` and on the command line.
         method: Name of the network, for messages.
         models: Names of the base models (``configs/_base_/models``) of the published sizes.
         table: Published pattern -> ours; see :func:`~.rename.rename`.
@@ -35,9 +35,9 @@ class Converter:
             containers; see :func:`nemo_mmseg.utils.checkpoint.read_checkpoint`.
         check: Given a published checkpoint and the config of a network whose tensors have the same
             shapes, raises a ValueError if it can tell that they differ in what no shape tells.
-        offline: Changes to the base models that keep them from asking a hub about sizes.
     """
 
+    name: str
     method: str
     models: Sequence[str]
     table: Mapping[str, str]
@@ -46,7 +46,6 @@ class Converter:
     parts: Mapping[str, str] = field(default_factory=lambda: {'state_dict': ''})
     allow: Sequence[Any] = ()
     check: Callable[[Mapping[str, Any], Mapping[str, Any]], None] = lambda published, model: None
-    offline: Mapping[str, Any] = field(default_factory=dict)
 
     def __call__(self, published: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, str]]:
         """Our state dict, and what was left out with the reasons."""
@@ -92,6 +91,15 @@ class Converter:
                 + ', '.join(map(repr, unknown))
             )
         return tensors, dict.fromkeys(map(str, others), TRAINING_STATE)
+
+
+CONVERTERS: dict[str, Converter] = {}
+
+
+def register(converter: Converter) -> Converter:
+    """Add a converter to ``CONVERTERS``; returns it."""
+    CONVERTERS[converter.name] = converter
+    return converter
 
 
 def _holds_tensor(value: Any) -> bool:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from nemo_mmseg.compat import numpy_scalar_globals
 
-from .converter import Converter
+from .converter import Converter, register
 
 LEFT_OUT = {'backbone.logit_scale': "CLIP's temperature; the network does not use it"}
 
-# Published prefix -> ours. CLIP is one module there; here its towers are text encoder and backbone.
+# Published prefix -> ours. CLIP is one module there; here its halves are text encoder and backbone.
 TABLE = {
     'backbone.visual': 'backbone.tower',
     **{
@@ -42,12 +42,14 @@ TABLE = {
     'proj.txt': 'decode_head.projector.sentence_proj',
 }
 
-
-convert_cris = Converter(
-    method='CRIS',
-    models=('cris_r50', 'cris_r101'),
-    table=TABLE,
-    left_out=LEFT_OUT,
-    # the scores of the training
-    allow=numpy_scalar_globals(),
+convert_cris = register(
+    Converter(
+        name='cris',
+        method='CRIS',
+        models=('cris_r50', 'cris_r101'),
+        table=TABLE,
+        left_out=LEFT_OUT,
+        # the scores of the training
+        allow=numpy_scalar_globals(),
+    )
 )

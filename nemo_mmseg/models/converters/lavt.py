@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from . import swin
-from .converter import Converter
+from .converter import Converter, register
 
 Value = TypeVar('Value')
 
@@ -105,22 +105,26 @@ SETTINGS = dict(
     # the command line of the training
     allow=[argparse.Namespace],
     check=check_heads,
-    # BERT-base, whatever the name or folder of the pretrained weights
-    offline=dict(text_encoder=dict(config={}, pretrained=False)),
 )
 
-convert_lavt = Converter(
-    method='LAVT',
-    table={**TABLE, **bert_table('bert_model.')},
-    left_out={**LEFT_OUT, **bert_left_out('bert_model.')},
-    parts={'model': '', 'bert_model': 'bert_model.'},
-    **SETTINGS,
+convert_lavt = register(
+    Converter(
+        name='lavt',
+        method='LAVT',
+        table={**TABLE, **bert_table('bert_model.')},
+        left_out={**LEFT_OUT, **bert_left_out('bert_model.')},
+        parts={'model': '', 'bert_model': 'bert_model.'},
+        **SETTINGS,
+    )
 )
 
-convert_lavt_one = Converter(
-    method='LAVT (one module)',
-    table={**TABLE, **bert_table('text_encoder.')},
-    left_out={**LEFT_OUT, **bert_left_out('text_encoder.')},
-    parts={'model': ''},
-    **SETTINGS,
+convert_lavt_one = register(
+    Converter(
+        name='lavt_one',
+        method='LAVT (one module)',
+        table={**TABLE, **bert_table('text_encoder.')},
+        left_out={**LEFT_OUT, **bert_left_out('text_encoder.')},
+        parts={'model': ''},
+        **SETTINGS,
+    )
 )

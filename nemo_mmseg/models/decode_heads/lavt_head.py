@@ -13,42 +13,8 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
-from nemo_mmseg.models.losses.targets import targets_like, training_iou
-from nemo_mmseg.models.structures import TextFeatures
-
-
-def conv_norm_relu(in_channels: int, out_channels: int, norm_cfg: dict) -> nn.Sequential:
-    """3x3 convolution without bias, normalisation, ReLU; PyTorch's own initialisation."""
-    layers = dict(
-        conv=nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
-        bn=build_norm_layer(norm_cfg, out_channels)[1],
-        relu=nn.ReLU(inplace=True),
-    )
-    return nn.Sequential(OrderedDict(layers))
-
-
-class LAVTDecoderStep(nn.Module):
-    """A coarse map, enlarged, joins the next finer one; two convolutions.
-
-    Args:
-        coarse_channels: Channels of the coarse map.
-        fine_channels: Channels of the finer map.
-        channels: Channels of the result.
-        norm_cfg: Config of the normalisation.
-    """
-
-    def __init__(
-        self, coarse_channels: int, fine_channels: int, channels: int, norm_cfg: dict
-    ) -> None:
-        super().__init__()
-        self.conv1 = conv_norm_relu(coarse_channels + fine_channels, channels, norm_cfg)
-        self.conv2 = conv_norm_relu(channels, channels, norm_cfg)
-
-    def forward(self, coarse: Tensor, fine: Tensor) -> Tensor:
-        """(E, C1, h, w) and (E, C2, H, W) -> (E, C, H, W)."""
-        if coarse.shape[-2:] != fine.shape[-2:]:
-            coarse = F.interpolate(coarse, fine.shape[-2:], mode='bilinear', align_corners=True)
-        return self.conv2(self.conv1(torch.cat((coarse, fine), dim=1)))
+from nemo_mmseg.models.losses.targets import gt_like, training_iou
+from nemo_mmseg.models.structures import HeadOutput, TextFeatures
 
 
 @MODELS.register_module()
@@ -87,8 +53,8 @@ class LAVTHead(BaseModule):
             loss_decode = dict(type='CrossEntropyLoss', class_weight=[0.9, 1.1])
         self.loss_decode = MODELS.build(loss_decode)
 
-    def forward(self, feats: Sequence[Tensor], text: TextFeatures) -> Tensor:
-        """Logits of E expressions.
+    def forward(self, feats: Sequence[Tensor], text: TextFeatures) -> HeadOutput:
+        """Join the maps.
 
         Args:
             feats: Four maps, finest first: (E, C, h, w), or (B, ...) of the images that
@@ -101,25 +67,48 @@ class LAVTHead(BaseModule):
         *finer, x = feats
         for step, fine in zip(self.steps, reversed(finer)):
             x = step(x, fine)
-        return text.rows(self.conv_seg(x))
-
-    def predict(self, feats: Sequence[Tensor], text: TextFeatures) -> Tensor:
-        """Logits (E, 2, h, w); see :meth:`forward`."""
-        return self(feats, text)
+        return HeadOutput(text.rows(self.conv_seg(x)))
 
     def loss(
-        self, feats: Sequence[Tensor], text: TextFeatures, data_samples: list[SegDataSample]
+        self, output: HeadOutput, text: TextFeatures, data_samples: list[SegDataSample]
     ) -> dict[str, Tensor]:
         """Loss of the logits at the size of the ground truth.
 
         Returns:
             The loss, and ``train_iou``: mean IoU in per cent over the expressions of the batch.
         """
-        logits = self(feats, text).float()
         size = data_samples[0].gt_sem_seg.data.shape[-2:]
+        logits = output.logits.float()
         logits = F.interpolate(logits, size, mode='bilinear', align_corners=True)
-        target = targets_like(logits, data_samples)
+        gt = gt_like(logits, data_samples)
         return {
-            self.loss_decode.loss_name: self.loss_decode(logits, target, ignore_index=255),
-            'train_iou': training_iou(logits[:, 1] > logits[:, 0], target),
+            self.loss_decode.loss_name: self.loss_decode(logits, gt, ignore_index=255),
+            'train_iou': training_iou(logits[:, 1] > logits[:, 0], gt),
         }
+
+
+class LAVTDecoderStep(nn.Module):
+    """Enlarge a coarse map, join it with the next finer one, convolve twice."""
+
+    def __init__(
+        self, coarse_channels: int, fine_channels: int, channels: int, norm_cfg: dict
+    ) -> None:
+        super().__init__()
+        self.conv1 = conv_norm_relu(coarse_channels + fine_channels, channels, norm_cfg)
+        self.conv2 = conv_norm_relu(channels, channels, norm_cfg)
+
+    def forward(self, coarse: Tensor, fine: Tensor) -> Tensor:
+        """(E, C1, h, w) and (E, C2, H, W) -> (E, C, H, W)."""
+        if coarse.shape[-2:] != fine.shape[-2:]:
+            coarse = F.interpolate(coarse, fine.shape[-2:], mode='bilinear', align_corners=True)
+        return self.conv2(self.conv1(torch.cat((coarse, fine), dim=1)))
+
+
+def conv_norm_relu(in_channels: int, out_channels: int, norm_cfg: dict) -> nn.Sequential:
+    """3x3 convolution without bias, normalisation, ReLU; PyTorch's own initialisation."""
+    layers = dict(
+        conv=nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
+        bn=build_norm_layer(norm_cfg, out_channels)[1],
+        relu=nn.ReLU(inplace=True),
+    )
+    return nn.Sequential(OrderedDict(layers))

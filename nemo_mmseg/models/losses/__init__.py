@@ -1,1 +1,1 @@
-"""Losses and their targets."""
+"""Losses, and the ground truth they compare with."""

@@ -8,9 +8,7 @@ from mmseg.structures import SegDataSample
 from torch import Tensor
 
 
-def targets_like(
-    logits: Tensor, data_samples: list[SegDataSample], resize: str = 'nearest'
-) -> Tensor:
+def gt_like(logits: Tensor, data_samples: list[SegDataSample], resize: str = 'nearest') -> Tensor:
     """Ground truth of all expressions at the size of the logits, (E, h, w) long, 255 = ignore.
 
     Args:
@@ -18,30 +16,33 @@ def targets_like(
         data_samples: With ``gt_sem_seg`` (N, H, W), E masks in all.
         resize: ``'nearest'`` takes the first pixel of each cell, as CRIS does; masks learnt so lie
             about a third of a cell too far right and down. ``'area'`` asks what most of a cell is.
+
+    Raises:
+        ValueError: There are more expressions than masks, or fewer.
     """
     masks = torch.cat([sample.gt_sem_seg.data for sample in data_samples]).to(logits.device)
     if len(masks) != len(logits):
         raise ValueError(f'{len(logits)} expressions, but ground truth for {len(masks)}')
-    if masks.shape[-2:] != logits.shape[-2:]:
-        size = logits.shape[-2:]
+    size = logits.shape[-2:]
+    if masks.shape[-2:] != size:
         if resize == 'nearest':
             masks = F.interpolate(masks[:, None].float(), size, mode='nearest')[:, 0]
         else:
             parts = torch.stack((masks == 1, masks == 255), dim=1).float()
-            target, ignored = F.interpolate(parts, size, mode='area').unbind(dim=1)
-            masks = (target >= 0.5).long().masked_fill(ignored > 0, 255)
+            foreground, ignored = F.interpolate(parts, size, mode='area').unbind(dim=1)
+            masks = (foreground >= 0.5).long().masked_fill(ignored > 0, 255)
     return masks.long()
 
 
 @torch.no_grad()
-def training_iou(found: Tensor, target: Tensor) -> Tensor:
+def training_iou(predicted: Tensor, gt: Tensor) -> Tensor:
     """Mean IoU in per cent over the expressions of a batch; an empty union counts 0.
 
     Args:
-        found: (E, h, w) bool.
-        target: (E, h, w), 0, 1 or 255 = ignore.
+        predicted: (E, h, w) bool.
+        gt: (E, h, w), 0, 1 or 255 = ignore.
     """
-    known, wanted = target != 255, target == 1
-    inter = (found & wanted).flatten(1).sum(1)
-    union = ((found | wanted) & known).flatten(1).sum(1)
-    return 100 * (inter / union.clamp(min=1)).mean()
+    known, foreground = gt != 255, gt == 1
+    intersection = (predicted & foreground).flatten(1).sum(1)
+    union = ((predicted | foreground) & known).flatten(1).sum(1)
+    return 100 * (intersection / union.clamp(min=1)).mean()

@@ -11,15 +11,7 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from nemo_mmseg.models.structures import TextFeatures
-
-
-def conv_bn_relu(in_channels: int, out_channels: int, kernel: int) -> nn.Sequential:
-    """Convolution without bias that keeps the size, batch norm, ReLU."""
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=False),
-        nn.BatchNorm2d(out_channels),
-        nn.ReLU(inplace=True),
-    )
+from nemo_mmseg.models.utils.layers import conv_bn_relu
 
 
 def with_coordinates(x: Tensor) -> Tensor:

@@ -1,15 +1,20 @@
 """Test protocols: how logits become masks, as publications did it.
 
-A protocol is ``protocol(logits, sample, input_shape, **options)``: it takes the logits (N, C, h, w)
-of the N expressions of one sample, reads the geometry of the image from the sample's metainfo and
-stores ``pred_sem_seg``, ``seg_logits`` and, where the publication changed the truth as well,
-``gt_sem_seg``. The metric only counts.
+A protocol is a module in ``TASK_UTILS``, built from ``test_cfg.protocol``. It is called as
+``protocol(output, image, sample)``:
+
+- ``output`` (:class:`~nemo_mmseg.models.structures.HeadOutput`): of the N expressions of one
+  sample, in float32 or float64
+- ``image`` (Tensor): the normalised input (3, H, W) of the sample
+- ``sample`` (SegDataSample): its metainfo has the geometry of the image
+
+It stores ``pred_sem_seg``, ``seg_logits`` and, where the publication changed the ground truth as
+well, ``gt_sem_seg``. The metric only counts. A protocol that needs a network of its own holds a
+:class:`~nemo_mmseg.models.utils.frozen.FrozenModule`.
 """
 
-from .cris import cris
-from .lavt import lavt
-from .original import original
+from .cris import CRISProtocol
+from .lavt import LAVTProtocol
+from .original import OriginalProtocol
 
-PROTOCOLS = {'original': original, 'cris': cris, 'lavt': lavt}
-
-__all__ = ['PROTOCOLS', 'cris', 'lavt', 'original']
+__all__ = ['CRISProtocol', 'LAVTProtocol', 'OriginalProtocol']

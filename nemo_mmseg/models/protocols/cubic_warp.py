@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .geometry import is_straight
 
-_A = -0.75  # OpenCV's cubic
+CUBIC = -0.75  # the coefficient of the cubic kernel in OpenCV
 
 
 def warp_cubic(maps: Tensor, matrix: np.ndarray, shape: tuple[int, int]) -> Tensor:
@@ -59,10 +59,11 @@ def _taps(places: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     first = np.floor(places).astype(np.int64) - 1
     after = places - np.floor(places)
     far, before = after + 1, 1 - after
+    a = CUBIC
     weights = [
-        ((_A * far - 5 * _A) * far + 8 * _A) * far - 4 * _A,
-        ((_A + 2) * after - (_A + 3)) * after**2 + 1,
-        ((_A + 2) * before - (_A + 3)) * before**2 + 1,
+        ((a * far - 5 * a) * far + 8 * a) * far - 4 * a,
+        ((a + 2) * after - (a + 3)) * after**2 + 1,
+        ((a + 2) * before - (a + 3)) * before**2 + 1,
     ]
     weights.append(1 - sum(weights))
     taken = first + np.arange(4)[:, None]

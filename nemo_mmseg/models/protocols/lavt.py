@@ -1,11 +1,17 @@
-"""LAVT's protocol: prediction and truth are compared at 480 x 480."""
+"""LAVT's protocol: prediction and ground truth are compared at 480 x 480."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch.nn.functional as F
+from mmengine.model import BaseModule
 from mmengine.structures import PixelData
+from mmseg.registry import TASK_UTILS
 from mmseg.structures import SegDataSample
 from torch import Tensor
+
+from nemo_mmseg.models.structures import HeadOutput
 
 from .geometry import (
     compose,
@@ -18,34 +24,33 @@ from .geometry import (
 )
 
 
-def lavt(
-    logits: Tensor,
-    sample: SegDataSample,
-    input_shape: tuple[int, int],
-    size: tuple[int, int] = (480, 480),
-) -> None:
-    """Logits to the input's size, the larger channel, and the truth stretched to the same square.
+@TASK_UTILS.register_module()
+class LAVTProtocol(BaseModule):
+    """Logits to the input's size, the larger channel, the ground truth stretched to that square.
 
     Logits are resized bilinearly with ``align_corners=True``; for one channel, "larger" means above
-    0. Ties are background. The truth is resized with PIL's nearest neighbour. LAVT's own input is
-    480 x 480 and stretched; any other input is brought back to the image and stretched (bilinear).
-    Yang et al., *LAVT: Language-aware vision transformer for referring image segmentation*, 2022
-    (its code).
+    0. Ties are background. The ground truth is resized with PIL's nearest neighbour. LAVT's own
+    input is 480 x 480 and stretched; any other input is brought back to the image and stretched
+    (bilinear). Yang et al., *LAVT: Language-aware vision transformer for referring image
+    segmentation*, 2022 (its code).
 
     Args:
-        logits: (N, 1 or 2, h, w).
-        sample: Gets prediction *and* truth at ``size``.
-        input_shape: Height and width of the network's input.
         size: Height and width of the comparison. Defaults to the published 480 x 480.
     """
-    meta = sample.metainfo
-    margin = foreground_margin(logits)[:, None]
-    margin = F.interpolate(margin, input_shape, mode='bilinear', align_corners=True)[:, 0]
-    to_image = stretch_matrix(size, original_shape(meta, input_shape))
-    margin = sample_bilinear(margin, compose(image_to_input(meta, input_shape), to_image), size)
-    store(sample, margin.sigmoid(), margin > 0)
-    if 'gt_sem_seg' in sample:
-        truth = sample.gt_sem_seg.data
-        resized = F.interpolate(truth[:, None].float(), size, mode='nearest-exact')[:, 0]
-        del sample.gt_sem_seg
-        sample.set_data({'gt_sem_seg': PixelData(data=resized.to(truth.dtype))})
+
+    def __init__(self, size: Sequence[int] = (480, 480)) -> None:
+        super().__init__()
+        self.size = tuple(size)
+
+    def forward(self, output: HeadOutput, image: Tensor, sample: SegDataSample) -> None:
+        """Store the masks of a sample, and its ground truth, at ``size``."""
+        meta, size = sample.metainfo, tuple(image.shape[-2:])
+        margin = foreground_margin(output.logits)[:, None]
+        margin = F.interpolate(margin, size, mode='bilinear', align_corners=True)[:, 0]
+        to_image = stretch_matrix(self.size, original_shape(meta, size))
+        margin = sample_bilinear(margin, compose(image_to_input(meta, size), to_image), self.size)
+        store(sample, margin.sigmoid(), margin > 0)
+        if 'gt_sem_seg' in sample:
+            gt = sample.gt_sem_seg.data
+            resized = F.interpolate(gt[:, None].float(), self.size, mode='nearest-exact')[:, 0]
+            sample.gt_sem_seg = PixelData(data=resized.to(gt.dtype))

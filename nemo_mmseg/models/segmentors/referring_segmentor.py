@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
-from functools import partial
+from dataclasses import replace
 
 import torch
+from mmengine.model import ModuleList
 from mmseg.models.segmentors import BaseSegmentor
-from mmseg.registry import MODELS
+from mmseg.registry import MODELS, TASK_UTILS
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
-from nemo_mmseg.models.protocols import PROTOCOLS
-from nemo_mmseg.models.structures import TextFeatures
+from nemo_mmseg.models.structures import HeadOutput, TextFeatures
 
 
 def _rows(x: Tensor | Sequence[Tensor], first: int, last: int) -> Tensor | tuple[Tensor, ...]:
@@ -23,32 +22,46 @@ def _rows(x: Tensor | Sequence[Tensor], first: int, last: int) -> Tensor | tuple
     return tuple(_rows(item, first, last) for item in x)
 
 
+def _float32_at_least(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
 @MODELS.register_module()
 class ReferringSegmentor(BaseSegmentor):
     """Text encoder, backbone, optional neck and head, for images with several expressions.
 
     In a batch of B images with E expressions in all, what does not look at the text is computed
-    once per image. A backbone or neck with the class attribute ``takes_text = True`` is called with
-    the text as second argument, finds the image of each expression by ``text.rows(x)`` and returns
-    E rows. Heads have ``loss(feats, text, data_samples)`` and ``predict(feats, text)``, which
-    returns logits (E, C, h, w), C = 1 (sigmoid) or 2 (background, foreground), or a pair of these
-    and no-target scores (E,).
+    once per image. The parts have these methods:
+
+    - text encoder: ``tokenize(expressions) -> ids, mask`` and ``encode(ids, mask) ->
+      TextFeatures``; with the class attribute ``takes_image = True`` also ``condition(text, x) ->
+      TextFeatures``, which adds what it needs of the images
+    - backbone, neck: ``forward(x)``; with the class attribute ``takes_text = True`` it is
+      ``forward(x, text)``, finds the image of each expression by ``text.rows(x)`` and returns E
+      rows
+    - head: ``forward(feats, text) -> HeadOutput`` and ``loss(output, text, data_samples) -> dict``
+    - auxiliary loss: ``forward(inputs, output, text, data_samples) -> dict``, with the normalised
+      images (B, 3, H, W). Networks of its own that do not learn are
+      :class:`~nemo_mmseg.models.utils.frozen.FrozenModule`.
+
+    In both kinds of losses ``text.rows(inputs)`` are the images of the expressions.
 
     Args:
-        text_encoder: Config of a module with ``tokenize`` and ``encode``.
+        text_encoder: Config of the text encoder.
         backbone: Config of the backbone.
         decode_head: Config of the head.
         neck: Config of the neck.
+        aux_losses: Configs of further losses, whose results join those of the head.
         data_preprocessor: Config of the data preprocessor, usually MMSegmentation's own.
         train_cfg: Unused; accepted because MMSegmentation's configs have it.
-        test_cfg: ``protocol``: how logits become masks (``'original'``, the default, ``'cris'`` or
-            ``'lavt'``; see :mod:`nemo_mmseg.models.protocols`); ``chunk_size``: expressions that go
-            through the network at once (default 32); any further key is an option of the protocol.
+        test_cfg: ``protocol``: config of what turns logits into masks (default
+            ``dict(type='OriginalProtocol')``; see :mod:`nemo_mmseg.models.protocols`);
+            ``chunk_size``: expressions that go through the network at once (default 32).
         init_cfg: As in MMEngine.
 
     Raises:
-        ValueError: Unknown protocol, an option that it does not have, or a threshold outside
-            (0, 1).
+        TypeError: ``test_cfg`` has another key.
+        ValueError: ``chunk_size`` is below 1.
     """
 
     def __init__(
@@ -57,6 +70,7 @@ class ReferringSegmentor(BaseSegmentor):
         backbone: dict,
         decode_head: dict,
         neck: dict | None = None,
+        aux_losses: Sequence[dict] = (),
         data_preprocessor: dict | None = None,
         train_cfg: dict | None = None,
         test_cfg: dict | None = None,
@@ -68,21 +82,16 @@ class ReferringSegmentor(BaseSegmentor):
         if neck is not None:
             self.neck = MODELS.build(neck)
         self.decode_head = MODELS.build(decode_head)
+        self.aux_losses = ModuleList(MODELS.build(loss) for loss in aux_losses)
         self.train_cfg = train_cfg
-        self.test_cfg = dict(test_cfg or {})
-        options = {**self.test_cfg}
-        name = options.pop('protocol', 'original')
-        self.chunk_size = options.pop('chunk_size', 32)
-        if name not in PROTOCOLS:
-            raise ValueError(f'unknown protocol {name!r} in test_cfg; known: {sorted(PROTOCOLS)}')
-        if self.chunk_size < 1:
-            raise ValueError(f'chunk_size in test_cfg must be at least 1, not {self.chunk_size}')
-        unknown = set(options) - set(list(inspect.signature(PROTOCOLS[name]).parameters)[3:])
-        if unknown:
-            raise ValueError(f'protocol {name!r} in test_cfg has no option {sorted(unknown)}')
-        if not 0 < options.get('threshold', 0.5) < 1:
-            raise ValueError(f'threshold in test_cfg must be in (0, 1), not {options["threshold"]}')
-        self.protocol = partial(PROTOCOLS[name], **options)
+        self.test_cfg = test_cfg
+        self._set_test_cfg(**(test_cfg or {}))
+
+    def _set_test_cfg(self, protocol: dict | None = None, chunk_size: int = 32) -> None:
+        if chunk_size < 1:
+            raise ValueError(f'chunk_size in test_cfg must be at least 1, not {chunk_size}')
+        self.protocol = TASK_UTILS.build(protocol or dict(type='OriginalProtocol'))
+        self.chunk_size = chunk_size
 
     def _stages(self, with_text: bool) -> list[nn.Module]:
         """Backbone and neck before the first that takes text, or from there on."""
@@ -110,6 +119,8 @@ class ReferringSegmentor(BaseSegmentor):
         Returns:
             Features for the head, and the text, whose ``image_index`` points at their rows.
         """
+        if getattr(self.text_encoder, 'takes_image', False):
+            text = self.text_encoder.condition(text, x)
         for stage in self._stages(with_text=True):
             if getattr(stage, 'takes_text', False):
                 x, text = stage(x, text), text.per_expression()
@@ -127,12 +138,10 @@ class ReferringSegmentor(BaseSegmentor):
         """The expressions of each image.
 
         Raises:
-            ValueError: There are no data samples, or one is without expressions.
+            ValueError: A sample is without a list of expressions, or there are no samples.
         """
-        if not data_samples:
-            raise ValueError('a referring segmentor needs data samples with `expressions`')
         found = []
-        for sample in data_samples:
+        for sample in data_samples or [SegDataSample()]:
             expressions = sample.metainfo.get('expressions')
             if isinstance(expressions, str) or not expressions:
                 name = sample.metainfo.get('img_path', 'a data sample')
@@ -153,11 +162,18 @@ class ReferringSegmentor(BaseSegmentor):
             inputs: Normalised images (B, 3, H, W).
             data_samples: B samples whose ``gt_sem_seg.data`` is (N, H, W), 0 or 1, 255 = ignore.
         """
-        feats, text = self.extract_feat(inputs, self.encode_text(data_samples))
-        return self.decode_head.loss(feats, text, data_samples)
+        encoded = self.encode_text(data_samples)
+        feats, text = self.extract_feat(inputs, encoded)
+        output = self.decode_head(feats, text)
+        # Losses look at the images of the batch, and no more at the rows of `feats`.
+        text = replace(text, image_index=encoded.image_index, one_to_one=encoded.one_to_one)
+        losses = self.decode_head.loss(output, text, data_samples)
+        for aux_loss in self.aux_losses:
+            losses.update(aux_loss(inputs, output, text, data_samples))
+        return losses
 
-    def _outputs(self, inputs: Tensor, data_samples: list[SegDataSample] | None) -> list:
-        """Outputs of the head, chunk of expressions by chunk."""
+    def _output(self, inputs: Tensor, data_samples: list[SegDataSample] | None) -> HeadOutput:
+        """Output of the head, computed chunk of expressions by chunk."""
         expressions = self.expressions_of(data_samples)
         owner = [i for i, several in enumerate(expressions) for _ in several]
         ids, mask = self.text_encoder.tokenize([one for several in expressions for one in several])
@@ -168,14 +184,12 @@ class ReferringSegmentor(BaseSegmentor):
             first, last = owner[start], owner[stop - 1] + 1
             counts = [owner[start:stop].count(i) for i in range(first, last)]
             text = self.text_encoder.encode(ids[start:stop], mask[start:stop]).of_images(counts)
-            feats, text = self.fuse(_rows(visual, first, last), text)
-            outputs.append(self.decode_head.predict(feats, text))
-        return outputs
+            outputs.append(self.decode_head(*self.fuse(_rows(visual, first, last), text)))
+        return HeadOutput.cat(outputs)
 
     def encode_decode(self, inputs: Tensor, data_samples: list[SegDataSample]) -> Tensor:
         """Logits (E, C, h, w) of all expressions, at the size of the head."""
-        outputs = self._outputs(inputs, data_samples)
-        return torch.cat([item if isinstance(item, Tensor) else item[0] for item in outputs])
+        return self._output(inputs, data_samples).logits
 
     def predict(self, inputs: Tensor, data_samples: list[SegDataSample]) -> list[SegDataSample]:
         """Masks of all expressions, by the protocol of ``test_cfg``.
@@ -190,19 +204,12 @@ class ReferringSegmentor(BaseSegmentor):
             H', W') float32 foreground probabilities, at the original size unless the protocol says
             otherwise. If the head has no-target scores, ``no_target`` (N,).
         """
-        outputs = self._outputs(inputs, data_samples)
-        pairs = [(item, None) if isinstance(item, Tensor) else item for item in outputs]
-        logits = torch.cat([pair[0] for pair in pairs])
-        if not logits.is_floating_point() or logits.shape[1] not in (1, 2):
-            raise ValueError(f'a head must return logits (E, 1 or 2, h, w), not {logits.shape}')
-        counts = [len(sample.metainfo['expressions']) for sample in data_samples]
-        logits = logits if logits.dtype == torch.float64 else logits.float()
-        for sample, rows in zip(data_samples, logits.split(counts), strict=True):
-            self.protocol(rows, sample, tuple(inputs.shape[-2:]))
-        if pairs[0][1] is not None:
-            scores = torch.cat([pair[1] for pair in pairs]).float().split(counts)
-            for sample, score in zip(data_samples, scores, strict=True):
-                sample.set_data({'no_target': score})
+        output = self._output(inputs, data_samples).apply(_float32_at_least)
+        rows = output.split([len(sample.metainfo['expressions']) for sample in data_samples])
+        for sample, image, one in zip(data_samples, inputs, rows, strict=True):
+            self.protocol(one, image, sample)
+            if one.no_target is not None:
+                sample.set_data({'no_target': one.no_target})
         return data_samples
 
     def _forward(self, inputs: Tensor, data_samples: list[SegDataSample]) -> Tensor:

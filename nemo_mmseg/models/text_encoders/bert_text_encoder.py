@@ -10,7 +10,7 @@ from mmseg.registry import MODELS
 from torch import Tensor
 
 from nemo_mmseg.models.structures import TextFeatures
-from nemo_mmseg.utils.bert import bert_config, is_local_bert, load_bert_tokenizer, load_bert_weights
+from nemo_mmseg.utils.bert import bert_config, bert_folder, load_bert_tokenizer, load_bert_weights
 
 
 @MODELS.register_module()
@@ -41,8 +41,10 @@ class BERTTextEncoder(BaseModule):
 
     Raises:
         ImportError: transformers or the package named by ``model`` is not installed.
-        FileNotFoundError: ``model`` is out of reach, or lacks a config or vocabulary.
-        ValueError: A setting is out of range, or a file in the folder is not a BERT's.
+        OSError: ``model`` is out of reach or lacks a config.
+        AttributeError: BERT has no part of a name in ``frozen``.
+        ValueError: ``context_length`` is out of range, ``config`` has an unknown field, or the
+            vocabulary does not fit the embedding.
     """
 
     def __init__(
@@ -69,33 +71,12 @@ class BERTTextEncoder(BaseModule):
         self.pretrained = pretrained
         self.dropout = dropout
         self.bert = BertModel(settings, add_pooling_layer=False)
-        self._freeze(frozen)
+        for name in frozen:
+            self.bert.get_submodule(name).requires_grad_(False)
         self._tokenizer = None
-        if is_local_bert(model):
-            self._load_tokenizer()
+        if bert_folder(model):
+            self._tokenizer = load_bert_tokenizer(model, settings.vocab_size)
         self.train(self.training)
-
-    def _freeze(self, names: Sequence[str]) -> None:
-        if isinstance(names, str):
-            raise ValueError(f'frozen={names!r} must be a list of names')
-        parts = dict(self.bert.named_modules())
-        for name in names:
-            if not name or name not in parts:
-                raise ValueError(
-                    f'BERT has no part {name!r} to be frozen; it has e.g. embeddings, encoder, '
-                    f'encoder.layer.0 to encoder.layer.{len(self.bert.encoder.layer) - 1}'
-                )
-            parts[name].requires_grad_(False)
-
-    def _load_tokenizer(self) -> None:
-        tokenizer = load_bert_tokenizer(self.model)
-        highest = max(tokenizer.get_vocab().values())
-        if highest >= self.bert.config.vocab_size:
-            raise ValueError(
-                f'the tokenizer of {self.model!r} has token ids up to {highest}, its embedding '
-                f'only {self.bert.config.vocab_size} rows'
-            )
-        self._tokenizer = tokenizer
 
     @property
     def word_channels(self) -> int:
@@ -115,24 +96,19 @@ class BERTTextEncoder(BaseModule):
             self.bert.eval()
         return self
 
-    def tokenize(self, texts: list[str]) -> tuple[Tensor, Tensor]:
+    def tokenize(self, expressions: list[str]) -> tuple[Tensor, Tensor]:
         """Turn E expressions into token ids.
 
         Returns:
             ``ids`` (E, T) long and ``mask`` (E, T) bool, True on tokens that are no padding; on the
             CPU.
-
-        Raises:
-            ValueError: There are no expressions.
         """
-        if isinstance(texts, str) or not len(texts):
-            raise ValueError(f'BERT needs a list of expressions, not empty, and got {texts!r}')
         if self._tokenizer is None:
-            self._load_tokenizer()
-        ids = torch.zeros(len(texts), self.context_length, dtype=torch.long)
+            self._tokenizer = load_bert_tokenizer(self.model, self.bert.config.vocab_size)
+        ids = torch.zeros(len(expressions), self.context_length, dtype=torch.long)
         mask = torch.zeros_like(ids, dtype=torch.bool)
-        for row, text in enumerate(texts):
-            found = self._tokenizer.encode(text).ids[: self.context_length]
+        for row, expression in enumerate(expressions):
+            found = self._tokenizer.encode(expression).ids[: self.context_length]
             ids[row, : len(found)] = torch.tensor(found)
             mask[row, : len(found)] = True
         return ids, mask
@@ -154,6 +130,6 @@ class BERTTextEncoder(BaseModule):
         index = torch.arange(len(ids), device=device)
         return TextFeatures(words, mask, None, index, one_to_one=True)
 
-    def forward(self, texts: list[str]) -> TextFeatures:
+    def forward(self, expressions: list[str]) -> TextFeatures:
         """Tokenize and encode E expressions."""
-        return self.encode(*self.tokenize(texts))
+        return self.encode(*self.tokenize(expressions))

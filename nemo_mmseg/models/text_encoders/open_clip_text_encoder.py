@@ -8,13 +8,13 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from nemo_mmseg.models.structures import TextFeatures
-from nemo_mmseg.models.utils.clip_towers import build_text_tower, copy_weights
+from nemo_mmseg.models.utils.clip_encoders import build_text_encoder, copy_weights
 from nemo_mmseg.utils.clip import load_clip_tokenizer
 
 
 @MODELS.register_module()
 class OpenCLIPTextEncoder(BaseModule):
-    """Word and sentence features from the text tower of any plain open_clip model.
+    """Word and sentence features from the text encoder of any plain open_clip model.
 
     Start, end and padding ids and the vocabulary come from the model's tokenizer. Expressions are
     cut to ``context_length`` tokens, the last of which is then the end token. Padding is told by
@@ -45,7 +45,7 @@ class OpenCLIPTextEncoder(BaseModule):
         super().__init__(init_cfg=init_cfg)
         self.model = model
         self.pretrained = pretrained
-        self.tower = build_text_tower(model, pretrained)
+        self.tower = build_text_encoder(model, pretrained)
         longest = self.tower.num_pos
         self.context_length = longest if context_length is None else context_length
         if not 3 <= self.context_length <= longest:
@@ -56,11 +56,6 @@ class OpenCLIPTextEncoder(BaseModule):
         self.eot_token_id = int(self.tokenizer.eot_token_id)
         # The id after the end of an empty sentence is the one that pads.
         self.pad_token_id = int(self.tokenizer([''])[0, -1])
-        if self.tokenizer.vocab_size > self.tower.vocab_size:
-            raise ValueError(
-                f'the tokenizer of {model!r} has {self.tokenizer.vocab_size} tokens, '
-                f'its embedding only {self.tower.vocab_size}'
-            )
 
     @property
     def word_channels(self) -> int:
@@ -73,14 +68,14 @@ class OpenCLIPTextEncoder(BaseModule):
         if self.pretrained is not None:
             copy_weights(self.tower, 'text', self.model, self.pretrained)
 
-    def tokenize(self, texts: list[str]) -> tuple[Tensor, Tensor]:
+    def tokenize(self, expressions: list[str]) -> tuple[Tensor, Tensor]:
         """Turn E expressions into token ids.
 
         Returns:
             ``ids`` (E, T) long and ``mask`` (E, T) bool, True on tokens that are no padding; on the
             CPU.
         """
-        ids = self.tokenizer(list(texts))
+        ids = self.tokenizer(list(expressions))
         return ids, ids != self.pad_token_id
 
     def encode(self, ids: Tensor, mask: Tensor) -> TextFeatures:
@@ -110,6 +105,6 @@ class OpenCLIPTextEncoder(BaseModule):
         index = torch.arange(len(ids), device=device)
         return TextFeatures(words, mask, sentence, index, one_to_one=True)
 
-    def forward(self, texts: list[str]) -> TextFeatures:
+    def forward(self, expressions: list[str]) -> TextFeatures:
         """Tokenize and encode E expressions."""
-        return self.encode(*self.tokenize(texts))
+        return self.encode(*self.tokenize(expressions))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -16,8 +16,7 @@ from nemo_mmseg.utils.checkpoint import read_checkpoint
 
 CLASSIFIER = 'classifies images'
 NORM = 'normalises for the classifier'
-# What a network built on Swin has beside it, and what starts anew even if a file has it.
-NEW_PARTS = ('fusions', 'gates', 'norm0', 'norm1', 'norm2', 'norm3')
+OUTPUT_NORMS = ('norm0', 'norm1', 'norm2', 'norm3')
 
 OFFICIAL_LEFT_OUT = {**swin.LEFT_OUT, 'norm': NORM, 'head': CLASSIFIER}
 OPENMMLAB_TABLE = {part: part for part in ('patch_embed', 'stages')}
@@ -25,33 +24,37 @@ OPENMMLAB_LEFT_OUT = {
     'stages.{i}.blocks.{j}.attn.w_msa.relative_position_index': "computed from the window's size",
     'stages.{i}.blocks.{j}.attn.attn_mask': "computed from the map's size",
     'stages.{i}.blocks.{j}.attn_mask': "computed from the map's size",
-    **dict.fromkeys(('norm', 'norm0', 'norm1', 'norm2', 'norm3'), NORM),
+    **dict.fromkeys(('norm', *OUTPUT_NORMS), NORM),
     'head': CLASSIFIER,
 }
 
 
-def load_swin_weights(backbone: nn.Module, weights: str | os.PathLike) -> None:
+def load_swin_weights(
+    backbone: nn.Module, weights: str | os.PathLike, new_parts: Sequence[str] = ()
+) -> None:
     """Fill a Swin transformer with classification weights.
 
     Tables of relative position biases that were trained with another window are resized. Output
-    norms and the parts that look at words keep their values; everything else must be there. One
-    line in the log says what was loaded, resized and left out.
+    norms and new parts keep their values; everything else must be there. One line in the log says
+    what was loaded, resized and left out.
 
     Args:
         backbone: MMSegmentation's ``SwinTransformer`` or a class built on it.
         weights: File or http(s) address, in the official layout (entry ``model``) or OpenMMLab's
             (a state dict, or the entry ``state_dict`` of a classifier).
+        new_parts: What the backbone has beside Swin, by the first part of the names.
 
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: It is damaged or does not fit; names the tensors as they are in the file.
     """
+    kept = {*OUTPUT_NORMS, *new_parts}
     try:
         tensors, table, renamed = rename_swin(read_checkpoint(weights))
         ours = {
             name: tensor
             for name, tensor in backbone.state_dict().items()
-            if name.split('.')[0] not in NEW_PARTS and 'relative_position_index' not in name
+            if name.split('.')[0] not in kept and 'relative_position_index' not in name
         }
         resized = resize_tables(renamed.state_dict, ours)
         found = differences(renamed, {n: t.shape for n, t in ours.items()}, tensors, table)
@@ -71,14 +74,7 @@ def load_swin_weights(backbone: nn.Module, weights: str | os.PathLike) -> None:
 
 
 def rename_swin(content: object) -> tuple[dict[str, Tensor], dict[str, str], Renamed]:
-    """The tensors of a file, the table that fits its layout, and the tensors under our names.
-
-    Args:
-        content: What was read.
-
-    Raises:
-        ValueError: It holds no state dict of a Swin transformer.
-    """
+    """Return the tensors of a file, the table for its layout, and the tensors under our names."""
     if not isinstance(content, Mapping):
         raise ValueError('it holds no state dict')
     for entry in ('model', 'state_dict'):
@@ -96,16 +92,9 @@ def rename_swin(content: object) -> tuple[dict[str, Tensor], dict[str, str], Ren
 
 
 def resize_tables(state: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> int:
-    """Resize tables of relative position biases to other windows.
+    """Resize the bias tables of ``state`` to the windows of ``wanted``; returns how many.
 
     A table (side * side, heads) is an image per head and is resized bicubically, as published.
-
-    Args:
-        state: Changed in place.
-        wanted: Tensors of the backbone.
-
-    Returns:
-        How many were resized.
     """
     count = 0
     for name, table in state.items():

@@ -5,7 +5,7 @@ question = (
     'below it change one of the two.'
 )
 nemo = 'cris_refshapes-clip_nemo_1xb16-4e_refshapes-plus-256x256'
-band = 'train_dataloader.dataset.pipeline.1.'
+band = 'train_dataloader.dataset.pipeline.1.band.'
 rows = {
     '_delete_': True,
     'none': dict(config='cris_refshapes-clip_1xb16-4e_refshapes-plus-256x256'),
@@ -19,5 +19,5 @@ del nemo, band
 by = ('distractors',)
 cut = (
     'the corners of the tau x top_k grid: a cross through tau=0.97, top_k=60 is run',
-    'the other flavours of RefShapes; margins, ranks and the image-to-image threshold',
+    'the other variants of RefShapes; margins, ranks and the image-to-image threshold',
 )

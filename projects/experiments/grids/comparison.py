@@ -1,5 +1,5 @@
-# The paper's comparison table on RefShapes with the demo's CRIS; the training is as long as the demo's (4 passes).
-data = 'python tools/dataset_converters/make_refshapes.py data/refshapes --flavours refshapes+ --train 2000 --val 300 --testA 300 --testB 300'
+# The paper's comparison of augmentations, on RefShapes with the demo's CRIS. A run is as long as the demo's (4 epochs).
+data = 'python tools/dataset_converters/make_refshapes.py data/refshapes --variants refshapes+ --train 2000 --val 300 --testA 300 --testB 300'
 question = 'Which augmentation helps: random mosaic, CutMix, MixGen or NeMo?'
 name = 'cris_refshapes-clip{}_1xb16-4e_refshapes-plus-256x256'
 rows = {
@@ -19,14 +19,10 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.05, by_epoch=False, begin=0, end=100),
     dict(type='CosineAnnealingLR', by_epoch=False, begin=0, end=iterations, eta_min_ratio=0.02),
 ]
-# With OMP_NUM_THREADS=1 a run takes one core; on two the command is started twice, since processes share a grid.
-seconds_per_iteration = 0.48
-seconds_per_test = 90
-cores = 1
-# band.py and distractors.py share these runs: 27 in all.
+# band.py and distractors.py share these runs: 27 in all. One takes about 12 minutes of one core (OMP_NUM_THREADS=1).
 runs = 'refshapes-plus-256'
 cut = (
-    'the other flavours of RefShapes; refshapes+, which places no referent by words, is taken for the hardest, unmeasured',
+    'the other variants of RefShapes; refshapes+, which places no referent by words, is taken for the hardest, unmeasured',
     'more than three seeds, longer training and larger networks',
     'copy-paste, which is not in the paper',
 )

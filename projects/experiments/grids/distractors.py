@@ -9,7 +9,7 @@ rows = {
 }
 by = ('distractors', 'length', 'area')
 cut = (
-    'the other flavours of RefShapes',
+    'the other variants of RefShapes',
     'gains by position words, which refshapes+ has none of',
     'runs of its own: these are those of comparison.py',
 )

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from nemo_mmseg.refshapes import words as vocab
 from nemo_mmseg.utils.atomic_write import atomic_write, write_bytes, write_text
+from refshapes_clip import words as vocab
 
 CONFIG = {
     'embed_dim': 128,

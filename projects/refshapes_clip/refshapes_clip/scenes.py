@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 import torch
 
-from nemo_mmseg.refshapes import words as vocab
-from nemo_mmseg.refshapes.pairs import make_pairs
 from nemo_mmseg.utils.atomic_write import atomic_write
+from refshapes_clip import words as vocab
+from refshapes_clip.pairs import make_pairs
 
 SHARD = 500
 

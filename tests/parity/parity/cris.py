@@ -12,9 +12,10 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
-from nemo_mmseg.models.losses.targets import targets_like
-from nemo_mmseg.models.protocols import cris as cris_protocol
-from nemo_mmseg.models.utils.position import sine_position_1d, sine_position_2d
+from nemo_mmseg.models.losses.targets import gt_like
+from nemo_mmseg.models.protocols import CRISProtocol
+from nemo_mmseg.models.structures import HeadOutput
+from nemo_mmseg.models.utils.layers import sine_position_1d, sine_position_2d
 
 from .common import (
     Case,
@@ -78,7 +79,8 @@ def check_masks(case: Case, input_z: Tensor) -> Iterator[Comparison]:
         expressions=['a', 'b'], ori_shape=(height, width), warp_matrix=case['post/mat'].tolist()
     )
     sample = SegDataSample(metainfo=meta)
-    cris_protocol(input_z, sample, tuple(case['image_size'].tolist()))
+    image = torch.empty(3, *case['image_size'].tolist())
+    CRISProtocol()(HeadOutput(input_z), image, sample)
     ours = summarize(sample.seg_logits.data)
     theirs = case.summary('post/warped')
     # The stored case was warped by OpenCV 5; OpenCV 4 rounds places to 1/32 pixel.
@@ -112,10 +114,10 @@ def check_loss(
         mask = torch.zeros(1, *case['image_size'].tolist(), dtype=torch.uint8)
         mask[:, top:bottom, left:right] = 1
         samples.append(SegDataSample(gt_sem_seg=PixelData(data=mask)))
-    target = targets_like(logits, samples)
-    wrong = (target[:, None].numpy() != case['loss/mask_104']).sum()
-    yield Comparison('pixels of the truth that differ', float(wrong), 0.0)
-    loss = float(head.loss_decode(logits, target, ignore_index=255))
+    gt = gt_like(logits, samples)
+    wrong = (gt[:, None].numpy() != case['loss/mask_104']).sum()
+    yield Comparison('pixels of the ground truth that differ', float(wrong), 0.0)
+    loss = float(head.loss_decode(logits, gt, ignore_index=255))
     yield Comparison(key, abs(loss / float(case[key]) - 1), tolerance)
 
 
@@ -135,7 +137,7 @@ def check_network(
     def run() -> tuple[Tensor, dict]:
         with tapped(model, TAPS) as middle:
             text = model.text_encoder.encode(ids, mask)
-            logits = model.decode_head.predict(*model.extract_feat(image, text))
+            logits = model.decode_head(*model.extract_feat(image, text)).logits
         middle['text_state'] = summarize(text.sentence)
         middle['const_vis_pos_L1C'] = summarize(sine_position_2d(26, 26, 512)[:, None])
         middle['const_txt_pos_L1C'] = summarize(sine_position_1d(17, 512)[:, None])

@@ -45,19 +45,19 @@ class OtherExpression(BaseTransform):
             for expression, ref_id in zip(other['expressions'], other['ref_ids'])
             if ref_id not in results['ref_ids']
         ]
-        results['negative_expressions'] = [results['rng'].choice(drawn)] if drawn else []
+        results['negative_expressions'] = [str(results['rng'].choice(drawn))] if drawn else []
         return results
 
 
 def drawn_by_reference(mini, **kwargs):
-    """The expressions that are drawn for the references of a data set in ten epochs."""
+    """The expressions that are drawn for the references of a data set in some epochs."""
     pack = dict(type='PackReferringInputs', extra_keys=['negative_expressions'])
     dataset = DATASETS.build(
         mini.config([OtherExpression(), dict(type='LoadReferringImage'), pack], **kwargs)
     )
     found = {}
     for index in range(len(dataset)):
-        for epoch in range(10):
+        for epoch in range(25):
             sample = dataset[SampleIndex(index, epoch)]['data_samples']
             found.setdefault(sample.ref_ids[0], set()).update(sample.negative_expressions)
     return found

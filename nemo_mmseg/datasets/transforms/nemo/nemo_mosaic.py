@@ -22,15 +22,17 @@ from nemo_mmseg.datasets.requirements import (
     TileRequirement,
 )
 from nemo_mmseg.datasets.samplers import generator_of
+from nemo_mmseg.negatives.band import BandRule
 from nemo_mmseg.negatives.bank import BankSpec, open_bank
 from nemo_mmseg.negatives.leak_guard import LeakGuard, refuse_tested_images
 from nemo_mmseg.negatives.pool import ImagePool, bank_fingerprint, folder_pool
 from nemo_mmseg.utils.position_words import position_cells
 
+from ..expressions import single_expression
 from ..loading import referent_masks
 from .cells import Fill, ImageReader, tile_spec
 from .grid import Edges, MosaicGrid, windows
-from .schedule import BandSchedule, MosaicSchedule, check_epochs
+from .schedule import BandSchedule, MosaicSchedule, bands_of_training
 
 if TYPE_CHECKING:
     from nemo_mmseg.datasets.base import BaseReferringDataset
@@ -153,18 +155,18 @@ class NeMoMosaic(BaseTransform, NeedsFiles):
         self.tiles = None if tiles is None else tile_spec(tiles, self.grid, self.fill)
         self.leak_guard = None if leak_guard is None else LeakGuard(**leak_guard)
         self.reader = ImageReader(self.tiles, self.images)
-        self.check()
+        self.bands()
 
-    def check(self, max_epochs: int | None = None) -> list:
-        """Return the bands of a training, each once; refuse options that do not fit together.
+    def bands(self, max_epochs: int | None = None) -> list[BandRule]:
+        """Return the bands that mined mosaics of a training draw from, each once.
 
         Args:
             max_epochs: Epochs of the training; None for as many as the options speak of.
 
         Raises:
-            ValueError: They do not.
+            ValueError: The options do not fit together, or not to the training.
         """
-        rules = check_epochs(self.schedule, self.band, max_epochs)
+        rules = bands_of_training(self.schedule, self.band, max_epochs)
         if rules and self.bank is None:
             raise ValueError(
                 f'mined mosaics ({self.schedule}) need bank=dict(path=..., model=..., ...)'
@@ -204,7 +206,7 @@ class NeMoMosaic(BaseTransform, NeedsFiles):
         self, dataset: BaseReferringDataset, max_epochs: int | None = None
     ) -> list[Requirement]:
         """Return the tile store and the bank that mosaics read; see :class:`NeedsFiles`."""
-        rules = self.check(max_epochs)
+        rules = self.bands(max_epochs)
         negatives, found = self.negatives(dataset.pool), []
         if self.images is not None:
             refuse_tested_images(dataset.split_file, negatives, self.leak_guard)
@@ -221,11 +223,6 @@ class NeMoMosaic(BaseTransform, NeedsFiles):
         kind = self.schedule.kind(results['epoch'], rng.random())
         if kind is None:
             return self.transforms(results)
-        if len(results['expressions']) != 1:
-            raise ValueError(
-                f'NeMoMosaic needs one expression, not {len(results["expressions"])}: put '
-                'SampleExpressions(num=1) before it'
-            )
         plan = self.plan(kind, results, rng)
         if plan.num_filled and self.band.too_few == 'skip':
             return self.transforms(results)
@@ -240,8 +237,8 @@ class NeMoMosaic(BaseTransform, NeedsFiles):
             rng: The sample's generator.
         """
         rows, columns = self.grid.draw(rng)
-        expression = results['expressions'][0] if self.keep_positions else ''
-        cells = position_cells(expression, rows, columns)
+        expression = single_expression(results, self)
+        cells = position_cells(expression if self.keep_positions else '', rows, columns)
         cell = int(rng.choice(sorted(cells)))
         number = rows * columns - 1
         if kind == 'mined':

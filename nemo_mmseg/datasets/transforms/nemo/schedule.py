@@ -196,10 +196,10 @@ class BandSchedule(_Values):
         return BandRule(tau, self.tau_mode, top_k, value_at(self.i2i_sim_thres, epoch))
 
 
-def check_epochs(
+def bands_of_training(
     schedule: MosaicSchedule, band: BandSchedule, max_epochs: int | None = None
 ) -> list[BandRule]:
-    """Look at every epoch of a training.
+    """Go through the epochs of a training and collect the bands that mined mosaics draw from.
 
     Args:
         schedule: Of the mosaics.
@@ -210,9 +210,8 @@ def check_epochs(
         The bands of the epochs with mined mosaics, each once, in their order.
 
     Raises:
-        ValueError: Probabilities or bands make no sense in some epoch, a ramp does not come to its
-            last value, is over before it is used, or no epoch has mined mosaics that the options
-            promise.
+        ValueError: In some epoch the probabilities or the band make no sense, or the training is
+            too short or begins too late for a ramp or for ``start_epoch``.
     """
     start, ramps = schedule.start_epoch, {**schedule.ramps, **band.ramps}
     epochs = max_epochs or max([start + 1, *(ramp.num_epochs + 1 for ramp in ramps.values())])
@@ -229,14 +228,13 @@ def check_epochs(
     for name, ramp in ramps.items():
         # `warmup` is for the epochs before `start_epoch`, the others are for those from it on.
         used = range(start) if name == 'warmup' else range(start, epochs)
-        values = {ramp(epoch) for epoch in used}
-        if len(values) < 2 or ramp.num_epochs > used.stop:
+        if len({ramp(epoch) for epoch in used}) < 2 or ramp.num_epochs > used.stop:
             raise ValueError(
                 f'{name}={ramp} does not run its course in the epochs {used.start} to '
                 f'{used.stop - 1} of this training, in which it is used'
             )
-    if max_epochs is not None and start >= max_epochs and (schedule.mined or schedule.random):
-        raise ValueError(f'start_epoch={start}, but this training has {max_epochs} epochs')
-    if start == 0 and schedule.warmup:
-        raise ValueError(f'warmup={schedule.warmup} is for epochs before start_epoch=0')
+    mosaics = schedule.mined or schedule.random
+    if (start == 0 and schedule.warmup) or (start >= epochs and mosaics):
+        where = f'no epoch before start_epoch={start}, or none from it on'
+        raise ValueError(f'{schedule}: a training of {epochs} epochs has {where}')
     return list(rules)

@@ -1,4 +1,4 @@
-"""Image and sentence pairs for training the demo's CLIP, made in memory by RefShapes' generator."""
+"""Pairs of image and expression for training the small CLIP, made in memory by RefShapes."""
 
 from dataclasses import dataclass
 
@@ -6,11 +6,11 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from .expressions import expressions_for
-from .sample import make_sample
+from nemo_mmseg.refshapes import make_sample
+from nemo_mmseg.refshapes.expressions import expressions_for
 
 # Appearance is what the demo's miner needs most.
-_FLAVOURS = ('refshapes+', 'refshapes+', 'refshapes', 'refshapesg')
+_VARIANTS = ('refshapes+', 'refshapes+', 'refshapes', 'refshapesg')
 
 
 @dataclass
@@ -18,11 +18,11 @@ class Pairs:
     """A scene as CLIP sees it.
 
     Attributes:
-        image: (size, size, 3) uint8 RGB, the whole scene squashed.
-        boxes: (K, 4) float32, one row for each sentence: the described object's x0, y0, x1, y1 in
-            the squashed image (used only to know which sentences a window of the image keeps).
-        kinds: (K,) int8, 0 appearance, 1 location, 2 relation.
-        sentences: The K sentences, each true of the scene.
+        image: ``(size, size, 3)`` uint8 RGB, the whole scene stretched to a square.
+        boxes: ``(K, 4)`` float32: for each expression x0, y0, x1, y1 of its target in that image.
+            They only say which expressions a window of the image keeps.
+        kinds: ``(K,)`` int8, 0 appearance, 1 location, 2 relation.
+        sentences: The K expressions, each true of the scene.
     """
 
     image: np.ndarray
@@ -32,18 +32,18 @@ class Pairs:
 
 
 def make_pairs(seed: int, index: int, size: int = 256) -> Pairs:
-    """Make one scene and sentences about each of its objects.
+    """Make a scene and expressions of each of its objects.
 
     Args:
-        seed: Seed; use another one than the data set's.
+        seed: Seed, another one than the data set's.
         index: Number of the scene.
-        size: Side of the squashed image in pixels.
+        size: Side of the square image in pixels.
 
     Returns:
-        The scene's image and sentences.
+        The scene's image and expressions.
     """
-    flavour = _FLAVOURS[index % len(_FLAVOURS)]
-    scene = make_sample(seed, flavour, 'train', index).scene
+    variant = _VARIANTS[index % len(_VARIANTS)]
+    scene = make_sample(seed, variant, 'train', index).scene
     rng = np.random.default_rng(np.random.SeedSequence([seed, index, 1]))
     # As the files on disk: through JPEG, then resized as open_clip does.
     _, jpeg = cv2.imencode('.jpg', scene.image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])

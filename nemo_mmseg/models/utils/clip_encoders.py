@@ -1,7 +1,7 @@
-"""One tower of a CLIP model, made of open_clip's own classes.
+"""One encoder of a CLIP model, made of open_clip's own classes.
 
-The towers are built with random weights and filled when MMEngine initialises the network, so that
-testing a trained checkpoint needs neither CLIP's file nor the tower that is not used.
+The encoders are built with random weights and filled when MMEngine initialises the network, so that
+testing a trained checkpoint needs neither CLIP's file nor the encoder that is not used.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def build_visual_tower(model: str) -> nn.Module:
-    """The image tower of a CLIP model with a (modified) ResNet, with random weights.
+def build_image_encoder(model: str) -> nn.Module:
+    """The image encoder of a CLIP model with a (modified) ResNet, with random weights.
 
     Args:
         model: open_clip's name of the architecture, e.g. ``'RN50-quickgelu'``.
 
     Raises:
-        ValueError: The model is unknown, or its image tower is no ResNet.
+        ValueError: The model is unknown, or its image encoder is no ResNet.
     """
     from open_clip.model import CLIPVisionCfg, ModifiedResNet
 
     config = clip_config(model)
     vision = CLIPVisionCfg(**config['vision_cfg'])
     if vision.timm_model_name or not isinstance(vision.layers, (list, tuple)):
-        raise ValueError(f'the image tower of CLIP model {model!r} is not a CLIP ResNet')
+        raise ValueError(f'the image encoder of CLIP model {model!r} is not a CLIP ResNet')
     return ModifiedResNet(
         layers=vision.layers,
         output_dim=config['embed_dim'],
@@ -42,22 +42,22 @@ def build_visual_tower(model: str) -> nn.Module:
     )
 
 
-def build_text_tower(model: str, pretrained: str | None = None) -> nn.Module:
-    """The text tower of a CLIP model, with random weights.
+def build_text_encoder(model: str, pretrained: str | None = None) -> nn.Module:
+    """The text encoder of a CLIP model, with random weights.
 
     Args:
         model: open_clip's name of the architecture.
         pretrained: The weights it will get; OpenAI's were trained with QuickGELU.
 
     Raises:
-        ValueError: The model is unknown, or its text tower is not open_clip's own transformer.
+        ValueError: The model is unknown, or its text encoder is not open_clip's own transformer.
     """
     from open_clip.model import CLIPTextCfg, TextTransformer
     from open_clip.transformer import QuickGELU
 
     config = clip_config(model)
     if config['text_cfg'].get('hf_model_name') or config['text_cfg'].get('embed_cls'):
-        raise ValueError(f'the text tower of CLIP model {model!r} is not a plain CLIP transformer')
+        raise ValueError(f'the text encoder of CLIP model {model!r} is no plain transformer')
     settings = asdict(CLIPTextCfg(**config['text_cfg']))
     accepted = inspect.signature(TextTransformer).parameters
     settings = {name: value for name, value in settings.items() if name in accepted}
@@ -66,13 +66,13 @@ def build_text_tower(model: str, pretrained: str | None = None) -> nn.Module:
     return TextTransformer(output_dim=config['embed_dim'], **settings)
 
 
-def copy_weights(tower: nn.Module, kind: str, model: str, pretrained: str) -> None:
-    """Copy the weights of a pretrained CLIP into a tower.
+def copy_weights(encoder: nn.Module, kind: str, model: str, pretrained: str) -> None:
+    """Copy the weights of a pretrained CLIP into an encoder.
 
     Args:
-        tower: What :func:`build_visual_tower` or :func:`build_text_tower` returned. It may have
-            more parameters than CLIP's; those are named in the log and keep their values.
-        kind: ``'visual'`` or ``'text'``.
+        encoder: What :func:`build_image_encoder` or :func:`build_text_encoder` returned. It may
+            have more parameters than CLIP's; those are named in the log and keep their values.
+        kind: ``'image'`` or ``'text'``.
         model: open_clip's name of the architecture.
         pretrained: Tag or local file.
 
@@ -81,17 +81,13 @@ def copy_weights(tower: nn.Module, kind: str, model: str, pretrained: str) -> No
         RuntimeError: The weights do not fit the architecture.
     """
     clip = load_clip(model, pretrained)
-    if kind == 'visual':
-        source = clip.visual
-    else:
-        # open_clip keeps the text tower either as a module or, in its plain CLIP, spread on the
-        # model.
-        source = getattr(clip, 'text', clip)
-    ours, theirs = tower.state_dict(), source.state_dict()
+    # open_clip's plain CLIP spreads the text encoder on the model, others have it as a module.
+    source = clip.visual if kind == 'image' else getattr(clip, 'text', clip)
+    ours, theirs = encoder.state_dict(), source.state_dict()
     added = [name for name in ours if name not in theirs]
-    tower.load_state_dict({**ours, **{k: v for k, v in theirs.items() if k in ours}})
+    encoder.load_state_dict({**ours, **{k: v for k, v in theirs.items() if k in ours}})
     print_log(
-        f'{kind} tower: {len(ours) - len(added)} tensors from {model} ({pretrained})'
+        f'{kind} encoder: {len(ours) - len(added)} tensors from {model} ({pretrained})'
         + (f'; not in CLIP, left as initialised: {", ".join(added)}' if added else ''),
         logger='current',
     )

@@ -1,11 +1,17 @@
-"""Every word of RefShapes' expressions, and a byte-pair file in which each is one token."""
+"""The words of RefShapes' expressions, and a byte-pair file in which each is one token."""
 
 import gzip
-import re
 from collections import Counter
 from collections.abc import Iterable
 
-from .vocabulary import CATEGORIES, COLOUR_WORDS, COLOURS, HYPERNYMS, PLURALS, SIZE_WORDS
+from nemo_mmseg.refshapes.vocabulary import (
+    CATEGORIES,
+    COLOUR_WORDS,
+    COLOURS,
+    HYPERNYMS,
+    PLURALS,
+    SIZE_WORDS,
+)
 
 NOUNS = tuple(n for nouns in CATEGORIES.values() for n in nouns)
 COLOUR_NAMES = tuple(dict.fromkeys([*COLOURS, *(w for ws in COLOUR_WORDS.values() for w in ws)]))
@@ -21,18 +27,14 @@ OTHERS = (
 
 
 def all_words() -> list[str]:
-    """Every word that an expression can hold.
-
-    Returns:
-        Distinct words in a fixed order.
-    """
+    """Return every word that an expression can hold, in a fixed order."""
     plurals = [PLURALS.get(n, n + 's') for n in (*NOUNS, *HYPERNYMS)]
     groups = (NOUNS, HYPERNYMS, plurals, COLOUR_NAMES, SIZE_NAMES, TEXTURE_NAMES, TAILS, SIDES)
     return list(dict.fromkeys([w for group in groups for w in group] + OTHERS))
 
 
 def learn_merges(words: Iterable[str]) -> list[tuple[str, str]]:
-    """Byte-pair merges (Sennrich et al., 2016) until every word is one token.
+    """Learn byte-pair merges (Sennrich et al., 2016) until every word is one token.
 
     Args:
         words: Lower-case words of ASCII letters.
@@ -40,11 +42,7 @@ def learn_merges(words: Iterable[str]) -> list[tuple[str, str]]:
     Returns:
         The merges in the order in which they are applied.
     """
-    pieces = {}
-    for word in words:
-        if not re.fullmatch('[a-z]+', word):
-            raise ValueError(f'{word!r} is not a word of lower-case ASCII letters')
-        pieces[word] = [*word[:-1], word[-1] + '</w>']
+    pieces = {word: [*word[:-1], word[-1] + '</w>'] for word in words}
     merges = []
     while True:
         pairs = Counter(p for parts in pieces.values() for p in zip(parts, parts[1:]))
@@ -65,7 +63,7 @@ def learn_merges(words: Iterable[str]) -> list[tuple[str, str]]:
 
 
 def bpe_file(words: Iterable[str]) -> tuple[bytes, int]:
-    """A vocabulary in the format of open_clip's ``SimpleTokenizer(bpe_path=...)``.
+    """Write a vocabulary in the format of open_clip's ``SimpleTokenizer(bpe_path=...)``.
 
     Args:
         words: The words that become one token each.

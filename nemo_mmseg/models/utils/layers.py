@@ -1,13 +1,22 @@
-"""Fixed sinusoidal position codes, in one and two dimensions."""
+"""Layers and position codes that several networks share."""
 
 from __future__ import annotations
 
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 TEMPERATURE = 10000.0
+
+
+def conv_bn_relu(in_channels: int, out_channels: int, kernel: int) -> nn.Sequential:
+    """Convolution without bias that keeps the size, batch norm, ReLU."""
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=False),
+        nn.BatchNorm2d(out_channels),
+        nn.ReLU(inplace=True),
+    )
 
 
 def sine_position_1d(length: int, channels: int, device: torch.device | None = None) -> Tensor:
@@ -23,8 +32,6 @@ def sine_position_1d(length: int, channels: int, device: torch.device | None = N
     Returns:
         (length, channels) float32.
     """
-    if channels % 2:
-        raise ValueError(f'a sinusoidal position code needs an even size, not {channels}')
     rates = torch.arange(0, channels, 2, device=device, dtype=torch.float32)
     rates = torch.exp(rates * -(math.log(TEMPERATURE) / channels))
     angles = torch.arange(length, device=device, dtype=torch.float32)[:, None] * rates
@@ -36,19 +43,10 @@ def sine_position_2d(
 ) -> Tensor:
     """Position code of a map: its first half tells x, its second half y.
 
-    Args:
-        height: Rows of the map.
-        width: Columns of the map.
-        channels: Size of the code; a multiple of four.
-        device: Where the table is made.
-
     Returns:
-        (height * width, channels) float32, row by row.
+        (height * width, channels) float32, row by row; ``channels`` is a multiple of four.
     """
     x = sine_position_1d(width, channels // 2, device)
     y = sine_position_1d(height, channels // 2, device)
-    table = torch.cat(
-        (x[None].expand(height, -1, -1), y[:, None].expand(-1, width, -1)),
-        dim=-1,
-    )
-    return table.flatten(0, 1)
+    x, y = x[None].expand(height, -1, -1), y[:, None].expand(-1, width, -1)
+    return torch.cat((x, y), dim=-1).flatten(0, 1)

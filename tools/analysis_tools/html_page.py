@@ -1,4 +1,4 @@
-"""Self-contained HTML pages: pictures, plots and tables as text."""
+"""Self-contained HTML pages: pictures, plots and tables inside the file."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def write_page(path: str | os.PathLike, title: str, body: str) -> None:
 
 
 def image_tag(content: bytes, kind: str, title: str) -> str:
-    """An image file as an HTML tag that holds it.
+    """Return an HTML tag that holds an image file.
 
     Args:
         content: The file.
@@ -47,29 +47,21 @@ def image_tag(content: bytes, kind: str, title: str) -> str:
 
 
 def picture_tag(image: np.ndarray, title: str) -> str:
-    """An array (H, W, 3) uint8 RGB as a tag."""
+    """Return a tag that holds an array (H, W, 3) uint8 RGB."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, 'JPEG', quality=85)
     return image_tag(buffer.getvalue(), 'jpeg', title)
 
 
 def figure_png(figure: Figure) -> bytes:
-    """A matplotlib figure as a PNG file."""
+    """Return a matplotlib figure as a PNG file."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format='png', dpi=110)
     return buffer.getvalue()
 
 
 def html_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A table of texts; they are escaped."""
+    """Return a table; texts are escaped."""
     lines = [''.join(f'<th>{html.escape(str(cell))}</th>' for cell in head)]
     lines += [''.join(f'<td>{html.escape(str(cell))}</td>' for cell in row) for row in rows]
     return '<table>' + ''.join(f'<tr>{line}</tr>' for line in lines) + '</table>'
-
-
-def markdown_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """The same in Markdown."""
-    lines = [head, ['---'] * len(head), *rows]
-    return '\n'.join(
-        '| ' + ' | '.join(str(cell).replace('|', '\\|') for cell in line) + ' |' for line in lines
-    )

@@ -1,0 +1,86 @@
+"""Pretrained networks that help a loss or a protocol and are no part of the model."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nemo_mmseg.utils.clip import load_clip, load_clip_tokenizer
+
+
+class FrozenModule(nn.Module, ABC):
+    """Holder of a network that is used as it is.
+
+    The network does not learn, stays in evaluation mode and moves with the model. Checkpoints,
+    converters, optimizers and DDP do not see it. It is loaded when a training starts
+    (``init_weights``, which MMEngine hands down through ``BaseModule``) or when it is used first:
+    a model whose training needs it can be tested without its files.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._loaded: tuple[nn.Module, ...] = ()  # in a tuple PyTorch does not register it
+        self._place = torch.empty(0)  # on the device and of the type of the model
+
+    @abstractmethod
+    def load(self) -> nn.Module:
+        """Make the network, with its weights, on the CPU."""
+
+    @property
+    def network(self) -> nn.Module:
+        """The network, on the device of the model; gradients go through it to its inputs."""
+        if not self._loaded:
+            # Random numbers of the training stay as they are without it.
+            with torch.random.fork_rng(devices=[]), torch.inference_mode(False):
+                network = self.load().requires_grad_(False).eval()
+                self._loaded = (network.to(self._place.device, self._place.dtype),)
+        return self._loaded[0]
+
+    def init_weights(self) -> None:
+        """Load the network, so that a missing file is noticed before the training."""
+        self.network  # noqa: B018
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FrozenModule:
+        self._place = fn(self._place)
+        for network in self._loaded:
+            network._apply(fn, recurse)
+        return super()._apply(fn, recurse)
+
+
+class FrozenCLIP(FrozenModule):
+    """A pretrained CLIP that compares images with sentences.
+
+    Args:
+        model: open_clip's name of the architecture, e.g. ``'ViT-B-32'``.
+        pretrained: Tag or local file of the weights; None for random ones.
+
+    Raises:
+        ValueError: Unknown model.
+    """
+
+    def __init__(self, model: str, pretrained: str | None = None) -> None:
+        super().__init__()
+        self.model = model
+        self.pretrained = pretrained
+        self.tokenizer = load_clip_tokenizer(model)
+
+    def load(self) -> nn.Module:
+        """Read open_clip's model."""
+        return load_clip(self.model, self.pretrained)
+
+    def encode_image(self, images: Tensor) -> Tensor:
+        """Unit vectors (B, D) of images (B, 3, H, W) of CLIP's size, normalised as CLIP's."""
+        return F.normalize(self.network.encode_image(images), dim=-1)
+
+    def tokenize(self, expressions: Sequence[str]) -> Tensor:
+        """Token ids (E, T) on the device of the model."""
+        return self.tokenizer(list(expressions)).to(self._place.device)
+
+    @torch.no_grad()
+    def encode_text(self, ids: Tensor) -> Tensor:
+        """Unit vectors (E, D) of what :meth:`tokenize` returned."""
+        return F.normalize(self.network.encode_text(ids), dim=-1)

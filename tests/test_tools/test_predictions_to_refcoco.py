@@ -1,0 +1,96 @@
+"""Predicted masks become a data set that trains like any other."""
+
+import json
+import pickle
+
+import cv2
+import numpy as np
+import pytest
+from mmseg.registry import DATASETS
+from predictions_to_refcoco import convert
+
+import nemo_mmseg  # noqa: F401  (registers)
+from nemo_mmseg.datasets.samplers import SampleIndex
+from nemo_mmseg.evaluation.predictions import describe_mask
+
+HEIGHT, WIDTH = 30, 40
+# sent_id -> reference, image, columns of the predicted mask, score
+PREDICTIONS = {
+    1: (11, 5, (2, 9), 0.6),
+    2: (11, 5, (0, 4), 0.9),  # the better one of reference 11
+    3: (12, 5, (20, 30), 0.5),
+    4: (13, 6, (0, 0), 0.0),  # empty, and so is the other one of reference 13
+    5: (13, 6, (0, 0), 0.0),
+    6: (14, 6, (5, 6), 0.1),
+}
+
+
+def mask_of(columns) -> np.ndarray:
+    mask = np.zeros((HEIGHT, WIDTH), bool)
+    mask[3:20, slice(*columns)] = True
+    return mask
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """References of four objects, and what `tools/test.py --out` writes of them."""
+    refs = {}
+    for sent_id, (ref_id, image, _, _) in PREDICTIONS.items():
+        ref = refs.setdefault(
+            ref_id,
+            dict(ref_id=ref_id, ann_id=100 + ref_id, image_id=image, category_id=7, split='train',
+                 sentences=[], sent_ids=[]),
+        )  # fmt: skip
+        ref['sent_ids'].append(sent_id)
+        ref['sentences'].append(dict(sent_id=sent_id, sent=f'thing {sent_id}'))
+    (tmp_path / 'refs(unc).p').write_bytes(pickle.dumps(list(refs.values()), protocol=2))
+    records = [
+        dict(sent_id=sent_id, ref_id=ref_id, image_id=image, image=f'/data/{image}.png',
+             score=score, **describe_mask(mask_of(columns)))
+        for sent_id, (ref_id, image, columns, score) in PREDICTIONS.items()
+    ]  # fmt: skip
+    content = dict(dataset='mini', predictions=records)
+    (tmp_path / 'predictions.json').write_text(json.dumps(content))
+    (tmp_path / 'images').mkdir()
+    for image in (5, 6):
+        pixels = np.full((HEIGHT, WIDTH, 3), 40 * image, np.uint8)
+        cv2.imwrite(str(tmp_path / 'images' / f'{image}.png'), pixels)
+    return tmp_path
+
+
+def test_a_data_set_trains_on_predictions(folder):
+    written = convert(str(folder), str(folder / 'refs(unc).p'), str(folder / 'pseudo'))
+    assert written == (3, 1)
+    info = json.loads((folder / 'pseudo' / 'instances.json').read_text())['info']
+    assert info['dataset'] == 'mini' and info['predictions'].endswith('predictions.json')
+    dataset = DATASETS.build(
+        dict(
+            type='RefCOCODataset',
+            data_root=str(folder),
+            ann_file='pseudo/instances.json',
+            split_file='pseudo/refs(unc).p',
+            split='train',
+            data_prefix=dict(img_path='images'),
+            pipeline=[
+                dict(type='SampleExpressions'),
+                dict(type='LoadReferringImage'),
+                dict(type='LoadReferentMask'),
+                dict(type='PackReferringInputs'),
+            ],
+        )
+    )
+    expected = {11: (0, 4), 12: (20, 30), 14: (5, 6)}
+    samples = [dataset[SampleIndex(index, 0, 0)]['data_samples'] for index in range(len(dataset))]
+    assert [sample.ref_ids[0] for sample in samples] == list(expected)
+    for sample, columns in zip(samples, expected.values()):
+        mask = sample.gt_sem_seg.data.numpy()[0]
+        assert np.array_equal(mask, mask_of(columns)) and sample.expressions[0].startswith('thing')
+
+
+def test_predictions_of_other_data_are_refused(folder):
+    refs = pickle.loads((folder / 'refs(unc).p').read_bytes())
+    refs[1]['sent_ids'] = [30]
+    (folder / 'refs(unc).p').write_bytes(pickle.dumps(refs, protocol=2))
+    with pytest.raises(ValueError, match='expression 3 is none of its reference 12'):
+        convert(str(folder), str(folder / 'refs(unc).p'), str(folder / 'pseudo'))
+    assert not (folder / 'pseudo').exists()

@@ -1,0 +1,106 @@
+"""Make a training set of predicted masks: ``predictions_to_refcoco.py RESULTS SPLIT_FILE OUT``.
+
+RESULTS is what ``tools/test.py --splits train --out DIR`` wrote (``DIR/train``), SPLIT_FILE the
+``refs(*).p`` of the same data. OUT gets ``instances.json`` and a file of the split file's name, in
+RefCOCO's layout. ``RefCOCODataset(ann_file='OUT/instances.json', split_file='OUT/refs(unc).p',
+...)`` then trains on the predictions as on any annotation.
+
+A reference has one mask: of those predicted for its expressions, the one with the highest score.
+References whose masks are all empty are left out.
+"""
+
+import argparse
+import json
+import pickle
+import sys
+from pathlib import Path
+
+from nemo_mmseg.utils.atomic_write import write_bytes, write_text
+from nemo_mmseg.utils.fileio import load_json, load_plain_pickle
+from nemo_mmseg.version import __version__
+
+
+def convert(results: str, split_file: str, out_dir: str) -> tuple[int, int]:
+    """Write the predictions of a run as annotations.
+
+    Args:
+        results: Folder with ``predictions.json``.
+        split_file: ``refs(*).p`` of the data that was predicted.
+        out_dir: Folder to write to, made if missing.
+
+    Returns:
+        Numbers of the references that were written and of those left out.
+
+    Raises:
+        FileNotFoundError: A file is missing.
+        ValueError: The predictions are not of these references.
+    """
+    source = Path(results) / 'predictions.json'
+    content = load_json(str(source))
+    refs = {ref['ref_id']: ref for ref in load_plain_pickle(split_file)}
+    images, annotations, kept = {}, {}, set()
+    # By rising score, so that of several expressions of an object the best one comes last.
+    for record in sorted(content['predictions'], key=lambda record: record.get('score', 0)):
+        ref, image_id = refs.get(record['ref_id'], {}), record['image_id']
+        if record['sent_id'] not in ref.get('sent_ids', ()):
+            raise ValueError(
+                f'{source} is not of the data of {split_file}: expression {record["sent_id"]} is '
+                f'none of its reference {record["ref_id"]}'
+            )
+        if not record['area']:
+            continue
+        kept.add(ref['ref_id'])
+        (height, width), name = record['rle']['size'], Path(record['image']).name
+        images[image_id] = dict(id=image_id, file_name=name, height=height, width=width)
+        annotations[ref['ann_id']] = dict(
+            id=ref['ann_id'],
+            image_id=image_id,
+            category_id=ref['category_id'],
+            segmentation=record['rle'],
+            area=record['area'],
+            bbox=record['bbox'],
+            iscrowd=0,
+            score=record.get('score'),
+        )
+    categories = sorted({annotation['category_id'] for annotation in annotations.values()})
+    instances = dict(
+        info=dict(
+            description='pseudo labels: predicted masks, one per reference, by the highest score',
+            made_by=f'nemo_mmseg {__version__}, tools/dataset_converters/predictions_to_refcoco.py',
+            predictions=str(source),
+            split_file=split_file,
+            dataset=content.get('dataset'),
+        ),
+        images=[images[number] for number in sorted(images)],
+        annotations=[annotations[number] for number in sorted(annotations)],
+        categories=[dict(id=number) for number in categories],
+    )
+    labelled = [ref for ref_id, ref in refs.items() if ref_id in kept]
+    write_bytes(Path(out_dir) / Path(split_file).name, pickle.dumps(labelled, protocol=2))
+    write_text(Path(out_dir) / 'instances.json', json.dumps(instances))
+    return len(kept), len({record['ref_id'] for record in content['predictions']} - kept)
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description='Make a training set of predicted masks')
+    parser.add_argument('results', help='folder with predictions.json of tools/test.py --out')
+    parser.add_argument('split_file', help='refs(*).p of the same data')
+    parser.add_argument('out', help='folder to write to')
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Convert; an error is one line and exit code 1."""
+    args = parse_args()
+    try:
+        written, left_out = convert(args.results, args.split_file, args.out)
+    except (OSError, ValueError) as error:
+        print(f'predictions_to_refcoco: {error}', file=sys.stderr)
+        return 1
+    print(f'{written} references in {args.out}, {left_out} left out for empty masks')
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
