@@ -73,13 +73,13 @@ def main() -> None:
         img_shape=(height, width),
         warp_matrix=[[scale, 0.0, 0.0], [0.0, scale, (height - scale * original[0]) / 2]],
     )
-    truth = torch.zeros(len(texts), *original, dtype=torch.uint8, device=device)
-    truth[:, original[0] // 3 :, : original[1] // 2] = 1
+    gt = torch.zeros(len(texts), *original, dtype=torch.uint8, device=device)
+    gt[:, original[0] // 3 :, : original[1] // 2] = 1
     metric = ReferringIoU()
 
     def run(first: int, last: int) -> list[SegDataSample]:
         sample = SegDataSample(metainfo=dict(expressions=texts[first:last], **meta))
-        sample.set_data({'gt_sem_seg': PixelData(data=truth[first:last])})
+        sample.set_data({'gt_sem_seg': PixelData(data=gt[first:last])})
         with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=args.amp):
             return model.predict(image, [sample])
 

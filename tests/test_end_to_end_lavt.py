@@ -141,9 +141,9 @@ def test_lavt_trains_resumes_is_evaluated_and_segments(nemo, data, bert, tmp_pat
     truth = true_masks(data)
     checkpoint = tmp_path / 'run' / 'iter_2.pth'
     scores = {}
-    for protocol in ('original', 'lavt'):
+    for protocol in ('OriginalProtocol', 'LAVTProtocol'):
         out = tmp_path / protocol
-        options = ['--out', out, '--cfg-options', f'model.test_cfg.protocol={protocol}']
+        options = ['--out', out, '--cfg-options', f'model.test_cfg.protocol.type={protocol}']
         run_tool('test.py', config, checkpoint, *options, cwd=tmp_path)
         found = json.loads((out / 'predictions.json').read_text())['predictions']
         assert [one['sent_id'] for one in found] == sorted(truth)
@@ -151,15 +151,15 @@ def test_lavt_trains_resumes_is_evaluated_and_segments(nemo, data, bert, tmp_pat
             mask = cv2.imread(str(out / one['mask']), cv2.IMREAD_UNCHANGED) > 0
             true = truth[one['sent_id']]
             assert mask.shape == true.shape
-            if protocol == 'original':
+            if protocol == 'OriginalProtocol':
                 union = (mask | true).sum()
                 assert one['iou'] == pytest.approx((mask & true).sum() / union, abs=1e-6)
         metrics = json.loads((out / 'metrics.json').read_text())
         assert metrics['mIoU'] == pytest.approx(100 * np.mean([one['iou'] for one in found]))
         scores[protocol] = np.array([one['iou'] for one in found])
     # LAVT compares at 480 x 480: nearly the same, and not the same.
-    np.testing.assert_allclose(scores['lavt'], scores['original'], atol=0.1)
-    assert (scores['lavt'] != scores['original']).any()
+    np.testing.assert_allclose(scores['LAVTProtocol'], scores['OriginalProtocol'], atol=0.1)
+    assert (scores['LAVTProtocol'] != scores['OriginalProtocol']).any()
 
     # The network by its Python interface.
     inferencer = ReferringInferencer(Config.fromfile(config), checkpoint, device='cpu')

@@ -1,28 +1,5 @@
 """Networks: text encoders, backbones, necks, heads and the segmentor that joins them."""
 
-from . import (
-    backbones,
-    converters,
-    decode_heads,
-    losses,
-    necks,
-    protocols,
-    segmentors,
-    text_encoders,
-    utils,
-)
+# ruff: noqa: F401  (registers)
+from . import backbones, decode_heads, necks, protocols, segmentors, text_encoders
 from .structures import HeadOutput, TextFeatures
-
-__all__ = [
-    'HeadOutput',
-    'TextFeatures',
-    'backbones',
-    'converters',
-    'decode_heads',
-    'losses',
-    'necks',
-    'protocols',
-    'segmentors',
-    'text_encoders',
-    'utils',
-]

@@ -15,7 +15,7 @@ from mmengine.logging import print_log
 if TYPE_CHECKING:
     from types import ModuleType
 
-    import tokenizers
+    from tokenizers import Tokenizer
     from transformers import BertConfig, BertModel
 
 PACKAGE_PREFIX = 'pkg://'
@@ -24,11 +24,7 @@ SHAPELESS_FIELDS = ('num_attention_heads', 'hidden_act', 'layer_norm_eps')
 
 
 def import_transformers() -> ModuleType:
-    """Return the module transformers.
-
-    Raises:
-        ImportError: It is not installed.
-    """
+    """Return the module transformers, or say how to install it."""
     try:
         import transformers
     except ImportError as error:
@@ -38,9 +34,6 @@ def import_transformers() -> ModuleType:
 
 def bert_folder(model: str) -> Path | None:
     """Return the folder with the files of a BERT, None for a name on the hub.
-
-    Args:
-        model: Local folder, ``pkg://PACKAGE/FOLDER``, or name on the hub.
 
     Raises:
         ImportError: The package is not installed.
@@ -56,16 +49,11 @@ def bert_folder(model: str) -> Path | None:
     return Path(spec.submodule_search_locations[0]) / folder
 
 
-def _source(model: str) -> str:
-    """What transformers is given as name or path."""
-    return str(bert_folder(model) or model)
-
-
 def bert_config(model: str, config: dict | None = None) -> BertConfig:
     """Return the architecture of a BERT.
 
     Args:
-        model: As for :func:`bert_folder`.
+        model: Local folder, ``pkg://PACKAGE/FOLDER``, or name on the hub.
         config: Fields of ``BertConfig`` that differ from BERT-base's, instead of what ``model``
             says, which is not looked at then.
 
@@ -75,28 +63,29 @@ def bert_config(model: str, config: dict | None = None) -> BertConfig:
     """
     BertConfig = import_transformers().BertConfig
     if config is None:
-        return BertConfig.from_pretrained(_source(model))
+        return BertConfig.from_pretrained(str(bert_folder(model) or model))
     unknown = set(config) - set(BertConfig().to_dict())
     if unknown:
         raise ValueError(f'BertConfig has no field {", ".join(sorted(unknown))}')
     return BertConfig(**config)
 
 
-def load_bert_tokenizer(model: str, vocab_size: int) -> tokenizers.Tokenizer:
+def load_bert_tokenizer(model: str, vocab_size: int) -> Tokenizer:
     """Return the tokenizer of a BERT: ``encode(text).ids`` are [CLS], the words and [SEP], uncut.
 
     It is the bare tokenizer of the tokenizers library: encoding one sentence with it starts no
     threads, which forked data loaders would complain about.
 
     Args:
-        model: As for :func:`bert_folder`.
+        model: As for :func:`bert_config`.
         vocab_size: Rows of the embedding of the BERT.
 
     Raises:
         OSError: ``model`` is out of reach.
         ValueError: It has no vocabulary, or one that is larger than the embedding.
     """
-    tokenizer = import_transformers().BertTokenizerFast.from_pretrained(_source(model))
+    BertTokenizer = import_transformers().BertTokenizerFast
+    tokenizer = BertTokenizer.from_pretrained(str(bert_folder(model) or model))
     bare = tokenizer.backend_tokenizer
     size = bare.get_vocab_size()
     # Without a vocabulary transformers makes a tokenizer of the special tokens, in silence.
@@ -115,16 +104,15 @@ def load_bert_weights(bert: BertModel, model: str) -> None:
 
     Args:
         bert: The network to fill.
-        model: As for :func:`bert_folder`. Its file may hold more: pooler, heads and the table of
-            position numbers are left out and named in the log.
+        model: As for :func:`bert_config`. Pooler, heads and position numbers in its file are left
+            out and named in the log.
 
     Raises:
-        OSError: ``model`` is out of reach or has no weights.
+        OSError: ``model`` is out of reach or has no config.
         ValueError: It is of another architecture.
         RuntimeError: The file is broken, or its tensors are not exactly those of the network.
     """
-    transformers, source = import_transformers(), _source(model)
-    theirs = transformers.BertConfig.from_pretrained(source)
+    transformers, theirs = import_transformers(), bert_config(model)
     for name in SHAPELESS_FIELDS:
         wanted, found = getattr(bert.config, name), getattr(theirs, name)
         if wanted != found:
@@ -135,14 +123,19 @@ def load_bert_weights(bert: BertModel, model: str) -> None:
     logging.set_verbosity_error()
     try:
         loaded, info = transformers.BertModel.from_pretrained(
-            source, config=bert.config, add_pooling_layer=False, output_loading_info=True
+            str(bert_folder(model) or model),
+            config=bert.config,
+            add_pooling_layer=False,
+            output_loading_info=True,
         )
-    except Exception as error:  # of whatever reads the file, most without its name
+    except Exception as error:  # of whatever reads the file, often without its name
         raise RuntimeError(f'the weights of BERT {model!r} cannot be loaded: {error}') from error
     finally:
         logging.set_verbosity(verbosity)
-    left_out = sorted(info['unexpected_keys'])
-    wrong = sorted(info['missing_keys']) + [name for name in left_out if _of_body(name)]
+    left_out, body = sorted(info['unexpected_keys']), ('embeddings.', 'encoder.')
+    wrong = [name for name in left_out if name.removeprefix('bert.').startswith(body)]
+    wrong = [name for name in wrong if not name.endswith('position_ids')]
+    wrong += sorted(info['missing_keys'])
     if wrong:
         raise RuntimeError(
             f'the weights of BERT {model!r} lack, or have beyond this network, {", ".join(wrong)} '
@@ -150,12 +143,6 @@ def load_bert_weights(bert: BertModel, model: str) -> None:
         )
     bert.load_state_dict(loaded.state_dict())
     print_log(
-        f'BERT: {len(bert.state_dict())} tensors from {model}'
-        + (f'; left out, not used here: {", ".join(left_out)}' if left_out else ''),
+        f'BERT: {len(bert.state_dict())} tensors from {model}, left out: {left_out or "none"}',
         logger='current',
     )
-
-
-def _of_body(name: str) -> bool:
-    name = name.removeprefix('bert.')
-    return name.startswith(('embeddings.', 'encoder.')) and name != 'embeddings.position_ids'

@@ -49,25 +49,11 @@ def _check_model(model: str) -> None:
         raise ValueError(f'unknown CLIP model {model!r}; open_clip knows: {known}')
 
 
-def weights_of(model: str, pretrained: str | None) -> str | None:
-    """What open_clip is given as ``pretrained``: a shipped tag becomes its file.
-
-    Args:
-        model: open_clip's name of the architecture.
-        pretrained: A tag that open_clip knows, the tag of a shipped model, a local file, or None
-            for random weights.
-
-    Returns:
-        A tag of open_clip's or the path of a file that exists, or None.
-
-    Raises:
-        FileNotFoundError: ``pretrained`` is neither a known tag nor a file.
-    """
-    if pretrained is None:
-        return None
+def _weights(model: str, pretrained: str) -> str:
+    """What open_clip is given as ``pretrained``: a shipped tag becomes its file."""
     shipped = SHIPPED.get(model)
     if shipped and pretrained == shipped['tag']:
-        pretrained = str(shipped['folder'] / 'weights.safetensors')
+        return str(shipped['folder'] / 'weights.safetensors')
     tags = _open_clip().list_pretrained_tags_by_model(model)
     if pretrained not in tags and not Path(pretrained).is_file():
         raise FileNotFoundError(
@@ -95,7 +81,7 @@ def load_clip(model: str, pretrained: str | None = None, device: str = 'cpu') ->
         RuntimeError: The file is broken or of another architecture.
     """
     _check_model(model)
-    weights = weights_of(model, pretrained)
+    weights = None if pretrained is None else _weights(model, pretrained)
     archive = weights is not None and _is_torchscript(weights)
     try:
         # OpenAI's weights were trained with QuickGELU, which open_clip leaves to a model's config.
@@ -131,9 +117,8 @@ def _load_torchscript(built: nn.Module, model: str, path: str) -> None:
             f"use it with model='{model}-quickgelu', not {model!r}"
         )
     state = torch.jit.load(path, map_location='cpu').state_dict()
-    for name in ('input_resolution', 'context_length', 'vocab_size'):
-        state.pop(name, None)
-    built.load_state_dict(state)
+    numbers = ('input_resolution', 'context_length', 'vocab_size')
+    built.load_state_dict({name: state[name] for name in state if name not in numbers})
 
 
 def load_clip_tokenizer(model: str, context_length: int | None = None) -> Callable:
@@ -159,7 +144,7 @@ def clip_preprocess(model: str, clip: nn.Module) -> Callable:
 
     Args:
         model: As for :func:`load_clip`.
-        clip: The model it returned (its image tower knows the input size, mean and standard
+        clip: The model it returned (its image encoder knows the input size, mean and standard
             deviation).
 
     Returns:

@@ -64,10 +64,10 @@ def config(request):
     return request.getfixturevalue(f'{request.param}_config')
 
 
-def build_from(config, **backbone):
+def build_from(config):
     init_default_scope('mmseg')
     torch.manual_seed(0)
-    model = MODELS.build({**config, 'backbone': {**config['backbone'], **backbone}})
+    model = MODELS.build(config)
     model.init_weights()
     return model.train()
 
@@ -135,41 +135,49 @@ modern = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(modern)
 with open(sys.argv[1]) as file:
     setting = json.load(file)
-if setting['clip'] is not None:
-    import open_clip
-    open_clip.add_model_config(setting['clip'])
+import open_clip
+open_clip.add_model_config(setting['clip'])
 torch.set_num_threads(1)
 dist.init_process_group('gloo')
 rank = dist.get_rank()
-model = modern.build_from(setting['config'], **setting['backbone'])
-ddp = MMDistributedDataParallel(model)
-optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)
-without, zero = set(), set()
 
 
 class Watching(OptimWrapper):
     def step(self, **kwargs):
         # CLIP's residual branches begin at 0, and have gradients from the second step on.
-        zero.clear()
-        for name, p in model.named_parameters():
+        self.zero, self.without = set(), getattr(self, 'without', set())
+        for name, p in self.model.named_parameters():
             if p.requires_grad and p.grad is None:
-                without.add(name)
+                self.without.add(name)
             elif p.requires_grad and not p.grad.any():
-                zero.add(name)
+                self.zero.add(name)
         super().step(**kwargs)
 
 
-wrapper = Watching(optimizer)
-before = {name: p.detach().clone() for name, p in model.named_parameters()}
-report = dict(losses=[])
-for number in range(2):
-    first = 4 * number + 2 * rank
-    report['losses'].append(float(ddp.train_step(modern.batch(first, first + 2), wrapper)['loss']))
-report.update(without=sorted(without), zero=sorted(zero))
-report['moved'] = [
-    n for n, p in model.named_parameters() if not p.requires_grad and not torch.equal(p, before[n])
-]
-report['sums'] = {n: p.detach().double().sum().item() for n, p in model.named_parameters()}
+def train(config):
+    model = modern.build_from(config)
+    ddp = MMDistributedDataParallel(model)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)
+    wrapper = Watching(optimizer)
+    wrapper.model = model
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    losses = []
+    for number in range(2):
+        first = 4 * number + 2 * rank
+        loss = ddp.train_step(modern.batch(first, first + 2), wrapper)['loss']
+        losses.append(float(loss))
+    moved = [n for n, p in before.items() if not torch.equal(p, model.get_parameter(n))]
+    frozen = [n for n, p in model.named_parameters() if not p.requires_grad]
+    return dict(
+        losses=losses,
+        without=sorted(wrapper.without),
+        zero=sorted(wrapper.zero),
+        moved=sorted(set(moved) & set(frozen)),
+        sums={n: p.detach().double().sum().item() for n, p in model.named_parameters()},
+    )
+
+
+report = {name: train(config) for name, config in setting['networks'].items()}
 everyone = [None, None]
 dist.all_gather_object(everyone, report)
 if rank == 0:
@@ -178,14 +186,13 @@ dist.destroy_process_group()
 """
 
 
-def in_two_processes(tmp_path, config, backbone, clip=None):
+def in_two_processes(tmp_path, networks, clip):
+    """Train networks on two ranks; what each rank reports of each."""
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
         port = probe.getsockname()[1]
     (tmp_path / 'rank.py').write_text(RANK)
-    (tmp_path / 'setting.json').write_text(
-        json.dumps(dict(config=config, backbone=backbone, clip=clip))
-    )
+    (tmp_path / 'setting.json').write_text(json.dumps(dict(networks=networks, clip=clip)))
     ranks = []
     for rank in range(2):
         environment = dict(os.environ, RANK=str(rank), WORLD_SIZE='2', LOCAL_RANK=str(rank))
@@ -201,7 +208,7 @@ def in_two_processes(tmp_path, config, backbone, clip=None):
             )
         )
     try:
-        outputs = [process.communicate(timeout=240)[0] for process in ranks]
+        outputs = [process.communicate(timeout=480)[0] for process in ranks]
     finally:
         for process in ranks:
             process.kill()
@@ -211,23 +218,24 @@ def in_two_processes(tmp_path, config, backbone, clip=None):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('network', ['lavt', 'lavt with_cp', 'cris', 'cris teacher'])
-def test_two_ranks_need_no_search_for_unused_parameters(tmp_path, request, tiny_clip, network):
-    method, *option = network.split()
-    config = request.getfixturevalue(f'{method}_config')
-    clip = None
-    if method == 'cris':
-        clip = str(Path(tiny_clip[1]).with_name(f'{tiny_clip[0]}.json'))
-    if 'teacher' in option:
-        teacher = dict(type='ToyTeacherLoss', model=tiny_clip[0], pretrained=tiny_clip[1])
-        config['aux_losses'] = [teacher]
-    backbone = dict(with_cp=True) if 'with_cp' in option else {}
-    reports = in_two_processes(tmp_path, config, backbone, clip)
-    for report in reports:
-        assert report['without'] == report['zero'] == report['moved'] == []
-    one, two = reports
-    assert one['sums'] == two['sums'], 'the ranks drift apart'
-    assert one['losses'] != two['losses'], 'the ranks have the same images'
+def test_two_ranks_need_no_search_for_unused_parameters(
+    tmp_path, lavt_config, cris_config, tiny_clip
+):
+    teacher = dict(type='ToyTeacherLoss', model=tiny_clip[0], pretrained=tiny_clip[1])
+    networks = {
+        'lavt': lavt_config,
+        'lavt with_cp': {**lavt_config, 'backbone': {**lavt_config['backbone'], 'with_cp': True}},
+        'cris': cris_config,
+        'cris with a teacher': {**cris_config, 'aux_losses': [teacher]},
+    }
+    clip = str(Path(tiny_clip[1]).with_name(f'{tiny_clip[0]}.json'))
+    one, two = in_two_processes(tmp_path, networks, clip)
+    for name in networks:
+        for report in (one[name], two[name]):
+            assert report['without'] == report['zero'] == report['moved'] == [], name
+        assert one[name]['sums'] == two[name]['sums'], f'{name}: the ranks drift apart'
+        assert one[name]['losses'] != two[name]['losses'], 'the ranks have the same images'
+    assert one['cris with a teacher']['losses'] != one['cris']['losses']
 
 
 def test_bfloat16_points_the_same_way(config):

@@ -178,7 +178,7 @@ def test_bert_with_a_small_vocabulary(tmp_path):
     for length in (20, 2, 7):
         built = BERTTextEncoder(str(tmp_path), length, pretrained=False, config=config)
         check(built, TEXTS, vocabulary)
-    # the truth above on its own: a few ids counted by eye
+    # the reference above on its own: a few ids counted by eye
     assert ids_by_hand('The rings 🙂', vocabulary) == [3, 6, 10, 11, 2, 4]
     assert ids_by_hand('unaffable', vocabulary) == [3, 13, 15, 16, 4]
 

@@ -221,8 +221,8 @@ def test_lavt_is_trained_on_what_pil_makes_of_image_and_mask(tmp_path):
     packed = Compose([TRANSFORMS.build(one) for one in rest])(item(tmp_path / 'it.png', masks[:1]))
     expected = by_pil(image, Image.BILINEAR).transpose(2, 0, 1)
     np.testing.assert_array_equal(packed['inputs'].numpy(), expected)
-    truth = packed['data_samples'].gt_sem_seg.data.numpy()
-    np.testing.assert_array_equal(truth[0], by_pil(masks[0], Image.NEAREST))
+    gt = packed['data_samples'].gt_sem_seg.data.numpy()
+    np.testing.assert_array_equal(gt[0], by_pil(masks[0], Image.NEAREST))
     # and not on what OpenCV makes of the image
     assert np.abs(cv2.resize(image, (480, 480)).transpose(2, 0, 1) - expected.astype(int)).max() > 9
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from nemo_mmseg.utils.clip import clip_preprocess, load_clip, load_clip_tokenizer, weights_of
+from nemo_mmseg.utils.clip import clip_preprocess, load_clip, load_clip_tokenizer
 
 
 @pytest.fixture
@@ -34,8 +34,6 @@ def test_an_unknown_model_lists_the_known_ones():
 def test_missing_weights_are_named_with_the_known_tags():
     with pytest.raises(FileNotFoundError, match="'no/such.pt' is neither .*'ViT-B-32'.*openai"):
         load_clip('ViT-B-32', 'no/such.pt')
-    assert weights_of('ViT-B-32', 'openai') == 'openai'
-    assert weights_of('ViT-B-32', None) is None
 
 
 def test_weights_come_from_a_local_file(tiny, tmp_path):

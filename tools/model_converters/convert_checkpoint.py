@@ -50,7 +50,7 @@ def print_report(converted: Converted, args: argparse.Namespace) -> None:
         print('\n'.join(f'    {name}' for name in names))
     fits = args.config or f'configs/_base_/models/{converted.model}.py'
     print(
-        f'{len(converted)} tensors written to {args.target}, '
+        f'{len(converted.state_dict)} tensors written to {args.target}, '
         f'{len(converted.left_out)} left out; it fits {fits}'
     )
 

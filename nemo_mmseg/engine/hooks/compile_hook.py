@@ -20,7 +20,7 @@ class CompileHook(Hook):
     MMEngine's own setting (``compile = True`` in a config) compiles a whole training step, with the
     tokenizer and the bookkeeping of the data samples in it. This hook compiles modules in place:
     names in the state dict, checkpoints and copies stay what they were. What is compiled is a call
-    of the module, which is how the segmentor calls backbone and neck, and the heads themselves.
+    of the module, which is how the segmentor calls backbone, neck and head.
 
     While the network is in evaluation mode it runs as it is written: the number of expressions
     changes from image to image there, and each number would be compiled anew.

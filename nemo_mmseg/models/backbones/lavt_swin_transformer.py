@@ -51,11 +51,7 @@ class LAVTSwinTransformer(SwinTransformer):
             keeping them.
         init_cfg: ``dict(type='Pretrained', checkpoint=...)`` means the same as ``pretrained``.
         kwargs: As in MMSegmentation's ``SwinTransformer`` (``embed_dims``, ``depths``,
-            ``num_heads``, ``window_size`` ...).
-
-    Raises:
-        ValueError: Not one number of fusion heads per stage, channels that do not divide, absolute
-            positions, not all stages as outputs, or any other ``init_cfg``.
+            ``num_heads``, ``window_size`` ...). All stages are outputs.
     """
 
     takes_text = True
@@ -73,27 +69,16 @@ class LAVTSwinTransformer(SwinTransformer):
         init_cfg: dict | None = None,
         **kwargs,
     ) -> None:
-        if init_cfg is not None:
-            # MMSegmentation's way to name pretrained weights
-            named = isinstance(init_cfg, dict) and init_cfg.get('type') == 'Pretrained'
-            if not named or pretrained is not None:
-                raise ValueError(f'LAVTSwinTransformer: init_cfg={init_cfg} is not supported')
+        if init_cfg is not None:  # MMSegmentation's way to name pretrained weights
             pretrained = init_cfg['checkpoint']
         # The blocks' own checkpointing re-enters autograd, which DDP does not bear.
-        super().__init__(*args, drop_path_rate=drop_path_rate, **kwargs)
-        if len(fusion_heads) != len(self.stages):
-            raise ValueError(f'{len(self.stages)} stages, but fusion_heads={fusion_heads}')
-        if self.use_abs_pos_embed or list(self.out_indices) != list(range(len(self.stages))):
-            raise ValueError(
-                'LAVTSwinTransformer has no absolute positions and outputs of all stages; '
-                f'use_abs_pos_embed={self.use_abs_pos_embed}, out_indices={self.out_indices}'
-            )
+        super().__init__(*args, drop_path_rate=drop_path_rate, use_abs_pos_embed=False, **kwargs)
         self.gate_init = gate_init
         self.pretrained = pretrained
         self.with_cp = with_cp
         self.fusions = nn.ModuleList(
             PixelWordAttention(channels, word_channels, heads, fusion_drop)
-            for channels, heads in zip(self.num_features, fusion_heads)
+            for channels, heads in zip(self.num_features, fusion_heads, strict=True)
         )
         self.gates = nn.ModuleList(map(language_gate, self.num_features[:-1]))
         for module in self.modules():

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from mmengine.config import Config
@@ -24,28 +23,19 @@ from .converter import CONVERTERS, Converter
 from .rename import describe, differences
 
 
-class Converted(dict):
-    """Our state dict, complete, in the published precision: name -> tensor.
-
-    ``torch.save``, ``pickle`` and ``copy`` make a plain ``OrderedDict`` of it, which any reader may
-    read.
+class Converted(NamedTuple):
+    """A published checkpoint under our names.
 
     Args:
-        state_dict: Our name -> tensor.
+        state_dict: Our state dict, complete, in the published precision.
         left_out: Published name -> why we have no such tensor or entry.
         model: Name of the base model (``configs/_base_/models``) that it fits; None if the model
             was given.
     """
 
-    def __init__(
-        self, state_dict: Mapping[str, Tensor], left_out: dict[str, str], model: str | None
-    ) -> None:
-        super().__init__(state_dict)
-        self.left_out = left_out
-        self.model = model
-
-    def __reduce__(self) -> tuple:
-        return OrderedDict, (), None, None, iter(self.items())
+    state_dict: dict[str, Tensor]
+    left_out: dict[str, str]
+    model: str | None
 
 
 def convert_checkpoint(
@@ -53,8 +43,8 @@ def convert_checkpoint(
 ) -> Converted:
     """Turn a published checkpoint into a state dict of ours.
 
-    The result is compared with a network of ours: no tensor is missing, has another shape or is
-    left over.
+    The result fits a network of ours exactly: no tensor is missing, has another shape or is left
+    over.
 
     Args:
         name: ``'cris'``, ``'lavt'`` (BERT apart, in ``bert_model``) or ``'lavt_one'`` (BERT
@@ -65,7 +55,7 @@ def convert_checkpoint(
             published sizes that fits.
 
     Returns:
-        Our state dict; its attributes say what was left out and which base model fits.
+        Our state dict, what was left out, and which base model fits.
 
     Raises:
         ValueError: The checkpoint is another method's, was converted before, or does not fit; names
@@ -85,22 +75,18 @@ def convert_checkpoint(
         hint = f' (it is one for {others[0]!r})' if others else ''
         raise ValueError(f'{error}{hint}') from error
 
-    # One network after the other, until one fits. If none does, the error is about the nearest.
-    nearest: tuple[str, list[list[str]]] | None = None
-    for label, config in base_models(converter) if model is None else [('the model', model)]:
-        found = differences(renamed, parameter_shapes(config), tensors, converter.table)
-        if not any(found):
+    candidates = base_models(converter) if model is None else {'the model': model}
+    found = {}
+    for label, config in candidates.items():
+        found[label] = differences(renamed, parameter_shapes(config), tensors, converter.table)
+        if not any(found[label]):
             converter.check(published, config)
             left_out = {**besides, **renamed.left_out}
             return Converted(renamed.state_dict, left_out, label if model is None else None)
-        if nearest is None or sum(map(len, found)) < sum(map(len, nearest[1])):
-            nearest = label, found
-    if nearest is None:
-        missing = ', '.join(converter.models)
-        raise ValueError(f'the base models are not there ({missing}): give the config of a model')
-    label, found = nearest
-    what = label if model is not None else f'any base model; nearest is {label}'
-    raise ValueError(f'the {converter.method} checkpoint does not fit {what}: {describe(found)}')
+    nearest = min(found, key=lambda label: sum(map(len, found[label])))
+    what = nearest if model is not None else f'any base model; nearest is {nearest}'
+    reason = describe(found[nearest])
+    raise ValueError(f'the {converter.method} checkpoint does not fit {what}: {reason}')
 
 
 def convert_file(
@@ -109,7 +95,7 @@ def convert_file(
     target: str | os.PathLike,
     model: Mapping[str, Any] | None = None,
 ) -> Converted:
-    """Read a published checkpoint and write ours, as MMEngine and ``load_model`` read them.
+    """Read a published checkpoint and write ours, as MMEngine and ``init_model`` read them.
 
     Args:
         name: See :func:`convert_checkpoint`.
@@ -127,8 +113,8 @@ def convert_file(
         OSError: The target cannot be written.
     """
     target = Path(target)
-    if target.is_dir() or (target.exists() and Path(source).exists() and target.samefile(source)):
-        raise ValueError(f'{target} cannot be the file to write: it is a folder or the one to read')
+    if target.exists() and Path(source).exists() and target.samefile(source):
+        raise ValueError(f'{target} is the file to read: give another to write')
     try:
         content = read_checkpoint(source, allow=_converter(name).allow)
         converted = convert_checkpoint(name, content, model)
@@ -145,7 +131,7 @@ def convert_file(
     )
     try:
         with atomic_write(target) as part, part.open('wb') as file:
-            torch.save(dict(state_dict=OrderedDict(converted), meta=meta), file)
+            torch.save(dict(state_dict=converted.state_dict, meta=meta), file)
     except RuntimeError as error:  # PyTorch's, e.g. of a full disk
         raise OSError(f'{target} cannot be written: {error}') from error
     return converted
@@ -157,36 +143,18 @@ def _converter(name: str) -> Converter:
     return CONVERTERS[name]
 
 
-def base_models(converter: Converter) -> Iterator[tuple[str, dict]]:
-    """Yield name and ``model`` of this package's base models of a published method."""
+def base_models(converter: Converter) -> dict[str, dict]:
+    """Return name -> ``model`` of this package's base models of a published method."""
     roots = (PACKAGE / '.mim' / 'configs', PACKAGE.parent / 'configs')
-    for name in converter.models:
-        paths = [root / '_base_' / 'models' / f'{name}.py' for root in roots]
-        path = next(filter(Path.is_file, paths), None)
-        if path is not None:
-            config = Config.fromfile(path)
-            config.merge_from_dict(dict(model=dict(converter.offline)))
-            yield name, config.model
+    folder = next(path for root in roots if (path := root / '_base_' / 'models').is_dir())
+    return {name: Config.fromfile(folder / f'{name}.py').model for name in converter.models}
 
 
 def parameter_shapes(model: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Return names and shapes of a network's state dict, without its memory.
-
-    Args:
-        model: Config of the network.
-
-    Raises:
-        ValueError: It cannot be built.
-    """
+    """Return names and shapes of the state dict of a network's config, without its memory."""
     init_default_scope('mmseg')
-    try:
-        with _NoMemory():
-            network = MODELS.build(Config(dict(model=model)).model)
-    except (ImportError, OSError):  # of what is not installed, or not there
-        raise
-    except Exception as error:
-        reason = f'{type(error).__name__}: {error}'
-        raise ValueError(f'the network of the config cannot be built: {reason}') from error
+    with _NoMemory():
+        network = MODELS.build(Config(dict(model=model)).model)
     return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
 
 

@@ -35,7 +35,6 @@ class Converter:
             containers; see :func:`nemo_mmseg.utils.checkpoint.read_checkpoint`.
         check: Given a published checkpoint and the config of a network whose tensors have the same
             shapes, raises a ValueError if it can tell that they differ in what no shape tells.
-        offline: Changes to the base models that keep them from asking a hub about sizes.
     """
 
     name: str
@@ -47,7 +46,6 @@ class Converter:
     parts: Mapping[str, str] = field(default_factory=lambda: {'state_dict': ''})
     allow: Sequence[Any] = ()
     check: Callable[[Mapping[str, Any], Mapping[str, Any]], None] = lambda published, model: None
-    offline: Mapping[str, Any] = field(default_factory=dict)
 
     def __call__(self, published: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, str]]:
         """Our state dict, and what was left out with the reasons."""

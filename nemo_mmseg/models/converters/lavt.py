@@ -105,8 +105,6 @@ SETTINGS = dict(
     # the command line of the training
     allow=[argparse.Namespace],
     check=check_heads,
-    # BERT-base, whatever the name or folder of the pretrained weights
-    offline=dict(text_encoder=dict(config={}, pretrained=False)),
 )
 
 convert_lavt = register(

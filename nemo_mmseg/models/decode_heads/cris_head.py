@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from nemo_mmseg.models.losses.targets import gt_like, training_iou
 from nemo_mmseg.models.structures import HeadOutput, TextFeatures
-from nemo_mmseg.models.utils.layers import conv_bn_relu
-from nemo_mmseg.models.utils.position import sine_position_1d, sine_position_2d
+from nemo_mmseg.models.utils.layers import conv_bn_relu, sine_position_1d, sine_position_2d
 
 
 @MODELS.register_module()
@@ -105,16 +104,7 @@ class CRISHead(BaseModule):
 
 
 class CRISDecoder(nn.Module):
-    """Stack of :class:`CRISDecoderLayer` with fixed position codes.
-
-    Args:
-        channels: Channels of the pixels; a multiple of four.
-        word_channels: Size of a word feature; even.
-        num_layers: Number of layers.
-        num_heads: Attention heads.
-        feedforward_channels: Hidden size of a layer.
-        dropout: Dropout probability.
-    """
+    """Decoder layers with fixed position codes. Arguments as in :class:`CRISHead`."""
 
     def __init__(
         self,
@@ -133,16 +123,7 @@ class CRISDecoder(nn.Module):
         self.norm = nn.LayerNorm(channels)
 
     def forward(self, x: Tensor, words: Tensor, mask: Tensor) -> Tensor:
-        """Decode E maps.
-
-        Args:
-            x: (E, channels, h, w), of any shape.
-            words: (E, T, word_channels).
-            mask: (E, T) bool, True on real tokens.
-
-        Returns:
-            (E, channels, h, w).
-        """
+        """Maps (E, C, h, w), words (E, T, Cw), mask (E, T) of real tokens -> (E, C, h, w)."""
         height, width = x.shape[-2:]
         pixels = x.flatten(2).transpose(1, 2)
         position = sine_position_2d(height, width, pixels.shape[-1], x.device).to(x.dtype)
@@ -153,15 +134,7 @@ class CRISDecoder(nn.Module):
 
 
 class CRISDecoderLayer(nn.Module):
-    """Pre-norm decoder layer; each attention's result goes through a norm of its own.
-
-    Args:
-        channels: Channels of the pixels.
-        word_channels: Size of a word feature.
-        num_heads: Attention heads.
-        feedforward_channels: Hidden size of the last part.
-        dropout: Dropout of attention weights, hidden layer and all three results.
-    """
+    """Pre-norm decoder layer; each attention's result goes through a norm of its own."""
 
     def __init__(
         self,
@@ -172,16 +145,10 @@ class CRISDecoderLayer(nn.Module):
         dropout: float,
     ) -> None:
         super().__init__()
-        self.self_attn = nn.MultiheadAttention(
-            channels, num_heads, dropout=dropout, batch_first=True
-        )
+        attention = dict(dropout=dropout, batch_first=True)
+        self.self_attn = nn.MultiheadAttention(channels, num_heads, **attention)
         self.cross_attn = nn.MultiheadAttention(
-            channels,
-            num_heads,
-            dropout=dropout,
-            kdim=word_channels,
-            vdim=word_channels,
-            batch_first=True,
+            channels, num_heads, kdim=word_channels, vdim=word_channels, **attention
         )
         self.ffn = nn.Sequential(
             nn.Linear(channels, feedforward_channels),
@@ -197,17 +164,17 @@ class CRISDecoderLayer(nn.Module):
     def forward(
         self, pixels: Tensor, words: Tensor, keys: Tensor, position: Tensor, padding: Tensor
     ) -> Tensor:
-        """One layer.
+        """Let pixels attend to pixels, then to words.
 
         Args:
-            pixels: (E, P, channels).
-            words: Word features (E, T, word_channels), the values of the attention.
-            keys: The same with their position code, the keys.
-            position: Position code of the pixels (P, channels).
+            pixels: (E, P, C).
+            words: (E, T, Cw), the values of the attention.
+            keys: (E, T, Cw), the words with their position code.
+            position: Position code of the pixels (P, C).
             padding: (E, T) bool, True on padding.
 
         Returns:
-            (E, P, channels).
+            (E, P, C).
         """
         x = self.norm1(pixels)
         query = x + position
@@ -220,13 +187,7 @@ class CRISDecoderLayer(nn.Module):
 
 
 class CRISProjector(nn.Module):
-    """Compare pixels with the sentence at four times the size of the map.
-
-    Args:
-        in_channels: Channels of the map.
-        sentence_channels: Size of the sentence feature.
-        channels: Channels in which both are compared.
-    """
+    """Compare pixels with the sentence, in ``channels``, at four times the size of the map."""
 
     def __init__(self, in_channels: int, sentence_channels: int, channels: int) -> None:
         super().__init__()
@@ -237,7 +198,7 @@ class CRISProjector(nn.Module):
         self.sentence_proj = nn.Linear(sentence_channels, channels * 9 + 1)
 
     def forward(self, x: Tensor, sentence: Tensor) -> Tensor:
-        """Logits (E, 1, 4 * h, 4 * w) of maps (E, in_channels, h, w) and sentences (E, Cs)."""
+        """Maps (E, in_channels, h, w), sentences (E, Cs) -> logits (E, 1, 4 * h, 4 * w)."""
         x = self.conv3(self.conv2(twice(self.conv1(twice(x)))))
         kernel = self.sentence_proj(sentence)
         weight = kernel[:, :-1].reshape(-1, self.channels, 3, 3)
@@ -245,18 +206,11 @@ class CRISProjector(nn.Module):
 
 
 def correlate(x: Tensor, kernel: Tensor) -> Tensor:
-    """3x3 convolution of each map with a kernel of its own, zero padded.
+    """Convolve each map with a kernel of its own: (E, C, H, W), (E, C, 3, 3) -> (E, 1, H, W).
 
-    Equal to a grouped convolution, but done as one product over the channels for all nine taps,
-    followed by nine shifted sums of one-channel maps: convolutions with one output channel per
-    group are slow.
-
-    Args:
-        x: Maps (E, C, H, W).
-        kernel: (E, C, 3, 3).
-
-    Returns:
-        (E, 1, H, W).
+    Equal to a grouped convolution with zero padding. That is slow with one output channel per
+    group. Here one product over the channels serves all nine taps, whose one-channel maps are then
+    shifted and added.
     """
     height, width = x.shape[-2:]
     taps = kernel.flatten(2).transpose(1, 2) @ x.flatten(2)

@@ -17,40 +17,6 @@ from nemo_mmseg.models.losses.targets import gt_like, training_iou
 from nemo_mmseg.models.structures import HeadOutput, TextFeatures
 
 
-def conv_norm_relu(in_channels: int, out_channels: int, norm_cfg: dict) -> nn.Sequential:
-    """3x3 convolution without bias, normalisation, ReLU; PyTorch's own initialisation."""
-    layers = dict(
-        conv=nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
-        bn=build_norm_layer(norm_cfg, out_channels)[1],
-        relu=nn.ReLU(inplace=True),
-    )
-    return nn.Sequential(OrderedDict(layers))
-
-
-class LAVTDecoderStep(nn.Module):
-    """A coarse map, enlarged, joins the next finer one; two convolutions.
-
-    Args:
-        coarse_channels: Channels of the coarse map.
-        fine_channels: Channels of the finer map.
-        channels: Channels of the result.
-        norm_cfg: Config of the normalisation.
-    """
-
-    def __init__(
-        self, coarse_channels: int, fine_channels: int, channels: int, norm_cfg: dict
-    ) -> None:
-        super().__init__()
-        self.conv1 = conv_norm_relu(coarse_channels + fine_channels, channels, norm_cfg)
-        self.conv2 = conv_norm_relu(channels, channels, norm_cfg)
-
-    def forward(self, coarse: Tensor, fine: Tensor) -> Tensor:
-        """(E, C1, h, w) and (E, C2, H, W) -> (E, C, H, W)."""
-        if coarse.shape[-2:] != fine.shape[-2:]:
-            coarse = F.interpolate(coarse, fine.shape[-2:], mode='bilinear', align_corners=True)
-        return self.conv2(self.conv1(torch.cat((coarse, fine), dim=1)))
-
-
 @MODELS.register_module()
 class LAVTHead(BaseModule):
     """Joins four maps from coarse to fine and tells object from background.
@@ -119,3 +85,30 @@ class LAVTHead(BaseModule):
             self.loss_decode.loss_name: self.loss_decode(logits, gt, ignore_index=255),
             'train_iou': training_iou(logits[:, 1] > logits[:, 0], gt),
         }
+
+
+class LAVTDecoderStep(nn.Module):
+    """Enlarge a coarse map, join it with the next finer one, convolve twice."""
+
+    def __init__(
+        self, coarse_channels: int, fine_channels: int, channels: int, norm_cfg: dict
+    ) -> None:
+        super().__init__()
+        self.conv1 = conv_norm_relu(coarse_channels + fine_channels, channels, norm_cfg)
+        self.conv2 = conv_norm_relu(channels, channels, norm_cfg)
+
+    def forward(self, coarse: Tensor, fine: Tensor) -> Tensor:
+        """(E, C1, h, w) and (E, C2, H, W) -> (E, C, H, W)."""
+        if coarse.shape[-2:] != fine.shape[-2:]:
+            coarse = F.interpolate(coarse, fine.shape[-2:], mode='bilinear', align_corners=True)
+        return self.conv2(self.conv1(torch.cat((coarse, fine), dim=1)))
+
+
+def conv_norm_relu(in_channels: int, out_channels: int, norm_cfg: dict) -> nn.Sequential:
+    """3x3 convolution without bias, normalisation, ReLU; PyTorch's own initialisation."""
+    layers = dict(
+        conv=nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
+        bn=build_norm_layer(norm_cfg, out_channels)[1],
+        relu=nn.ReLU(inplace=True),
+    )
+    return nn.Sequential(OrderedDict(layers))

@@ -11,24 +11,16 @@ from torch import Tensor
 
 
 def foreground_margin(logits: Tensor) -> Tensor:
-    """One logit per pixel, whose sigmoid is the probability of foreground.
+    """One logit per pixel (N, h, w), positive where the foreground wins, zero in a tie.
 
     Args:
         logits: (N, 1, h, w), or (N, 2, h, w) with background first.
-
-    Returns:
-        (N, h, w); positive where the foreground wins, zero in a tie.
     """
     return logits[:, 0] if logits.shape[1] == 1 else logits[:, 1] - logits[:, 0]
 
 
 def stretch_matrix(source: tuple[int, int], target: tuple[int, int]) -> np.ndarray:
-    """(2, 3) matrix from pixels of an image to those of the same image resized.
-
-    Args:
-        source: Height and width of the image.
-        target: Height and width after the resize.
-    """
+    """(2, 3) matrix from pixels of an image of size ``source`` to those of it resized."""
     scale = np.divide(target, source)[::-1]
     return np.array([[scale[0], 0, scale[0] / 2 - 0.5], [0, scale[1], scale[1] / 2 - 0.5]])
 
@@ -109,16 +101,6 @@ def sample_bilinear(maps: Tensor, matrix: np.ndarray, shape: tuple[int, int]) ->
 
 
 def store(sample: SegDataSample, probability: Tensor, mask: Tensor) -> None:
-    """Put a prediction into a data sample.
-
-    Args:
-        sample: The sample.
-        probability: Foreground probabilities (N, H, W).
-        mask: (N, H, W) bool.
-    """
-    sample.set_data(
-        {
-            'seg_logits': PixelData(data=probability),
-            'pred_sem_seg': PixelData(data=mask.to(torch.uint8)),
-        }
-    )
+    """Put foreground probabilities (N, H, W) and masks (N, H, W) bool into a data sample."""
+    sample.seg_logits = PixelData(data=probability)
+    sample.pred_sem_seg = PixelData(data=mask.to(torch.uint8))

@@ -53,5 +53,4 @@ class LAVTProtocol(BaseModule):
         if 'gt_sem_seg' in sample:
             gt = sample.gt_sem_seg.data
             resized = F.interpolate(gt[:, None].float(), self.size, mode='nearest-exact')[:, 0]
-            del sample.gt_sem_seg
-            sample.set_data({'gt_sem_seg': PixelData(data=resized.to(gt.dtype))})
+            sample.gt_sem_seg = PixelData(data=resized.to(gt.dtype))

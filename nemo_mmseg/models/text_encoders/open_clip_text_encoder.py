@@ -56,11 +56,6 @@ class OpenCLIPTextEncoder(BaseModule):
         self.eot_token_id = int(self.tokenizer.eot_token_id)
         # The id after the end of an empty sentence is the one that pads.
         self.pad_token_id = int(self.tokenizer([''])[0, -1])
-        if self.tokenizer.vocab_size > self.tower.vocab_size:
-            raise ValueError(
-                f'the tokenizer of {model!r} has {self.tokenizer.vocab_size} tokens, '
-                f'its embedding only {self.tower.vocab_size}'
-            )
 
     @property
     def word_channels(self) -> int:

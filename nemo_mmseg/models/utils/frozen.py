@@ -15,12 +15,10 @@ from nemo_mmseg.utils.clip import load_clip, load_clip_tokenizer
 class FrozenModule(nn.Module, ABC):
     """Holder of a network that is used as it is.
 
-    The network does not learn, stays in evaluation mode and moves with the model. It is not in the
-    state dict. Checkpoints, converters, optimizers and DDP do not see it. It is loaded by
-    ``init_weights``, that is when a training starts, or when it is used first: a model whose
-    training needs it can be tested without its files.
-
-    ``init_weights`` arrives here if all modules around are MMEngine's ``BaseModule``.
+    The network does not learn, stays in evaluation mode and moves with the model. Checkpoints,
+    converters, optimizers and DDP do not see it. It is loaded when a training starts
+    (``init_weights``, which MMEngine hands down through ``BaseModule``) or when it is used first:
+    a model whose training needs it can be tested without its files.
     """
 
     def __init__(self) -> None:

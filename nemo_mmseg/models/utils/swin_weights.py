@@ -74,14 +74,7 @@ def load_swin_weights(
 
 
 def rename_swin(content: object) -> tuple[dict[str, Tensor], dict[str, str], Renamed]:
-    """The tensors of a file, the table that fits its layout, and the tensors under our names.
-
-    Args:
-        content: What was read.
-
-    Raises:
-        ValueError: It holds no state dict of a Swin transformer.
-    """
+    """Return the tensors of a file, the table for its layout, and the tensors under our names."""
     if not isinstance(content, Mapping):
         raise ValueError('it holds no state dict')
     for entry in ('model', 'state_dict'):
@@ -99,16 +92,9 @@ def rename_swin(content: object) -> tuple[dict[str, Tensor], dict[str, str], Ren
 
 
 def resize_tables(state: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> int:
-    """Resize tables of relative position biases to other windows.
+    """Resize the bias tables of ``state`` to the windows of ``wanted``; returns how many.
 
     A table (side * side, heads) is an image per head and is resized bicubically, as published.
-
-    Args:
-        state: Changed in place.
-        wanted: Tensors of the backbone.
-
-    Returns:
-        How many were resized.
     """
     count = 0
     for name, table in state.items():

@@ -206,7 +206,7 @@ class Case:
 
 def base_model(method: str, name: str) -> dict:
     """Config of one of this package's base models, that builds without a network."""
-    return dict(base_models(CONVERTERS[method]))[name]
+    return base_models(CONVERTERS[method])[name]
 
 
 def tell_left_out(left_out: Mapping[str, str]) -> None:
@@ -224,10 +224,10 @@ def load_converted(method: str, published: Mapping[str, Any]) -> nn.Module:
     """
     init_default_scope('mmseg')
     converted = convert_checkpoint(method, published)
-    print(f'    {method}: {len(converted)} tensors of {converted.model}')
+    print(f'    {method}: {len(converted.state_dict)} tensors of {converted.model}')
     tell_left_out(converted.left_out)
     model = MODELS.build(base_model(method, converted.model)).eval()
-    model.load_state_dict(converted)
+    model.load_state_dict(converted.state_dict)
     return model
 
 
