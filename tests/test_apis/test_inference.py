@@ -186,9 +186,9 @@ def test_from_the_command_line(cfg, weights, image, tmp_path, capsys, monkeypatc
 
 
 def test_the_functions_every_user_of_mmseg_knows(cfg, weights, inferencer, image):
-    options = {'model.test_cfg.threshold': 0.3}
+    options = {'model.test_cfg.protocol.threshold': 0.3}
     model = init_model(cfg, weights, device='cpu', cfg_options=options)
-    assert cfg.model.test_cfg.threshold == 0.5 and not model.training
+    assert cfg.model.test_cfg.protocol.threshold == 0.5 and not model.training
     sample = inference_model(model, image, SENTENCES)
     assert np.array_equal(sample.pred_sem_seg.data, sample.seg_logits.data > 0.3)
     same = init_model(cfg, weights, device='cpu')

@@ -13,7 +13,7 @@ import torch
 from mmengine.config import Config, DictAction
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import WEIGHT_INITIALIZERS, init_default_scope
-from mmseg.registry import DATASETS, HOOKS, METRICS, MODELS, TRANSFORMS
+from mmseg.registry import DATASETS, HOOKS, METRICS, MODELS, TASK_UTILS, TRANSFORMS
 from torch import nn
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -81,7 +81,7 @@ def types(value) -> set[str]:
 def test_config_names_registered_classes(path):
     cfg = read(path)
     expected = {
-        'model': (MODELS, WEIGHT_INITIALIZERS),
+        'model': (MODELS, TASK_UTILS, WEIGHT_INITIALIZERS),
         'train_dataloader.dataset': (DATASETS, TRANSFORMS),
         'val_dataloader.dataset': (DATASETS, TRANSFORMS),
         'test_dataloader.dataset': (DATASETS, TRANSFORMS),
