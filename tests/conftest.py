@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from mini_refcoco import gref_mini, mini  # noqa: F401  (fixtures)
 from mmengine.registry import init_default_scope
 
 from nemo_mmseg.refshapes import VARIANTS, make_refshapes

@@ -7,6 +7,7 @@ error names the file and the id.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,73 +36,14 @@ class Reference:
     expressions: tuple[str, ...]
 
 
-def clean_segmentation(annotation: dict, source: str) -> list | dict:
-    """Leave out degenerate polygons of an annotation.
+@dataclass(frozen=True)
+class _Instances:
+    """``instances.json``: entries by id, and objects by (image id, category id), crowds not."""
 
-    Args:
-        annotation: An entry of ``instances.json``: polygons, compressed RLE (``counts`` a string)
-            or uncompressed RLE (``counts`` a list).
-        source: File named in an error.
-
-    Returns:
-        Polygons of at least three points, or the RLE.
-
-    Raises:
-        ValueError: Nothing is left, so the mask would be empty.
-    """
-    segmentation = annotation.get('segmentation')
-    if isinstance(segmentation, dict):
-        counts = segmentation.get('counts')
-        covers = any(counts[1::2]) if isinstance(counts, list) else bool(counts)
-        if covers and segmentation.get('size'):
-            return segmentation
-    elif segmentation:
-        polygons = [points for points in segmentation if len(points) >= 6]
-        if polygons:
-            return polygons
-    raise ValueError(f'{source}: annotation {annotation.get("id")} has an empty segmentation')
-
-
-def _field(record: dict, key: str, what: str, source: str) -> Any:
-    if not isinstance(record, dict) or key not in record:
-        raise ValueError(f'{source}: {what} has no {key!r}')
-    return record[key]
-
-
-def _by_id(instances: dict, name: str, keys: tuple[str, ...], source: str) -> dict[int, dict]:
-    """Index ``images`` or ``annotations`` of ``instances.json`` by id."""
-    found: dict[int, dict] = {}
-    required = {'id', *keys}
-    for record in _field(instances, name, 'the file', source):
-        if not isinstance(record, dict) or not record.keys() >= required:
-            number = _field(record, 'id', f'an entry of {name!r}', source)
-            for key in keys:
-                _field(record, key, f'entry {number} of {name!r}', source)
-        number = record['id']
-        if found.setdefault(number, record) is not record and found[number] != record:
-            raise ValueError(f'{source}: two different entries of {name!r} have the id {number}')
-    return found
-
-
-def _expressions(ref: dict, text_key: str, source: str) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    ref_id = ref['ref_id']
-    sentences = _field(ref, 'sentences', f'reference {ref_id}', source)
-    if not sentences:
-        raise ValueError(f'{source}: reference {ref_id} has no expression')
-    sent_ids, expressions = [], []
-    required = {text_key, 'sent_id'}
-    for sentence in sentences:
-        if not isinstance(sentence, dict) or not sentence.keys() >= required:
-            for key in (text_key, 'sent_id'):
-                _field(sentence, key, f'an expression of reference {ref_id}', source)
-        expression = sentence[text_key]
-        if not isinstance(expression, str) or not expression.strip():
-            raise ValueError(
-                f'{source}: expression {sentence["sent_id"]} of reference {ref_id} is empty'
-            )
-        expressions.append(expression.strip())
-        sent_ids.append(sentence['sent_id'])
-    return tuple(map(int, sent_ids)), tuple(expressions)
+    file: str
+    images: dict[int, dict]
+    annotations: dict[int, dict]
+    num_objects: Counter
 
 
 @collector_paused()
@@ -137,27 +79,15 @@ def load_references(
     refs = load_json(split_file) if split_file.endswith('.json') else load_plain_pickle(split_file)
     if not isinstance(refs, list) or not all(isinstance(ref, dict) for ref in refs):
         raise ValueError(f'{split_file} does not hold a list of references')
-    instances = load_json(ann_file)
-    if not isinstance(instances, dict):
-        raise ValueError(f'{ann_file} does not hold images and annotations')
-    images = _by_id(instances, 'images', ('file_name', 'height', 'width'), ann_file)
-    annotations = _by_id(instances, 'annotations', ('image_id', 'category_id'), ann_file)
-
-    of_category: dict[tuple[int, int], int] = {}
-    for annotation in annotations.values():
-        if not annotation.get('iscrowd'):
-            key = annotation['image_id'], annotation['category_id']
-            of_category[key] = of_category.get(key, 0) + 1
-
     chosen = [ref for ref in refs if ref.get('split') == split]
     if not chosen:
         splits = ', '.join(sorted({str(ref.get('split')) for ref in refs}))
         raise ValueError(f'{split_file} has no split {split!r}; it has: {splits}')
-    tables = images, annotations, of_category
+    instances = _load_instances(ann_file)
     references = []
     for ref in chosen:
         try:
-            references.append(_reference(ref, *tables, split_file, ann_file, text_key, generalized))
+            references.append(_reference(ref, instances, split_file, text_key, generalized))
         except ValueError as error:
             if errors is None:
                 raise
@@ -165,70 +95,133 @@ def load_references(
     return references
 
 
-def _annotation_ids(ref: dict, ref_id: int, source: str, generalized: bool) -> list[int]:
+def _load_instances(file: str) -> _Instances:
+    tables = load_json(file)
+    if not isinstance(tables, dict):
+        raise ValueError(f'{file} does not hold images and annotations')
+    images = _by_id(tables, 'images', ('file_name', 'height', 'width'), file)
+    annotations = _by_id(tables, 'annotations', ('image_id', 'category_id'), file)
+    objects = (one for one in annotations.values() if not one.get('iscrowd'))
+    num_objects = Counter((one['image_id'], one['category_id']) for one in objects)
+    return _Instances(file, images, annotations, num_objects)
+
+
+def _by_id(tables: dict, name: str, keys: tuple[str, ...], file: str) -> dict[int, dict]:
+    found: dict[int, dict] = {}
+    required = {'id', *keys}
+    for record in _field(tables, name, f'{file}: the file'):
+        if not isinstance(record, dict) or not record.keys() >= required:
+            number = _field(record, 'id', f'{file}: an entry of {name!r}')
+            for key in keys:
+                _field(record, key, f'{file}: entry {number} of {name!r}')
+        number = record['id']
+        if found.setdefault(number, record) is not record and found[number] != record:
+            raise ValueError(f'{file}: two different entries of {name!r} have the id {number}')
+    return found
+
+
+def _field(record: Any, key: str, what: str) -> Any:
+    if not isinstance(record, dict) or key not in record:
+        raise ValueError(f'{what} has no {key!r}')
+    return record[key]
+
+
+def _reference(
+    ref: dict, instances: _Instances, split_file: str, text_key: str, generalized: bool
+) -> Reference:
+    """Join one entry of the split file with its image and annotations."""
+    ref_id = _field(ref, 'ref_id', f'{split_file}: a reference')
+    what = f'{split_file}: reference {ref_id}'
+    image_id, targets = ref.get('image_id'), []
+    image = instances.images.get(image_id)
+    ann_ids = _annotation_ids(ref, what, generalized)
+    if image is None and not ann_ids:
+        raise ValueError(f'{what} has image {image_id}, which {instances.file} lacks')
+    for ann_id in ann_ids:
+        annotation = instances.annotations.get(ann_id)
+        if annotation is None:
+            raise ValueError(f'{what} has annotation {ann_id}, which {instances.file} lacks')
+        if image is None or annotation['image_id'] != image['id']:
+            raise ValueError(
+                f'{what} has image {image_id}, annotation {ann_id} has image '
+                f'{annotation["image_id"]}; {instances.file} must hold that image'
+            )
+        targets.append(annotation)
+    # As published: a crowd beside other targets is left out.
+    targets = [one for one in targets if not one.get('iscrowd')] or targets
+    categories = {one['category_id'] for one in targets}
+    same = sum(instances.num_objects[image['id'], category] for category in categories)
+    sent_ids, expressions = _expressions(ref, ref_id, text_key, split_file)
+    return Reference(
+        ref_id=int(ref_id),
+        image=image,
+        annotations=tuple(
+            dict(one, segmentation=clean_segmentation(one, instances.file)) for one in targets
+        ),
+        num_distractors=same - sum(not one.get('iscrowd') for one in targets) if targets else -1,
+        sent_ids=sent_ids,
+        expressions=expressions,
+    )
+
+
+def _annotation_ids(ref: dict, what: str, generalized: bool) -> list[int]:
     """List the annotations that a reference names; ``[-1]`` stands for none."""
-    ann_id = _field(ref, 'ann_id', f'reference {ref_id}', source)
+    ann_id = _field(ref, 'ann_id', what)
     if not generalized:
         if isinstance(ann_id, list):
-            raise ValueError(
-                f'{source}: reference {ref_id} has a list of targets, {ann_id}, '
-                'which GRefCOCODataset reads'
-            )
+            raise ValueError(f'{what} has a list of targets, {ann_id}: use GRefCOCODataset')
         return [ann_id]
     ann_ids = ann_id if isinstance(ann_id, list) else [ann_id]
     if not all(isinstance(one, int) for one in ann_ids):
-        raise ValueError(f'{source}: reference {ref_id} has ann_id {ann_id}, which are no numbers')
+        raise ValueError(f'{what} has ann_id {ann_id}, which are no numbers')
     ann_ids = list(dict.fromkeys(ann_ids))
     if ann_ids == [-1]:
         return []
     if not ann_ids or -1 in ann_ids:
-        raise ValueError(
-            f'{source}: reference {ref_id} has ann_id {ann_id}; only [-1] stands for no target'
-        )
+        raise ValueError(f'{what} has ann_id {ann_id}; only [-1] stands for no target')
     return ann_ids
 
 
-def _reference(
-    ref: dict,
-    images: dict[int, dict],
-    annotations: dict[int, dict],
-    of_category: dict[tuple[int, int], int],
-    split_file: str,
-    ann_file: str,
-    text_key: str,
-    generalized: bool,
-) -> Reference:
-    """Join one entry of the split file with its image and annotations."""
-    ref_id = _field(ref, 'ref_id', 'a reference', split_file)
-    targets = []
-    image = images.get(ref.get('image_id'))
-    ann_ids = _annotation_ids(ref, ref_id, split_file, generalized)
-    if image is None and not ann_ids:
-        raise ValueError(
-            f'{split_file}: reference {ref_id} has image {ref.get("image_id")}, which {ann_file} '
-            'lacks'
-        )
-    for ann_id in ann_ids:
-        annotation = annotations.get(ann_id)
-        if annotation is None:
-            raise ValueError(
-                f'{split_file}: reference {ref_id} has annotation {ann_id}, which {ann_file} lacks'
-            )
-        if image is None or annotation['image_id'] != image['id']:
-            raise ValueError(
-                f'{split_file}: reference {ref_id} has image {ref.get("image_id")}, annotation '
-                f'{ann_id} has image {annotation["image_id"]}; {ann_file} must hold that image'
-            )
-        targets.append(annotation)
-    # As published: a crowd beside other targets is left out.
-    targets = [a for a in targets if not a.get('iscrowd')] or targets
-    same = sum(of_category.get((image['id'], c), 0) for c in {a['category_id'] for a in targets})
-    sent_ids, expressions = _expressions(ref, text_key, split_file)
-    return Reference(
-        ref_id=int(ref_id),
-        image=image,
-        annotations=tuple(dict(a, segmentation=clean_segmentation(a, ann_file)) for a in targets),
-        num_distractors=same - sum(not a.get('iscrowd') for a in targets) if targets else -1,
-        sent_ids=sent_ids,
-        expressions=expressions,
-    )
+def _expressions(
+    ref: dict, ref_id: int, text_key: str, file: str
+) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    sentences = _field(ref, 'sentences', f'{file}: reference {ref_id}')
+    if not sentences:
+        raise ValueError(f'{file}: reference {ref_id} has no expression')
+    sent_ids, expressions = [], []
+    for sentence in sentences:
+        what = f'{file}: an expression of reference {ref_id}'
+        expression = _field(sentence, text_key, what)
+        sent_id = _field(sentence, 'sent_id', what)
+        if not isinstance(expression, str) or not expression.strip():
+            raise ValueError(f'{file}: expression {sent_id} of reference {ref_id} is empty')
+        expressions.append(expression.strip())
+        sent_ids.append(int(sent_id))
+    return tuple(sent_ids), tuple(expressions)
+
+
+def clean_segmentation(annotation: dict, file: str) -> list | dict:
+    """Leave out degenerate polygons of an annotation.
+
+    Args:
+        annotation: An entry of ``instances.json``: polygons, compressed RLE (``counts`` a string)
+            or uncompressed RLE (``counts`` a list).
+        file: File named in an error.
+
+    Returns:
+        Polygons of at least three points, or the RLE.
+
+    Raises:
+        ValueError: Nothing is left, so the mask would be empty.
+    """
+    segmentation = annotation.get('segmentation')
+    if isinstance(segmentation, dict):
+        counts = segmentation.get('counts')
+        covers = any(counts[1::2]) if isinstance(counts, list) else bool(counts)
+        if covers and segmentation.get('size'):
+            return segmentation
+    elif segmentation:
+        polygons = [points for points in segmentation if len(points) >= 6]
+        if polygons:
+            return polygons
+    raise ValueError(f'{file}: annotation {annotation.get("id")} has an empty segmentation')

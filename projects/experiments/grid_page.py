@@ -118,7 +118,7 @@ def gains(
 
 
 def _slices(run: ExpressionScores, by: str | None) -> dict[str, np.ndarray]:
-    return {'all': np.ones(len(run), bool)} if by is None else dict(slice_by(run, by).filled)
+    return {'all': np.ones(len(run), bool)} if by is None else slice_by(run, by)
 
 
 def shown_measures(scores: Scores) -> list[str]:

@@ -12,7 +12,7 @@ CRIS = 'cris_refshapes-clip_1xb16-4e_refshapes-plus-256x256 --size 64 64'
 COMMANDS = {
     'loader.py': '--images 4 --size 96 96 --rounds 1',
     'psnr.py': '--count 2',
-    'train_step.py': f'{CRIS} --batch 2 --steps 2 --warm-up 1 --options plain bf16 accumulate',
+    'train_step.py': f'{CRIS} --batch 2 --steps 2 --warm-up 1 --options plain',
     'inference.py': f'{CRIS} --repeats 2 --expressions 3',
     'startup.py': '--share 0.01 --repeats 1',
 }

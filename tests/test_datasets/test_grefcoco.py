@@ -5,7 +5,8 @@ import warnings
 
 import numpy as np
 import pytest
-from check_data import check_dataset, format_reports
+from check_data import check_data, format_reports
+from mmengine.config import Config
 from mmseg.registry import DATASETS, TRANSFORMS
 
 from nemo_mmseg.datasets import grefcoco
@@ -193,23 +194,21 @@ def test_published_counts(gref_mini, monkeypatch):
 
 def test_check_data_counts_multi_target_and_no_target_expressions(gref_mini):
     def report():
-        gref_mini.write()
-        settings = gref_mini.config()
-        settings.pop('pipeline')
-        return check_dataset(settings, progress=False)
+        loader = dict(dataset=gref_mini.write().config())
+        return check_data(Config(dict(train_dataloader=loader)), progress=False)[0]
 
     sound = report()
-    assert sound.faults == []
+    assert sound.errors == []
     assert sound.counts == dict(
         references=4, expressions=5, images=2, objects=3, multi_target=2, no_target=1
     )
     assert 'no_target' in format_reports([sound])
     gref_mini.refs[1]['ann_id'] = [101, 999]
     gref_mini.instances['annotations'][1]['segmentation'] = [[5, 5, 5.1, 5, 5.1, 5.1, 5, 5.1]]
-    faults = report().faults
-    assert len(faults) == 2
-    assert 'reference 2 has annotation 999' in faults[0]
-    assert 'annotation 102: the mask is empty' in faults[1]
+    errors = report().errors
+    assert len(errors) == 2
+    assert 'reference 2 has annotation 999' in errors[0]
+    assert 'annotation 102: the mask is empty' in errors[1]
 
 
 def test_sheets_of_samples_say_how_many_targets_there_are(gref_mini, monkeypatch):

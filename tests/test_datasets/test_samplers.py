@@ -26,9 +26,11 @@ LOAD = [
 PIPELINE = [
     dict(type='SampleExpressions'),
     dict(
-        type='NeMoMosaic', size=(32, 32), transforms=LOAD, mined_prob=0, grid=[(2, 2), (1, 2)],
-        crossing='free', min_cell=4, negative_fit='crop',
-        random_prob=dict(type='LinearRamp', begin=0, end=3, first=0.3, last=0.9),
+        type='NeMoMosaic', size=(32, 32), transforms=LOAD, fill=dict(fit='crop'),
+        grid=dict(cells=[(2, 2), (1, 2)], jitter='free', min_cell=4),
+        schedule=dict(
+            mined=0, random=dict(type='LinearRamp', begin=0, end=3, first=0.3, last=0.9)
+        ),
     ),
     dict(type='ReferringFlip'),
     dict(type='PhotoMetricDistortion'),

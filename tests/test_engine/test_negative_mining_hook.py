@@ -130,7 +130,7 @@ def test_the_bank_of_another_data_set_is_refused(tiny, data, folder, tmp_path):
     path = tmp_path / 'bank'
     hook().before_run(Runner(Loop(data([mosaic(folder, path)]))))
     other = data([mosaic(folder, path)])
-    other.fingerprint = 'e' * 64
+    other.pool.fingerprint = 'e' * 64
     with pytest.raises(BankError, match='eeee'):
         hook().before_run(Runner(Loop(other)))
 

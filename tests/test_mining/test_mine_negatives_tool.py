@@ -25,7 +25,7 @@ class TinyReferring(BaseDataset):
     def __init__(self, pipeline=()):
         data = tiny['TinyData']({folder!r})
         self.pool, self.split, self.fingerprint = data.pool, data.split, data.fingerprint
-        self.expressions = data.expressions
+        self.expressions, self.split_file = data.expressions, None
         super().__init__(pipeline=list(pipeline), metainfo=data.metainfo)
 
     def load_data_list(self):
@@ -35,7 +35,7 @@ CONFIG = """
 custom_imports = dict(imports=['plugin_of_tool_test'], allow_failed_imports=False)
 bank = dict(path={path!r}, model='NeMo-Test-CLIP', pretrained={weights!r}, keep=12)
 band = dict(tau=1.0, tau_mode='absolute')
-mosaic = dict(type='NeMoMosaic', size=(32, 32), transforms=[], bank=bank, **band)
+mosaic = dict(type='NeMoMosaic', size=(32, 32), transforms=[], bank=bank, band=band)
 train_dataloader = dict(dataset=dict(type='TinyReferring', pipeline=[mosaic]))
 """
 

@@ -23,7 +23,7 @@ def test_a_method_can_use_any_of_them(base, tmp_path):
     cfg, plain = Config.fromfile(config), Config.fromfile(METHOD)
     mosaic = cfg.train_dataloader.dataset.pipeline[1]
     built = TRANSFORMS.build({**mosaic, 'bank': dict(mosaic.bank)})
-    built.check_passes(cfg.train_cfg.max_epochs)
+    built.bands(cfg.train_cfg.max_epochs)
     changed = {key for key in mosaic if mosaic[key] != plain.nemo.get(key)}
     own, first = Config.fromfile(base), Config.fromfile(CONFIGS / '_base_' / 'nemo.py')
     expected = {key for key in own.nemo if own.nemo[key] != plain.nemo.get(key)}
@@ -31,4 +31,4 @@ def test_a_method_can_use_any_of_them(base, tmp_path):
     assert bool(changed) == (base.stem != 'nemo')
     # What a work folder keeps is the same config again.
     again = Config.fromstring(cfg.pretty_text, '.py').train_dataloader.dataset.pipeline[1]
-    assert again == mosaic and TRANSFORMS.build(again).band_rules() == built.band_rules()
+    assert again == mosaic and TRANSFORMS.build(again).bands() == built.bands()

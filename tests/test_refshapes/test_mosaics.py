@@ -25,13 +25,15 @@ def write_scenes(mini, objects: dict[int, list[dict]]) -> Path:
     return mini.root / 'bank.safetensors'
 
 
-def truth_of(mini, path: Path, num: int, similarities: list[float], **band) -> dict:
-    """The truth about mosaics of two cells, all of them mined."""
+def truth_of(mini, path: Path, items: int, num: int, similarities: list[float], **band) -> dict:
+    """The truth about mosaics of the first items: of two cells, all of them mined."""
     mosaic = mosaic_config(mined=1.0, cells=(1, 2), bank=dict(path=str(path)), **band)
     dataset = DATASETS.build(
         mini.config([dict(type='SampleExpressions'), mosaic], check_images=False)
     )
-    write_bank(dataset, path, similarities, own=np.full(len(dataset.expressions()[0]), 0.8))
+    own, stored = np.full(len(dataset.expressions()[0]), 0.8), len(dataset.pool) - 1
+    write_bank(dataset, path, similarities, own, stored=stored)
+    dataset.get_subset_(items)
     return mosaic_truth(dataset, dataset.pipeline.transforms[1], num)
 
 
@@ -43,8 +45,6 @@ def test_shares_of_a_hand_made_case(mini):
     """
     mini.refs = [dict(ref, sentences=ref['sentences'][:1]) for ref in mini.refs[:4]]
     mini.refs[0]['sentences'][0]['sent'] = 'red star'
-    for ref in mini.refs[1:]:
-        ref['split'] = 'val'
     path = write_scenes(
         mini,
         {
@@ -54,7 +54,9 @@ def test_shares_of_a_hand_made_case(mini):
             4: [thing('circle', 'red', ann_id=104)],
         },
     )
-    truth = truth_of(mini, path, 400, [0.8, 0.5, 0.4, 0.3], tau=0.9, tau_mode='absolute', top_k=2)
+    truth = truth_of(
+        mini, path, 1, 400, [0.8, 0.5, 0.4, 0.3], tau=0.9, tau_mode='absolute', top_k=2
+    )
     assert truth['mined_share'] == 1
     assert truth['also_true'] == pytest.approx(0.5, abs=0.08)
     assert truth['category_mined'] == 1
@@ -71,7 +73,7 @@ def test_no_target_expressions_have_no_category(gref_mini):
     no_target, both = gref_mini.refs[2], gref_mini.refs[1]
     no_target['sentences'][0]['sent'] = 'blue star'
     both['sentences'] = [dict(both['sentences'][0], sent='red things')]
-    gref_mini.refs = [no_target, both]
+    gref_mini.refs = [no_target, both, gref_mini.refs[3]]
     path = write_scenes(
         gref_mini,
         {
@@ -79,7 +81,7 @@ def test_no_target_expressions_have_no_category(gref_mini):
             2: [thing('star', 'blue', ann_id=102)],
         },
     )
-    truth = truth_of(gref_mini, path, 20, [0.5], top_k=2)
+    truth = truth_of(gref_mini, path, 2, 20, [0.5], top_k=2)
     assert truth['mined_share'] == 1
     assert truth['also_true'] == 0.5
     assert truth['category_mined'] == truth['category_random'] == 1

@@ -2,58 +2,49 @@
 
 import dataclasses
 import pickle
-import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
+import inspect_bank
 import numpy as np
 import pytest
 from bank_page import band_edges, rules_to_show, summarize_rules
+from mmengine.config import Config
+from mmseg.registry import DATASETS
 from PIL import Image
 
 from nemo_mmseg.datasets.requirements import BankRequirement
+from nemo_mmseg.mining import make, requirements_of
 from nemo_mmseg.mining.bank_writer import BankWriter
 from nemo_mmseg.negatives.band import BandRule
 from nemo_mmseg.negatives.bank import BankSpec, NegativeBank
 from nemo_mmseg.negatives.leak_guard import LeakGuard
-from nemo_mmseg.refshapes.write import make_refshapes
+from nemo_mmseg.utils.config import find_config
 
-ROOT = Path(__file__).resolve().parents[2]
 CONFIG = 'cris_refshapes-clip_nemo_1xb16-4e_refshapes-plus-256x256'
 
 
-@pytest.fixture(scope='module')
-def data(tmp_path_factory):
-    root = tmp_path_factory.mktemp('bank_page')
-    sizes = dict(train=12, val=2, testA=2, testB=2)
-    make_refshapes(str(root), 'refshapes+', sizes, seed=5)
-    rng = np.random.default_rng(0)
-    (root / 'others').mkdir()
-    for i in range(6):
-        pixels = rng.integers(0, 256, (40, 50, 3), np.uint8)
-        Image.fromarray(pixels).save(root / 'others' / f'other_{i}.png')
-    return root
-
-
-def run(tool, data, path, *arguments, images=None):
-    bank = 'train_dataloader.dataset.pipeline.1.bank.'
-    command = [sys.executable, '-W', 'ignore', ROOT / 'tools' / tool, CONFIG, *arguments]
-    command += ['--cfg-options', f'train_dataloader.dataset.data_root={data}/']
-    command += [f'{bank}path={path}'] + ([f'{bank}images={images}'] if images else [])
-    done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    return done.stdout
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize('folder', [False, True])
-def test_inspect_bank(data, tmp_path, folder):
-    path, images = tmp_path / 'bank.safetensors', data / 'others' if folder else None
-    run('mine_negatives.py', data, path, images=images)
-    arguments = ['--out', tmp_path, '--relative', '0.9', '--rank', '0', '2', '50']
-    arguments += ['--top-k', '2', '--i2i', '0.5', '--expressions', '2']
-    printed = run('analysis_tools/inspect_bank.py', data, path, *arguments, images=images)
+def test_inspect_bank(refshapes, tmp_path, folder, monkeypatch, capsys):
+    path, bank = tmp_path / 'bank.safetensors', 'train_dataloader.dataset.pipeline.1.bank.'
+    options = {'train_dataloader.dataset.data_root': f'{refshapes}/', f'{bank}path': str(path)}
+    if folder:
+        images, rng = tmp_path / 'others', np.random.default_rng(0)
+        images.mkdir()
+        for i in range(6):
+            pixels = rng.integers(0, 256, (40, 50, 3), np.uint8)
+            Image.fromarray(pixels).save(images / f'other_{i}.png')
+        options[f'{bank}images'] = str(images)
+    cfg = Config.fromfile(find_config(CONFIG))
+    cfg.merge_from_dict(options)
+    for requirement in requirements_of(DATASETS.build(cfg.train_dataloader.dataset)):
+        make(requirement, num_workers=0, progress=False)
+    arguments = ['--out', str(tmp_path), '--relative', '0.9', '--rank', '0', '2', '50']
+    arguments += ['--top-k', '2', '--i2i', '0.5', '--expressions', '2', '--cfg-options']
+    arguments += [f'{key}={value}' for key, value in options.items()]
+    monkeypatch.setattr(sys, 'argv', ['inspect_bank.py', CONFIG, *arguments])
+    inspect_bank.main()
+    printed = capsys.readouterr().out
     assert NegativeBank(path).stored == (5 if folder else 11)  # all but the own image
     assert 'tau=2 (rank), top_k=2, i2i_sim_thres=0.5' in printed and 'tau=50' not in printed
     # The config's tau (0.97, top_k=60) is refined, too.

@@ -95,7 +95,7 @@ def convert_file(
     target: str | os.PathLike,
     model: Mapping[str, Any] | None = None,
 ) -> Converted:
-    """Read a published checkpoint and write ours, as MMEngine and ``load_model`` read them.
+    """Read a published checkpoint and write ours, as MMEngine and ``init_model`` read them.
 
     Args:
         name: See :func:`convert_checkpoint`.

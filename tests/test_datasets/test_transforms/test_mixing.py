@@ -220,7 +220,7 @@ def crop_to_number(results):
 def test_several_expressions_and_sizes_are_errors(mini, name):
     dataset = build(mini, name)
     many = DATASETS.build(mini.config(list(dataset.pipeline.transforms[1:])))
-    with pytest.raises(ValueError, match=rf'{name} needs one expression: put SampleExpressions'):
+    with pytest.raises(ValueError, match=rf'{name} needs one expression, not 3: put SampleEx'):
         many[SampleIndex(0)]
     dataset = build(mini, name, transforms=[*LOAD, crop_to_number])
     sizes = r'`transforms` must resize to one size, not \(\(11, 64, 3\), \(1[234], 64, 3\)\)'
