@@ -160,7 +160,7 @@ def test_mim_trains_and_tests_the_demo_network(python, tmp_path):
     """From nothing but the wheel: data, bank, training with NeMo, evaluation."""
     mim = [python, '-m', 'mim']
     sizes = '--train 4 --val 2 --testA 2 --testB 2 --workers 1'.split()
-    make = ['make_refshapes', 'data/refshapes', '--flavours', 'refshapes+', *sizes]
+    make = ['make_refshapes', 'data/refshapes', '--variants', 'refshapes+', *sizes]
     run(*mim, 'run', 'nemo_mmseg', *make, cwd=tmp_path)
 
     config = ['nemo_mmseg', 'cris_refshapes-clip_nemo_1xb16-4e_refshapes-plus-256x256.py']
