@@ -6,21 +6,24 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-from filelock import FileLock
-from mini_refcoco import gref_mini, mini  # noqa: F401  (fixtures)
-from mmengine.registry import init_default_scope
-
-from nemo_mmseg.refshapes import VARIANTS, make_refshapes
-
 ROOT = str(Path(__file__).resolve().parent.parent)
-
 # Programs that a test starts find this checkout, as the test itself does.
 os.environ['PYTHONPATH'] = os.pathsep.join([ROOT, *filter(None, [os.environ.get('PYTHONPATH')])])
-
 # Nothing goes into the caches of whoever runs the tests, or comes from there.
 _caches = tempfile.TemporaryDirectory()
 os.environ['NEMO_MMSEG_CACHE'] = _caches.name
+# Networks are so small that more threads only wait for one another; processes run side by side.
+os.environ.setdefault('OMP_NUM_THREADS', '1')
+
+import pytest  # noqa: E402
+import yapf.yapflib.yapf_api  # noqa: E402
+from filelock import FileLock  # noqa: E402
+
+# MMEngine puts the config into each checkpoint. To format it takes longer than to train in small.
+yapf.yapflib.yapf_api.FormatCode = lambda text, **_: (text, False)
+
+from mini_refcoco import gref_mini, mini  # noqa: E402, F401  (fixtures)
+from mmengine.registry import init_default_scope  # noqa: E402
 
 
 @pytest.fixture(scope='session', autouse=True)
@@ -58,6 +61,8 @@ def refshapes(make_once) -> Path:
 
     Read only; `refshapes_copy` may be changed.
     """
+    from nemo_mmseg.refshapes import VARIANTS, make_refshapes
+
     sizes = dict(train=12, val=3, testA=2, testB=2)
 
     def make(folder: Path) -> None:
