@@ -15,6 +15,7 @@ from nemo_mmseg.datasets.requirements import (
     TileRequirement,
 )
 from nemo_mmseg.datasets.wrappers import data_sets_of, transforms_in
+from nemo_mmseg.negatives.band import BandRule
 from nemo_mmseg.negatives.bank import BankError, NegativeBank
 from nemo_mmseg.negatives.tile_store import TileStore
 
@@ -134,7 +135,7 @@ def check_bands(requirement: BankRequirement, bank: NegativeBank) -> list[np.nda
     Raises:
         BankError: A band is empty for every expression.
     """
-    guard, needed = requirement.leak_guard, requirement.num_negatives
+    guard = requirement.leak_guard
     without = None if guard is None else guard.leaked_rows(bank)
     all_sizes = [bank.band_sizes(rule, without) for rule in requirement.bands]
     for rule, sizes in zip(requirement.bands, all_sizes):
@@ -144,12 +145,16 @@ def check_bands(requirement: BankRequirement, bank: NegativeBank) -> list[np.nda
                 f'the band of every expression is empty: {by} drops all {bank.stored} stored '
                 f'images in {bank.path}. Let it drop fewer, or mine with a larger keep'
             )
-        message = (
-            f'{bank.path}: {rule}: {(sizes < needed).sum()} of {len(sizes)} expressions have fewer '
-            f'than the {needed} negatives of a mosaic, {(sizes == 0).sum()} have none'
-        )
-        if bank.stored < bank.candidates - 1:
-            below = (sizes < rule.top_k).sum()
-            message += f'; {below} bands reach below the {bank.stored} stored images'
-        print_log(message, 'current')
+        print_log(_summary(bank, rule, sizes, requirement.num_negatives), 'current')
     return all_sizes
+
+
+def _summary(bank: NegativeBank, rule: BandRule, sizes: np.ndarray, needed: int) -> str:
+    text = (
+        f'{bank.path}: {rule}: {(sizes < needed).sum()} of {len(sizes)} expressions have fewer '
+        f'than the {needed} negatives of a mosaic, {(sizes == 0).sum()} have none'
+    )
+    if bank.stored < bank.candidates - 1:
+        below = (sizes < rule.top_k).sum()
+        text += f'; {below} bands reach below the {bank.stored} stored images'
+    return text
