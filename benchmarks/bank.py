@@ -16,6 +16,7 @@ import numpy as np
 from memory import Peak
 
 from nemo_mmseg.mining.bank_writer import BankWriter
+from nemo_mmseg.negatives.band import BandRule
 from nemo_mmseg.negatives.bank import NegativeBank
 
 EXPRESSIONS, IMAGES, DIM = 120_624, 16_994, 512
@@ -56,14 +57,14 @@ def read_bank(path: str) -> None:
         started = time.perf_counter()
         NegativeBank(path).row(0)
         opening.append(time.perf_counter() - started)
-    bank = NegativeBank(path)
+    bank, rule = NegativeBank(path), BandRule(0.95)
     ids = np.random.default_rng(0).integers(0, len(bank), 20_000).tolist()
     started = time.perf_counter()
     for sent_id in ids:
-        bank.band(sent_id, 0.95)
+        bank.band(sent_id, rule)
     band = (time.perf_counter() - started) / len(ids)
     started = time.perf_counter()
-    bank.band_sizes(0.95)
+    bank.band_sizes(rule)
     sizes = time.perf_counter() - started
     print(
         f'bank opened in {1e3 * statistics.median(opening):.2f} ms (at most '
@@ -75,7 +76,7 @@ def read_bank(path: str) -> None:
 def read_as_worker(path: str) -> None:
     """Read all of the bank, wait for the others, and print what its pages cost this process."""
     bank = NegativeBank(path)
-    np.asarray(bank._open().neighbors).max(), np.asarray(bank._open().similarities).max()
+    bank.arrays['neighbors'].max(), bank.arrays['similarities'].max()
     print('read', flush=True)
     sys.stdin.readline()
     sums = dict.fromkeys(('Rss', 'Pss', 'Private_Clean', 'Private_Dirty'), 0)
@@ -113,6 +114,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description='Measure the bank')
     parser.add_argument('--expressions', type=int, default=EXPRESSIONS)
     parser.add_argument('--keep', type=int, default=1000)
+    parser.add_argument('--workers', type=int, default=4, help='processes that read it')
     parser.add_argument('--folder', help='where the bank is written; default: the temporary one')
     parser.add_argument('--worker', help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -123,7 +125,7 @@ def main() -> None:
         path = os.path.join(folder, 'bank.safetensors')
         write_bank(path, args.expressions, args.keep)
         read_bank(path)
-        measure_workers(path, 4)
+        measure_workers(path, args.workers)
 
 
 if __name__ == '__main__':

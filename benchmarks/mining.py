@@ -1,44 +1,50 @@
 """Measure mining at the size of RefCOCO's training set, on random vectors, pictures and texts.
 
-    python benchmarks/mining.py search            # CPU time against the matrix product; peak
+    python benchmarks/mining.py search            # CPU time against the matrix product
     python benchmarks/mining.py search --device cuda
-    python benchmarks/mining.py run               # embedding, and a whole run, against the
-                                                       # image tower alone
+    python benchmarks/mining.py peak              # its memory
+    python benchmarks/mining.py run               # embedding, and a whole run, against the image
+                                                  # encoder alone
     python benchmarks/mining.py scale             # growth towards a million images
-    python benchmarks/mining.py index             # recall and time of faiss indexes
 
 Variants run in turns, on one thread, and ratios are those of medians of CPU time (of time on a
-GPU). Peaks are measured in a process of their own, on Linux.
+GPU). Peaks are those of Linux.
 """
 
 import argparse
+import itertools
 import os
 import resource
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
-from unittest import mock
 
 import numpy as np
 import torch
 from memory import Peak
+from PIL import Image
 
 from nemo_mmseg.mining.bank_writer import BankWriter
 from nemo_mmseg.mining.clip_embedder import ClipEmbedder
-from nemo_mmseg.mining.embed import distinct_texts, embed_images, embed_texts
-from nemo_mmseg.mining.index_ranker import IndexRanker
+from nemo_mmseg.mining.embed import (
+    BLOCK_SIZE,
+    blocks_of,
+    distinct_texts,
+    embed_images,
+    embed_texts,
+)
 from nemo_mmseg.mining.mine import mine_bank
-from nemo_mmseg.mining.ranking import Ranker
 from nemo_mmseg.mining.search import search
-from nemo_mmseg.mining.shards import ShardStore
-from nemo_mmseg.negatives.bank import NegativeBank
+from nemo_mmseg.mining.vectors import VectorStore
+from nemo_mmseg.negatives.band import BandRule
+from nemo_mmseg.negatives.bank import BankSpec, NegativeBank
+from nemo_mmseg.negatives.pool import ImagePool
+from nemo_mmseg.utils.clip import load_clip
 
 EXPRESSIONS, IMAGES, DIM = 120_624, 16_994, 512
-SHARD = 512
 
 
 def unit(count: int, kinds: int = 0) -> np.ndarray:
@@ -50,10 +56,9 @@ def unit(count: int, kinds: int = 0) -> np.ndarray:
     return torch.nn.functional.normalize(vectors).numpy()
 
 
-def shards_of(texts: np.ndarray) -> Iterator[np.ndarray]:
+def in_blocks(texts: np.ndarray) -> Iterator[np.ndarray]:
     """The texts as a store gives them."""
-    for start in range(0, len(texts), SHARD):
-        yield texts[start : start + SHARD]
+    return (texts[block] for block in blocks_of(len(texts)))
 
 
 def seconds(call: Callable, device: str = 'cpu') -> float:
@@ -80,12 +85,6 @@ def in_turns(variants: dict[str, Callable], turns: int, device: str = 'cpu') -> 
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def in_a_process(*arguments: object) -> None:
-    """Run another measurement of this program by itself."""
-    command = [sys.executable, '-W', 'ignore', __file__, *map(str, arguments)]
-    subprocess.check_call(command)
-
-
 def measure_search(expressions: int, pool: int, device: str) -> None:
     """Print time against the matrix product, for vectors at random and in kinds."""
     turns = 10
@@ -96,11 +95,11 @@ def measure_search(expressions: int, pool: int, device: str) -> None:
         own = np.random.default_rng(0).integers(0, pool, part)
 
         def product(texts: np.ndarray = texts, table: torch.Tensor = table) -> None:
-            for block in shards_of(texts):
+            for block in in_blocks(texts):
                 torch.from_numpy(block).to(device) @ table.T
 
         def find(keep: int, texts=texts, own=own, images=images) -> None:
-            for _ in search(shards_of(texts), np.arange(part), own, images, keep, device):
+            for _ in search(in_blocks(texts), np.arange(part), own, images, keep, device):
                 pass
 
         variants = {'product': product} | {
@@ -120,7 +119,7 @@ def measure_search(expressions: int, pool: int, device: str) -> None:
 def measure_peak(expressions: int, pool: int, keep: int) -> None:
     """Print the peak of a search over the images' vectors."""
     images, rng = unit(pool), np.random.default_rng(0)
-    blocks = (unit(SHARD)[: expressions - start] for start in range(0, expressions, SHARD))
+    blocks = (unit(len(block)) for block in blocks_of(expressions))
     ids, own = np.arange(expressions), rng.integers(0, pool, expressions)
     with Peak() as peak:
         for _ in search(blocks, ids, own, images, keep):
@@ -131,29 +130,19 @@ def measure_peak(expressions: int, pool: int, keep: int) -> None:
     )
 
 
-class _Pictures:
+def pictures(folder: str, count: int, distinct: int = 24) -> ImagePool:
     """A pool that shows some pictures again and again, in files that differ."""
+    from photo_like import jpeg, picture
 
-    def __init__(self, folder: str, count: int, pictures: int = 24) -> None:
-        from photo_like import jpeg, picture
-
-        self.ids = np.arange(count)
-        self.names = [f'{row:06d}.jpg' for row in self.ids]
-        self.folder = folder
-        made = []
-        for row in self.ids.tolist():
-            if row < pictures:
-                rng = np.random.default_rng(row)
-                made.append(jpeg(picture(rng), rng))
-            with open(self.path(row), 'wb') as file:
-                # What follows a JPEG's end is not decoded, but the cache takes it for another one.
-                file.write(made[row % pictures] + row.to_bytes(4, 'little'))
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def path(self, row: int) -> str:
-        return os.path.join(self.folder, self.names[row])
+    made, names = [], [f'{row:06d}.jpg' for row in range(count)]
+    for row, name in enumerate(names):
+        if row < distinct:
+            rng = np.random.default_rng(row)
+            made.append(jpeg(picture(rng), rng))
+        with open(os.path.join(folder, name), 'wb') as file:
+            # What follows a JPEG's end is not decoded, but makes another file of it.
+            file.write(made[row % distinct] + row.to_bytes(4, 'little'))
+    return ImagePool(folder, np.arange(count), names, '0')
 
 
 def refcoco_like(count: int) -> list[str]:
@@ -172,66 +161,63 @@ def refcoco_like(count: int) -> list[str]:
     return sorted(texts)
 
 
-def measure_run(images: int, turns: int) -> None:
-    """Print the CPU time of embedding images and as many texts an image as RefCOCO has.
+def measure_run(images: int, turns: int, model: str) -> None:
+    """Print the CPU time of embedding images and as many texts per image as RefCOCO has.
 
-    It is compared with the image tower alone, in batches that are in memory. So is that of a whole
-    run as users start it: with weights to load and their digest, the cache, search and bank.
+    It is compared with the image encoder alone, in batches that are in memory. So is that of a
+    whole run as users start it: with weights to load and their digest, the cache, search and bank.
     """
-    import open_clip
-
     texts = images * EXPRESSIONS // IMAGES
     sentences, _ = distinct_texts(refcoco_like(texts))
     lengths = [len(text.split()) for text in sentences]
     print(f'{texts} texts of {np.mean(lengths):.2f} words, at most {max(lengths)}', flush=True)
     with tempfile.TemporaryDirectory() as folder:
         weights = os.path.join(folder, 'weights.pt')
-        torch.save(open_clip.create_model('ViT-B-32').state_dict(), weights)
-        embedder = ClipEmbedder('ViT-B-32', weights)
-        pool = _Pictures(folder, images)
+        torch.save(load_clip(model).state_dict(), weights)
+        embedder = ClipEmbedder(model, weights)
+        pool = pictures(folder, images)
         data = SimpleNamespace(
             pool=pool,
             metainfo=dict(dataset_name='random'),
             split='train',
-            fingerprint='0',
             expressions=lambda: (np.arange(texts), sentences, np.arange(texts) * images // texts),
         )
-        batch = torch.randn(64, 3, 224, 224)
-        stores = [
-            ShardStore(folder, name, count, SHARD, '')
-            for name, count in (('images', images), ('texts', texts))
-        ]
+        image = embedder.preprocess(Image.open(pool.path(0)))
+        batch, turn = torch.stack([image] * 64), itertools.count()
 
-        def tower() -> None:
+        def store() -> VectorStore:
+            return VectorStore(f'{next(turn)}', Path(folder))
+
+        def encoder() -> None:
             with torch.inference_mode():
                 for _ in range(images // 64):
                     embedder.clip.encode_image(batch)
 
-        def plain_texts() -> None:  # open_clip's own way, of 64 texts
+        def whole_contexts() -> None:  # open_clip's own way, of 64 texts
             with torch.inference_mode():
                 embedder.clip.encode_text(embedder.tokenizer(sentences[:64]))
 
         times = in_turns(
             {
-                'tower': tower,
-                'images': lambda: embed_images(embedder, pool, stores[0], range(len(stores[0]))),
-                'texts': lambda: embed_texts(embedder, sentences, stores[1], range(len(stores[1]))),
-                'plain': plain_texts,
+                'encoder': encoder,
+                'images': lambda: embed_images(embedder, pool, blocks_of(images), store()),
+                'texts': lambda: embed_texts(embedder, sentences, blocks_of(texts), store()),
+                'whole contexts': whole_contexts,
             },
             turns,
         )
-        bank = os.path.join(folder, 'bank.safetensors')
-        with mock.patch.dict(os.environ, NEMO_MMSEG_CACHE=os.path.join(folder, 'cache')):
-            whole = seconds(lambda: mine_bank(data, bank, 'ViT-B-32', weights, progress=False))
-    alone, text = times['tower'], times['texts'] / texts
+        spec = BankSpec(os.path.join(folder, 'bank.safetensors'), model, weights)
+        cache = os.path.join(folder, 'cache')
+        whole = seconds(lambda: mine_bank(data, spec, progress=False, cache=cache))
+    alone, text = times['encoder'], times['texts'] / texts
     parts = {name: times[name] / alone for name in ('images', 'texts')}
     print(
-        f'{images} images and {texts} texts embedded / the batched image tower alone: '
+        f'{images} images and {texts} texts embedded / the batched image encoder alone: '
         f'{sum(parts.values()):.2f} ('
         + ', '.join(f'{name} {ratio:.2f}' for name, ratio in parts.items())
-        + f'); texts by open_clip in batches {times["plain"] / 64 / text:.1f} x as long; '
-        f'tower {1e3 * alone / images:.0f} ms an image, texts {1e3 * text:.1f} ms each\n'
-        f'mine_bank on the same, once, with an empty cache / the batched image tower alone: '
+        + f'); texts by open_clip in batches {times["whole contexts"] / 64 / text:.1f} x as long; '
+        f'encoder {1e3 * alone / images:.0f} ms an image, texts {1e3 * text:.1f} ms each\n'
+        f'mine_bank on the same, once, with an empty cache / the batched image encoder alone: '
         f'{whole / alone:.2f}',
         flush=True,
     )
@@ -240,10 +226,10 @@ def measure_run(images: int, turns: int) -> None:
 def measure_scale(images: int, count: int, keep: int, folder: str | None) -> None:
     """Print time and memory of a search, and of writing and reading its bank."""
     rng, vectors = np.random.default_rng(0), unit(images)
-    blocks = (unit(SHARD)[: count - start] for start in range(0, count, SHARD))
-    table, block = torch.from_numpy(vectors), torch.from_numpy(unit(SHARD))
-    product = statistics.median(seconds(lambda: block @ table.T) for _ in range(5)) / SHARD
-    making = seconds(lambda: unit(SHARD)) / SHARD
+    blocks = (unit(len(block)) for block in blocks_of(count))
+    table, block = torch.from_numpy(vectors), torch.from_numpy(unit(BLOCK_SIZE))
+    product = statistics.median(seconds(lambda: block @ table.T) for _ in range(5)) / BLOCK_SIZE
+    making = seconds(lambda: unit(BLOCK_SIZE)) / BLOCK_SIZE
     own, names = rng.integers(0, images, count), [f'{i:012d}.jpg' for i in range(images)]
     ids = np.arange(count)
     with tempfile.TemporaryDirectory(dir=folder) as made:
@@ -260,11 +246,11 @@ def measure_scale(images: int, count: int, keep: int, folder: str | None) -> Non
             spent = seconds(mine) - making * count
         size, some = os.path.getsize(path), rng.integers(0, count, 2000).tolist()
         with Peak() as reading:
-            bank = NegativeBank(path)
+            bank, rule = NegativeBank(path), BandRule(0.95)
             started = time.perf_counter()
             bank.row(0)
             opened = time.perf_counter() - started
-            band = seconds(lambda: [bank.band(sent_id, 0.95) for sent_id in some]) / len(some)
+            band = seconds(lambda: [bank.band(sent_id, rule) for sent_id in some]) / len(some)
     print(
         f'{images} images ({vectors.nbytes / 1e6:.0f} MB), {count} texts, keep={keep}: '
         f'{spent:.0f} s of CPU, {spent / count / product:.2f} x the product, '
@@ -283,46 +269,22 @@ def measure_texts(count: int) -> None:
     print(f'{count} expressions told apart: {spent:.1f} s, {peak.mb:.0f} MB', flush=True)
 
 
-def measure_indexes(images: int, texts: int, keep: int) -> None:
-    """Print recall and time of some faiss indexes, on vectors of 500 kinds."""
-    table, queries, nothing = unit(images, 500), unit(texts, 500), np.zeros(0, np.int64)
-    exact = Ranker(table, keep, images, 'cpu')
-    lists = int(images**0.5)
-    alone = seconds(lambda: exact.rank(queries, nothing, nothing)) / texts
-    for probes in (lists // 16, lists // 8, lists // 4):
-        index, built = f'IVF{lists},Flat;nprobe={max(1, probes)}', []
-        row = f'{index}, {images} images, keep={keep}'
-        try:
-            making = seconds(lambda: built.append(IndexRanker(table, keep, images, index)))  # noqa: B023
-            spent = seconds(lambda: built[0].rank(queries, nothing, nothing)) / texts  # noqa: B023
-            recall = built[0].recall([queries], images)
-        except ValueError as error:  # it finds too few: an outcome, too
-            print(f'{row}: {error}', flush=True)
-            continue
-        print(
-            f'{row}: recall {recall:.3f}, {spent / alone:.2f} x the time of exact search, '
-            f'made in {making:.0f} s',
-            flush=True,
-        )
-
-
 _OPTIONS = {
     '--device': dict(default='cpu', help='of the search'),
     '--expressions': dict(type=int, default=20_000, help='to search for'),
     '--images': dict(type=int, nargs='+', help='sizes of the pool'),
-    '--keep': dict(type=int, default=300, help='images found an expression'),
-    '--texts': dict(type=int, default=10, help='an image'),
+    '--keep': dict(type=int, nargs='+', default=[300], help='images found per expression'),
+    '--texts': dict(type=int, default=10, help='per image'),
     '--turns': dict(type=int, default=1, help='of which the median counts'),
+    '--model': dict(default='ViT-B-32', help='of open_clip'),
     '--folder': dict(help='where the bank is written; default: the temporary one'),
 }
-# What each part is told, and the sizes of its pool. The last three run in a process of their own.
+# What each part is told, and the sizes of its pool.
 _PARTS = {
     'search': (('--device', '--expressions', '--images'), [IMAGES]),
-    'run': (('--images', '--turns'), [512]),
-    'scale': (('--images', '--texts', '--keep', '--folder'), [12_500, 25_000, 50_000]),
-    'index': (('--images', '--keep'), [50_000]),
     'peak': (('--expressions', '--images', '--keep'), [IMAGES]),
-    'size': (('--images', '--texts', '--keep', '--folder'), [IMAGES]),
+    'run': (('--images', '--turns', '--model'), [512]),
+    'scale': (('--images', '--texts', '--keep', '--folder'), [12_500, 25_000, 50_000]),
     'texts': (('--expressions',), []),
 }
 
@@ -350,26 +312,16 @@ def main() -> None:
     for count in args.images:
         if args.what == 'search':
             measure_search(args.expressions, count, args.device)
-            for keep in (300, 1000):
-                for texts in (args.expressions // 10, args.expressions):
-                    size = '--expressions', texts, '--images', count, '--keep', keep
-                    in_a_process('peak', *size)
         elif args.what == 'run':
-            measure_run(count, args.turns)
-        elif args.what == 'scale':
-            folder = ['--folder', args.folder] if args.folder else []
-            size = '--images', count, '--texts', args.texts, '--keep', args.keep
-            in_a_process('size', *size, *folder)
-        elif args.what == 'index':
-            measure_indexes(count, 256, args.keep)
+            measure_run(count, args.turns, args.model)
         elif args.what == 'peak':
-            measure_peak(args.expressions, count, args.keep)
-        elif args.what == 'size':
-            measure_scale(count, args.texts * count, args.keep, args.folder)
-    if args.what == 'scale':
-        for count in (250_000, 500_000, 1_000_000):
-            in_a_process('texts', '--expressions', count)
-    elif args.what == 'texts':
+            for keep in args.keep:
+                for texts in (args.expressions // 10, args.expressions):
+                    measure_peak(texts, count, keep)
+        else:
+            for keep in args.keep:
+                measure_scale(count, args.texts * count, keep, args.folder)
+    if args.what == 'texts':
         measure_texts(args.expressions)
 
 

@@ -6,21 +6,24 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-from filelock import FileLock
-from mini_refcoco import gref_mini, mini  # noqa: F401  (fixtures)
-from mmengine.registry import init_default_scope
-
-from nemo_mmseg.refshapes import VARIANTS, make_refshapes
-
 ROOT = str(Path(__file__).resolve().parent.parent)
-
 # Programs that a test starts find this checkout, as the test itself does.
 os.environ['PYTHONPATH'] = os.pathsep.join([ROOT, *filter(None, [os.environ.get('PYTHONPATH')])])
-
 # Nothing goes into the caches of whoever runs the tests, or comes from there.
 _caches = tempfile.TemporaryDirectory()
 os.environ['NEMO_MMSEG_CACHE'] = _caches.name
+# Networks are so small that more threads only wait for one another; processes run side by side.
+os.environ.setdefault('OMP_NUM_THREADS', '1')
+
+import pytest  # noqa: E402
+import yapf.yapflib.yapf_api  # noqa: E402
+from filelock import FileLock  # noqa: E402
+
+# MMEngine puts the config into each checkpoint. To format it takes longer than to train in small.
+yapf.yapflib.yapf_api.FormatCode = lambda text, **_: (text, False)
+
+from mini_refcoco import gref_mini, mini  # noqa: E402, F401  (fixtures)
+from mmengine.registry import init_default_scope  # noqa: E402
 
 
 @pytest.fixture(scope='session', autouse=True)
@@ -58,6 +61,8 @@ def refshapes(make_once) -> Path:
 
     Read only; `refshapes_copy` may be changed.
     """
+    from nemo_mmseg.refshapes import VARIANTS, make_refshapes
+
     sizes = dict(train=12, val=3, testA=2, testB=2)
 
     def make(folder: Path) -> None:
@@ -71,3 +76,19 @@ def refshapes(make_once) -> Path:
 def refshapes_copy(refshapes: Path, tmp_path: Path) -> Path:
     """A copy of `refshapes` that a test may change."""
     return shutil.copytree(refshapes, tmp_path / 'refshapes')
+
+
+@pytest.fixture(scope='session')
+def refshapes_bank(make_once, refshapes: Path) -> Path:
+    """The bank of `refshapes`, variant refshapes+, as the demo's config asks for it. Read only."""
+    from mmseg.registry import DATASETS
+    from small_runs import NEMO, small_config
+
+    from nemo_mmseg.mining.requirements import make, requirements_of
+
+    def mine(folder: Path) -> None:
+        cfg = small_config(NEMO, refshapes, folder / 'refshapes-plus.safetensors')
+        for requirement in requirements_of(DATASETS.build(cfg.train_dataloader.dataset)):
+            make(requirement, num_workers=0, progress=False)
+
+    return make_once('banks', mine) / 'refshapes-plus.safetensors'

@@ -13,11 +13,11 @@ from typing import BinaryIO
 import cv2
 import numpy as np
 import torch
+from mmcv.image.geometric import cv2_interp_codes
 from mmengine.logging import print_log
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from nemo_mmseg.datasets.transforms.geometry import INTERPOLATIONS
 from nemo_mmseg.datasets.transforms.loading import read_image
 from nemo_mmseg.negatives.pool import ImagePool
 from nemo_mmseg.negatives.tile_store import ARRAYS, FORMAT_VERSION, TileSpec, TileStore
@@ -105,7 +105,7 @@ class _Tiles(Dataset):
 def resize_to_tile(image: np.ndarray, spec: TileSpec) -> np.ndarray:
     """Return the tile ``(height, width, 3)`` of an image ``(H, W, 3)``."""
     size = spec.width, spec.height
-    return cv2.resize(image, size, interpolation=INTERPOLATIONS[spec.interpolation])
+    return cv2.resize(image, size, interpolation=cv2_interp_codes[spec.interpolation])
 
 
 def encode(tile: np.ndarray, spec: TileSpec) -> bytes:
@@ -147,11 +147,10 @@ class _Writer:
                 print_log(f'another process makes {self.path}: waiting for it', 'current')
                 fcntl.flock(index, fcntl.LOCK_EX)
             if not self.path.is_file():  # the other one may have made it
-                self._check_input()
                 self.part.touch()
                 with open(self.part, 'r+b') as tiles:
                     records = self._resume(tiles, index)
-                    self._check_room(len(records))
+                    self._look_ahead(len(records))
                     records = self._add_tiles(tiles, index, records, num_workers, progress)
                     self._finish(tiles, records)
                 os.replace(self.part, self.path)
@@ -159,14 +158,13 @@ class _Writer:
                 print_log(f'{self.path}: {len(self.names)} tiles, {size:.0f} MiB', 'current')
             self.index.unlink(missing_ok=True)
 
-    def _check_input(self) -> None:
-        if missing := self.pool.missing():  # before hours are spent on the others
+    def _look_ahead(self, done: int) -> None:
+        """Fail before hours are spent, not after."""
+        if missing := self.pool.missing():
             raise FileNotFoundError(
                 f'of {len(self.pool)} images {len(missing)} are missing, first '
                 f'{self.pool.path_of(missing[0])}'
             )
-
-    def _check_room(self, done: int) -> None:
         needed = (len(self.names) - done) * self.spec.height * self.spec.width * 3
         free = shutil.disk_usage(self.path.parent).free
         if self.spec.encoding == 'raw' and needed > free:
