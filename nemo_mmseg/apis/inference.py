@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -267,6 +267,9 @@ class ReferringInferencer(BaseInferencer):
 
     def _init_pipeline(self, cfg: Config) -> Compose:
         return build_pipeline(cfg)
+
+    def _init_collate(self, cfg: Config) -> Callable:
+        return pseudo_collate
 
     def _init_visualizer(self, cfg: Config) -> None:
         """Overlays need no visualizer, which would make folders of its own."""
