@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -98,14 +98,13 @@ def fill_model(model: nn.Module, checkpoint: str | os.PathLike) -> None:
         raise ValueError(f'{checkpoint} holds no state dict')
     # Distributed runs save the names of their wrapper.
     state = {str(name).removeprefix('module.'): value for name, value in state.items()}
+    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    same_names = Renamed(state, {name: name for name in state}, {})
     try:
         model.load_state_dict(state, strict=True)
     except RuntimeError as error:
-        shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
-        same_names = Renamed(state, {name: name for name in state}, {})
-        reason = describe(differences(same_names, shapes, state, {})) or str(error)
-        message = f'{checkpoint} does not fit the network of the config: {reason}'
-        raise ValueError(message) from error
+        reason = describe(differences(same_names, shapes, state, {})) or error
+        raise ValueError(f'{checkpoint} does not fit the network: {reason}') from error
 
 
 def inference_model(
@@ -268,6 +267,9 @@ class ReferringInferencer(BaseInferencer):
     def _init_pipeline(self, cfg: Config) -> Compose:
         return build_pipeline(cfg)
 
+    def _init_collate(self, cfg: Config) -> Callable:
+        return pseudo_collate
+
     def _init_visualizer(self, cfg: Config) -> None:
         """Overlays need no visualizer, which would make folders of its own."""
 
@@ -343,10 +345,8 @@ def load_image(image: ImageInput, index: int = 0) -> tuple[np.ndarray, str]:
     if array.ndim == 2:
         array = np.stack([array] * 3, axis=-1)
     if array.dtype != np.uint8 or array.shape[2:] != (3,) or not array.size:
-        raise ValueError(
-            f'{name} must be a path, a PIL image or an array (H, W, 3) uint8 in BGR order, not '
-            f'{type(image).__name__} {array.shape} {array.dtype}'
-        )
+        wanted = 'a path, a PIL image or an array (H, W, 3) uint8 in BGR order'
+        raise ValueError(f'{name} must be {wanted}, not {type(image)} {array.shape} {array.dtype}')
     return array, name
 
 

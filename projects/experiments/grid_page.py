@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from nemo_mmseg.evaluation import ExpressionScores, paired_bootstrap, slice_by
-from nemo_mmseg.evaluation.compare import match_runs
+from nemo_mmseg.evaluation import ExpressionScores, match_runs, paired_bootstrap, slice_by
 from nemo_mmseg.utils.atomic_write import atomic_write, write_text
 
 if TYPE_CHECKING:
@@ -68,19 +66,8 @@ def read_scores(grid: Grid, work_dir: str | os.PathLike) -> Scores:
     for cell in grid.cells(work_dir):
         if cell.finished:
             parts = [ExpressionScores.read(cell.folder / split) for split in grid.splits]
-            scores.setdefault(cell.row, {})[cell.seed] = _joined(parts)
+            scores.setdefault(cell.row, {})[cell.seed] = ExpressionScores.join(parts)
     return {row: scores[row] for row in grid.rows if row in scores}
-
-
-def _joined(parts: Sequence[ExpressionScores]) -> ExpressionScores:
-    columns = {}
-    for item in fields(parts[0]):
-        values = [getattr(part, item.name) for part in parts]
-        if isinstance(values[0], np.ndarray):
-            columns[item.name] = np.concatenate(values)
-        elif isinstance(values[0], list):
-            columns[item.name] = sum(values, [])
-    return replace(parts[0], **columns)
 
 
 def gains(

@@ -27,13 +27,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(Path(__file__).resolve().parent), str(ROOT)]
 
 from refshapes_clip.losses import losses_of  # noqa: E402
 from refshapes_clip.network import CONFIG, MEAN, STD, build, save, write_config  # noqa: E402
 from refshapes_clip.scenes import SHARD, Batches, Scenes, make_shard  # noqa: E402
 
-ASSETS = Path(__file__).resolve().parents[2] / 'nemo_mmseg' / 'assets' / 'refshapes_clip'
+ASSETS = ROOT / 'nemo_mmseg' / 'assets' / 'refshapes_clip'
 TRAIN_SEED, HELD_OUT_SEED = 7_000_001, 8_000_001  # the demo's data has seed 0
 
 

@@ -153,13 +153,13 @@ AUGMENTED = [(p, name) for p in RUNNABLE for name in AUGMENTATIONS if f'_{name}_
 
 @pytest.mark.parametrize('path, name', AUGMENTED, ids=lambda value: Path(value).name)
 def test_an_augmentation_changes_nothing_but_the_training_samples(path, name):
-    cfg, plain = (read(one).to_dict() for one in (path, str(path).replace(f'_{name}_', '_')))
+    cfg, baseline = (read(one).to_dict() for one in (path, str(path).replace(f'_{name}_', '_')))
     mixing = cfg['train_dataloader']['dataset'].pop('pipeline')[1]
-    sample, *load, pack = plain['train_dataloader']['dataset'].pop('pipeline')
+    sample, *load, pack = baseline['train_dataloader']['dataset'].pop('pipeline')
     assert mixing['transforms'] == load, 'samples that are not mixed are those of the baseline'
-    assert tuple(mixing.get('size', plain['image_size'])) == tuple(plain['image_size'])
-    for key in set(plain) - {'bank', name, 'custom_hooks'}:
-        assert cfg[key] == plain[key], key
+    assert tuple(mixing.get('size', baseline['image_size'])) == tuple(baseline['image_size'])
+    for key in set(baseline) - {'bank', name, 'custom_hooks'}:
+        assert cfg[key] == baseline[key], key
 
 
 @pytest.mark.parametrize('folder', ['cris', 'refshapes'])
@@ -210,7 +210,7 @@ def test_documented_options_fit_any_config(name):
     if 'cris' in name:
         del options['model.backbone.with_cp']  # a Swin's
     cfg = read(path)
-    plain = read(path).to_dict()
+    baseline = read(path).to_dict()
     # as tools/train.py reads them
     parser = argparse.ArgumentParser()
     parser.add_argument('--cfg-options', nargs='+', action=DictAction)
@@ -221,8 +221,8 @@ def test_documented_options_fit_any_config(name):
     for part in ('compile', 'channels_last'):
         HOOKS.build(cfg.default_hooks[part])
     # nothing of the recipe is lost on the way
-    assert cfg.optim_wrapper.paramwise_cfg == plain['optim_wrapper']['paramwise_cfg']
-    assert cfg.custom_hooks == plain['custom_hooks']
+    assert cfg.optim_wrapper.paramwise_cfg == baseline['optim_wrapper']['paramwise_cfg']
+    assert cfg.custom_hooks == baseline['custom_hooks']
     model = nn.Module()
     model.backbone = nn.Linear(2, 2)
     wrapper = build_optim_wrapper(model, cfg.optim_wrapper)

@@ -22,17 +22,6 @@ SOURCES = (
     'nemo_mmseg configs tools requirements setup.py pyproject.toml MANIFEST.in model-index.yml '
     'README.md CHANGELOG.md LICENSE'
 ).split()
-METAFILE = """
-Collections:
-  - Name: Toy
-Models:
-  - Name: toy_config
-    In Collection: Toy
-    Config: configs/toy/toy_config.py
-    Metadata: {Training Data: Numbers}
-    Results: [{Task: Counting, Dataset: Numbers, Metrics: {batches: 2}}]
-"""
-
 pytestmark = pytest.mark.slow
 
 
@@ -53,7 +42,7 @@ def run(*command, cwd: Path, **env) -> str:
 
 @pytest.fixture(scope='module')
 def sources(tmp_path_factory) -> Path:
-    """A copy of the sources (building leaves folders behind), with a toy config among ours."""
+    """A copy of the sources, because building leaves folders behind."""
     folder = tmp_path_factory.mktemp('sources')
     for name in SOURCES:
         ignore = shutil.ignore_patterns('__pycache__', '.mim')
@@ -63,16 +52,6 @@ def sources(tmp_path_factory) -> Path:
             shutil.copy(ROOT / name, folder / name)
     for name in LEFT_OUT:
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns('*.npz'))
-    parts: dict = {}
-    exec((Path(__file__).parent / 'conftest.py').read_text(), parts)
-    toy = folder / 'configs' / 'toy'
-    toy.mkdir()
-    (toy / 'toy_config.py').write_text(parts['CONFIG'])
-    (toy / 'metafile.yml').write_text(METAFILE)
-    (folder / 'toy').mkdir()  # to be put on the path
-    (folder / 'toy' / 'toy_parts.py').write_text(parts['MODULE'])
-    with (folder / 'model-index.yml').open('a') as file:
-        file.write('  - configs/toy/metafile.yml\n')
     return folder
 
 
@@ -129,25 +108,9 @@ def test_sources_are_left_clean(wheel, sources):
     assert not (sources / 'nemo_mmseg' / '.mim').exists()
 
 
-def test_mim_train_and_test_find_the_config_by_name(python, sources, tmp_path):
-    where = run(python, '-c', 'import nemo_mmseg; print(nemo_mmseg.__file__)', cwd=tmp_path)
-    assert Path(where.splitlines()[-1]).is_relative_to(python.parents[1])
-
-    env = dict(PYTHONPATH=str(sources / 'toy'))
-    mim = [python, '-m', 'mim']
-    config = ['toy_config.py', '--work-dir', 'out']
-    printed = run(*mim, 'train', 'nemo_mmseg', *config, cwd=tmp_path, **env)
-    assert 'Training finished successfully' in printed
-    config += ['--checkpoint', tmp_path / 'out' / 'epoch_1.pth']
-    # by the other name that pip and `mim list` know it under
-    printed = run(*mim, 'test', 'nemo-mmsegmentation', *config, cwd=tmp_path, **env)
-    assert 'Testing finished successfully' in printed and 'batches: 2' in printed
-
-
 @pytest.mark.parametrize('name', ['nemo_mmseg', 'nemo-mmsegmentation'])
 def test_mim_search(name, python, tmp_path):
     printed = run(python, '-m', 'mim', 'search', name, cwd=tmp_path)
-    assert 'toy_config' in printed
     assert 'cris_r50_nemo_8xb8-50e_refcoco-416x416' in printed
 
 
@@ -156,21 +119,25 @@ def test_mim_list(python, tmp_path):
 
 
 def test_mim_trains_and_tests_the_demo_network(python, tmp_path):
-    """From nothing but the wheel: data, bank, training with NeMo, evaluation."""
+    """From nothing but the wheel, by both names: data, bank, training with NeMo, evaluation."""
+    where = run(python, '-c', 'import nemo_mmseg; print(nemo_mmseg.__file__)', cwd=tmp_path)
+    assert Path(where.splitlines()[-1]).is_relative_to(python.parents[1])
+
     mim = [python, '-m', 'mim']
     sizes = '--train 4 --val 2 --testA 2 --testB 2 --workers 1'.split()
     make = ['make_refshapes', 'data/refshapes', '--variants', 'refshapes+', *sizes]
     run(*mim, 'run', 'nemo-mmsegmentation', *make, cwd=tmp_path)
 
-    config = ['nemo_mmseg', 'cris_refshapes-clip_nemo_1xb16-4e_refshapes-plus-256x256.py']
+    config = 'cris_refshapes-clip_nemo_1xb16-4e_refshapes-plus-256x256.py'
     options = ['--work-dir', 'out', '--cfg-options', 'train_dataloader.batch_size=4']
     options += ['train_dataloader.num_workers=0', 'train_dataloader.persistent_workers=False']
     options += ['val_dataloader.num_workers=0', 'val_dataloader.persistent_workers=False']
     options += ['test_dataloader.num_workers=0', 'test_dataloader.persistent_workers=False']
     options += ['train_cfg.max_epochs=1', 'train_cfg.val_interval=1']
     options += ['default_hooks.logger.interval=1']
-    printed = run(*mim, 'train', *config, *options, cwd=tmp_path)
+    printed = run(*mim, 'train', 'nemo_mmseg', config, *options, cwd=tmp_path)
     assert 'Epoch(train) [1][1/' in printed and 'loss: ' in printed and 'oIoU: ' in printed
     assert list((tmp_path / 'data' / 'refshapes' / 'banks').glob('*.safetensors'))
-    printed = run(*mim, 'test', *config, '--checkpoint', 'out/epoch_1.pth', *options, cwd=tmp_path)
+    options += ['--checkpoint', 'out/epoch_1.pth']
+    printed = run(*mim, 'test', 'nemo-mmsegmentation', config, *options, cwd=tmp_path)
     assert 'Testing finished successfully' in printed and 'oIoU: ' in printed

@@ -59,7 +59,7 @@ class FakeTools:
                          image_id=sent_id // 2, image=f'{sent_id // 2}.jpg', expression='a dog')
                 )  # fmt: skip
             (folder / split).mkdir()
-            content = dict(predictions=records, empty_union=1.0, tie='>=')
+            content = dict(predictions=records, empty_union=1.0, tie='>=', no_target_rule=None)
             (folder / split / 'predictions.json').write_text(json.dumps(content))
             (folder / split / 'metrics.json').write_text('{}')
 

@@ -124,19 +124,19 @@ def test_numbers_and_edges_against_plain_loops(tmp_path, guarded, most):
 
 
 def test_rules_to_show():
-    plain, alike = BandRule(0.97, 'relative', 60), BandRule(None, 'relative', 9, 0.8)
+    config, alike = BandRule(0.97, 'relative', 60), BandRule(None, 'relative', 9, 0.8)
     bank = SimpleNamespace(stored=5)
 
     def change(rule, **changes):
         return dataclasses.replace(rule, **changes)
 
     taus = dict(rank=[0, 5], absolute=[0.2])
-    assert rules_to_show([plain, alike], bank, taus, i2i=[0.7]) == [
-        plain, alike, change(plain, i2i_sim_thres=0.7), change(alike, i2i_sim_thres=0.7),
+    assert rules_to_show([config, alike], bank, taus, i2i=[0.7]) == [
+        config, alike, change(config, i2i_sim_thres=0.7), change(alike, i2i_sim_thres=0.7),
         BandRule(0, 'rank', 9), BandRule(0, 'rank', 9, 0.7),
         BandRule(0.2, 'absolute', 9), BandRule(0.2, 'absolute', 9, 0.7),
     ]  # fmt: skip
-    assert rules_to_show([plain], bank, dict(absolute=[0.2]), [5, 6]) == [
-        plain, change(plain, top_k=5), change(plain, top_k=6),
+    assert rules_to_show([config], bank, dict(absolute=[0.2]), [5, 6]) == [
+        config, change(config, top_k=5), change(config, top_k=6),
         BandRule(0.2, 'absolute', 5), BandRule(0.2, 'absolute', 6),
     ]  # fmt: skip

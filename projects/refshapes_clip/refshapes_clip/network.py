@@ -1,4 +1,4 @@
-"""The small CLIP: its size, its files, and its towers as training runs them."""
+"""The small CLIP: its size, its files, and its encoders as training runs them."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def save(model, path: Path) -> None:
 
 
 def encode_text(model, tokens: torch.Tensor) -> torch.Tensor:
-    """The model's text tower on sentences cut to their own length (its mask is causal)."""
+    """Encode sentences that are cut to the longest one, which a causal mask allows."""
     length = tokens.shape[1]
     x = model.token_embedding(tokens) + model.positional_embedding[:length]
     x = model.transformer(x, attn_mask=model.attn_mask[:length, :length])
@@ -65,7 +65,7 @@ def encode_text(model, tokens: torch.Tensor) -> torch.Tensor:
 
 
 def encode_image(model, aux, images: torch.Tensor):
-    """Pooled vector, dense output of the attention pool, projected layer 3, all of unit length."""
+    """Return pooled vector, dense output of the pool and projected layer 3, all of unit length."""
     visual = model.visual
     x = visual.layer2(visual.layer1(visual.stem(images)))
     mid = visual.layer3(x)
