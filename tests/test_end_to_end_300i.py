@@ -144,7 +144,7 @@ def test_lavt_resumes_is_evaluated_by_both_protocols_and_segments(data, tiny_ber
     assert [line['step'] for line in logged(tmp_path / 'resumed') if 'loss' in line] == [2]
     assert_same_weights(weights(tmp_path / 'resumed' / 'iter_2.pth'), weights(last))
 
-    # The network has learned little: a larger logit of the foreground gives masks that are not empty.
+    # The network has learned little: only with more foreground are its masks not empty.
     state, shifted = weights(last), tmp_path / 'shifted.pth'
     state['decode_head.conv_seg.bias'][1] += 0.1
     torch.save(dict(state_dict=state), shifted)
