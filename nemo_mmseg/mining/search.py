@@ -36,7 +36,7 @@ class Found(NamedTuple):
         expressions: Indices ``(n,)`` of the expressions.
         rows: Image rows ``(n, M)``, by falling similarity.
         similarities: Cosine similarities ``(n, M)`` float32, falling.
-        own: Similarity ``(n,)`` of each expression to its own image.
+        own: Similarity ``(n,)`` float64 of each expression to its own image.
     """
 
     expressions: np.ndarray
@@ -106,8 +106,8 @@ def search(
                 expressions,
                 rows[text_of][kept].reshape(shape),
                 best[text_of][kept].reshape(shape),
-                # In float64, so that the sum has the same bits in any order.
-                (texts[text_of] * images[own].astype(np.float64)).sum(axis=1).astype(np.float32),
+                # In float64: then the order of the sums changes no bit of the result.
+                np.einsum('nd,nd->n', texts[text_of], images[own], dtype=np.float64),
             )
 
 

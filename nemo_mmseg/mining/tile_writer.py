@@ -13,11 +13,11 @@ from typing import BinaryIO
 import cv2
 import numpy as np
 import torch
+from mmcv.image.geometric import cv2_interp_codes
 from mmengine.logging import print_log
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from nemo_mmseg.datasets.transforms.geometry import INTERPOLATIONS
 from nemo_mmseg.datasets.transforms.loading import read_image
 from nemo_mmseg.negatives.pool import ImagePool
 from nemo_mmseg.negatives.tile_store import ARRAYS, FORMAT_VERSION, TileSpec, TileStore
@@ -105,7 +105,7 @@ class _Tiles(Dataset):
 def resize_to_tile(image: np.ndarray, spec: TileSpec) -> np.ndarray:
     """Return the tile ``(height, width, 3)`` of an image ``(H, W, 3)``."""
     size = spec.width, spec.height
-    return cv2.resize(image, size, interpolation=INTERPOLATIONS[spec.interpolation])
+    return cv2.resize(image, size, interpolation=cv2_interp_codes[spec.interpolation])
 
 
 def encode(tile: np.ndarray, spec: TileSpec) -> bytes:

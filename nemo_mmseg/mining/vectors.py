@@ -139,9 +139,8 @@ class VectorStore:
             except (OSError, SafetensorError, ValueError) as error:
                 self._forget(pack, damaged=not isinstance(error, OSError))
                 continue
-            for index, key, vector in zip(there[which].tolist(), made_of, vectors):
-                if (key == keys[index]).all():
-                    found[index] = vector
+            same = (made_of == keys[there[which]]).all(axis=1)
+            found.update(zip(there[which][same].tolist(), vectors[same]))
         return found
 
     def read(self, keys: np.ndarray) -> np.ndarray | None:

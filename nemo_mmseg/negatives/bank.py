@@ -29,7 +29,7 @@ from nemo_mmseg.utils.tensor_file import MappedFile, Names
 from .band import Band, BandRule
 
 FORMAT_VERSION = 1
-# By falling size of an element, so that each tensor begins at a multiple of it.
+# By decreasing element size, so that every tensor is aligned.
 TENSORS = (
     'sent_ids', 'image_ids', 'image_name_offsets', 'image_row', 'neighbors', 'similarities',
     'self_similarity', 'image_vectors', 'image_name_bytes',

@@ -129,7 +129,7 @@ class ImagePool:
             target: Row of the target's image; None where the pool does not have it.
             rng: The sample's generator.
             taken: Names that are in the mosaic already.
-            avoid: Names that come last, because their images may show the referent.
+            avoid: Names to use only if no others are left: their images may show the referent.
 
         Raises:
             ValueError: The pool holds no other image.
@@ -198,7 +198,7 @@ class FolderPool(ImagePool):
 
 
 class BankImages:
-    """The image table of a bank: first the candidates, then the targets' images that are none.
+    """The image table of a bank: candidates first, then other images of the data set.
 
     An expression's own image is needed for its similarity to it, also where negatives come from a
     folder. If the folder holds that very file (same name and size), it is one image, and never the

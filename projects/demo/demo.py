@@ -17,6 +17,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))  # works from a checkout that is not installed, too
 CONFIG = ROOT / 'configs/refshapes/cris_refshapes-clip_nemo_1xb16-4e_refshapes-plus-256x256.py'
 VARIANT = 'refshapes+'
 SPLITS = ('val', 'testA', 'testB')
@@ -61,7 +62,7 @@ class Steps:
             [*command, *(self.options if options else [])], env={**os.environ, 'PYTHONPATH': path}
         )
         if done.returncode:
-            sys.exit(f'demo: step "{name}" failed')
+            sys.exit(f'demo: step "{name}" failed with exit status {done.returncode}')
         self.seconds[name] = time.time() - start
         print(f'== {name}: {self.seconds[name]:.0f} s', flush=True)
 

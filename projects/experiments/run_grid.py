@@ -21,14 +21,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from grid_page import write_grid_page
 from mmengine.config import Config
 
-import nemo_mmseg  # noqa: F401  (registers our classes, whether or not the config asks for it)
-from nemo_mmseg.utils.atomic_write import write_text
-from nemo_mmseg.utils.config import find_config
-
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))  # works from a checkout that is not installed, too
+from grid_page import write_grid_page  # noqa: E402
+
+from nemo_mmseg.utils.atomic_write import write_text  # noqa: E402
+from nemo_mmseg.utils.config import find_config  # noqa: E402
 
 
 @dataclass(frozen=True)

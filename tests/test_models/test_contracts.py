@@ -11,6 +11,7 @@ from mmengine.model import BaseModule
 from mmengine.optim import DefaultOptimWrapperConstructor
 from mmseg.registry import MODELS, TASK_UTILS
 
+from nemo_mmseg.models.converters.convert import parameter_shapes
 from nemo_mmseg.models.protocols.geometry import store
 from nemo_mmseg.models.structures import HeadOutput, TextFeatures
 from nemo_mmseg.models.utils.frozen import FrozenCLIP
@@ -158,10 +159,13 @@ def step(model, sample, dtype=torch.float32):
     return model(images, samples, mode='loss')
 
 
-def test_a_teacher_is_no_part_of_the_network(taught, build, sample):
+def test_a_teacher_is_no_part_of_the_network(taught, build, sample, cris_config, tiny_clip):
     model, plain = taught(), build()
     step(model.train(), sample)
     assert model.state_dict().keys() == plain.state_dict().keys()
+    loss = dict(type='ToyTeacherLoss', model=tiny_clip[0], pretrained='no/such/file.pt')
+    shapes = parameter_shapes({**cris_config, 'aux_losses': [loss]})  # as converters see it
+    assert shapes == {name: tensor.shape for name, tensor in plain.state_dict().items()}
     assert list(dict(model.named_parameters())) == list(dict(plain.named_parameters()))
     assert list(dict(model.named_buffers())) == list(dict(plain.named_buffers()))
     # The same seed gives the same network, with a teacher and without.

@@ -19,11 +19,10 @@ def make(**options):
     return network
 
 
-def make_text(rows, counts=None):
+def make_text(rows):
     torch.manual_seed(1)
     mask = torch.arange(5) < torch.randint(2, 6, (rows, 1))
-    text = TextFeatures(torch.randn(rows, 5, 6), mask, None, torch.arange(rows), True)
-    return text if counts is None else text.of_images(counts)
+    return TextFeatures(torch.randn(rows, 5, 6), mask, None, torch.arange(rows), True)
 
 
 @pytest.mark.parametrize('size', [(64, 64), (96, 80), (70, 51), (36, 300)])
@@ -35,15 +34,6 @@ def test_any_image_size(size):
         stride = 4 * 2**level
         expected = (-(-height // stride), -(-width // stride))
         assert x.shape == (2, 8 * 2**level, *expected) and x.isfinite().all()
-
-
-def test_several_expressions_of_an_image_are_what_each_is_alone():
-    network, images = make().eval(), torch.randn(2, 3, 64, 96)
-    together = network(images, make_text(3, counts=[2, 1]))
-    alone = network(images[[0, 0, 1]], make_text(3))
-    for several, single in zip(together, alone):
-        torch.testing.assert_close(several, single)
-    assert not torch.allclose(together[0][0], together[0][1])
 
 
 def test_without_words_it_is_mmsegmentations_swin():

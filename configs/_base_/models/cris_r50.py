@@ -34,5 +34,5 @@ model = dict(
         loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=True, avg_non_ignore=True),
     ),
     train_cfg=dict(),
-    test_cfg=dict(protocol=dict(type='CRISProtocol', threshold=0.35), chunk_size=32),
+    test_cfg=dict(protocol=dict(type='CRISProtocol'), chunk_size=32),
 )

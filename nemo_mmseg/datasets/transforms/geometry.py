@@ -7,17 +7,12 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
+from mmcv.image.geometric import cv2_interp_codes
 from mmcv.transforms import BaseTransform
 from mmseg.registry import TRANSFORMS
 
 from nemo_mmseg.datasets.samplers import generator_of
 
-INTERPOLATIONS = dict(
-    nearest=cv2.INTER_NEAREST,
-    bilinear=cv2.INTER_LINEAR,
-    bicubic=cv2.INTER_CUBIC,
-    area=cv2.INTER_AREA,
-)
 # CLIP's mean colour as (blue, green, red), 0 to 255.
 CLIP_MEAN_BGR = (104.0938, 116.7467, 122.7709)
 
@@ -74,8 +69,8 @@ class Letterbox(BaseTransform):
         pad_val: Sequence[float] = CLIP_MEAN_BGR,
         interpolation: str = 'bicubic',
     ) -> None:
-        if interpolation not in INTERPOLATIONS:
-            raise ValueError(f'Letterbox: {interpolation=} is none of {list(INTERPOLATIONS)}')
+        if interpolation not in cv2_interp_codes:
+            raise ValueError(f'Letterbox: {interpolation=} is none of {list(cv2_interp_codes)}')
         height, width = size
         self.size = int(height), int(width)
         self.pad_val = tuple(float(v) for v in pad_val)
@@ -89,7 +84,7 @@ class Letterbox(BaseTransform):
             results['img'],
             matrix,
             self.size[::-1],
-            flags=INTERPOLATIONS[self.interpolation],
+            flags=cv2_interp_codes[self.interpolation],
             borderValue=self.pad_val,
         )
         for key in results.get('seg_fields', []):

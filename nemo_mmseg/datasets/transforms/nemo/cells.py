@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from mmcv.image.geometric import cv2_interp_codes
 
 from nemo_mmseg.negatives.pool import ImagePool
 from nemo_mmseg.negatives.tile_store import TileSpec, open_store
 
-from ..geometry import INTERPOLATIONS
 from ..loading import read_image
 from .grid import MosaicGrid
 
@@ -35,11 +35,11 @@ class Fill:
     interpolation: str = 'bilinear'
 
     def __post_init__(self) -> None:
-        choices = self.fit in ('stretch', 'crop') and self.interpolation in INTERPOLATIONS
+        choices = self.fit in ('stretch', 'crop') and self.interpolation in cv2_interp_codes
         if not (choices and 0 <= self.blur <= 1):
             raise ValueError(
                 f"{self}: fit is 'stretch' or 'crop', blur is in [0, 1], and interpolation is one "
-                f'of {list(INTERPOLATIONS)}'
+                f'of {list(cv2_interp_codes)}'
             )
 
     @property
@@ -51,7 +51,9 @@ class Fill:
         """Stretch an image (H, W, 3) to a cell (height, width, 3)."""
         if image.shape[:2] == (height, width):
             return image
-        return cv2.resize(image, (width, height), interpolation=INTERPOLATIONS[self.interpolation])
+        return cv2.resize(
+            image, (width, height), interpolation=cv2_interp_codes[self.interpolation]
+        )
 
     def negative(
         self, image: np.ndarray, height: int, width: int, place: float | None

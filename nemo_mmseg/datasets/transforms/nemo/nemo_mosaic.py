@@ -182,7 +182,7 @@ class NeMoMosaic(BaseTransform, NeedsFiles):
         """Folder of the negatives; None where they are the data set's own images."""
         return None if self.bank is None else self.bank.images
 
-    def candidates(self, pool: ImagePool) -> ImagePool:
+    def candidate_pool(self, pool: ImagePool) -> ImagePool:
         """Return all images that could be negatives, held back ones included.
 
         Args:
@@ -190,7 +190,7 @@ class NeMoMosaic(BaseTransform, NeedsFiles):
         """
         return pool if self.images is None else folder_pool(self.images)
 
-    def negatives(self, pool: ImagePool) -> ImagePool:
+    def negative_pool(self, pool: ImagePool) -> ImagePool:
         """Return the images from which negatives are drawn.
 
         Args:
@@ -199,7 +199,7 @@ class NeMoMosaic(BaseTransform, NeedsFiles):
         Raises:
             LeakError: Some are tested on, and the guard's action is ``'error'``.
         """
-        candidates = self.candidates(pool)
+        candidates = self.candidate_pool(pool)
         return candidates if self.leak_guard is None else self.leak_guard.clean(candidates)
 
     def requirements(
@@ -207,11 +207,11 @@ class NeMoMosaic(BaseTransform, NeedsFiles):
     ) -> list[Requirement]:
         """Return the tile store and the bank that mosaics read; see :class:`NeedsFiles`."""
         rules = self.bands(max_epochs)
-        negatives, found = self.negatives(dataset.pool), []
+        negatives, found = self.negative_pool(dataset.pool), []
         if self.images is not None:
             refuse_tested_images(dataset.split_file, negatives, self.leak_guard)
         if self.tiles is not None:
-            found.append(TileRequirement(self.candidates(dataset.pool), self.tiles))
+            found.append(TileRequirement(self.candidate_pool(dataset.pool), self.tiles))
         if rules:
             needed = self.grid.most_cells - 1
             found.append(BankRequirement(dataset, self.bank, tuple(rules), needed, self.leak_guard))
@@ -244,7 +244,7 @@ class NeMoMosaic(BaseTransform, NeedsFiles):
         if kind == 'mined':
             negatives = self.draw_mined(results, number, rng)
         else:
-            pool = self.negatives(results['pool'])
+            pool = self.negative_pool(results['pool'])
             target = pool.find(results['img_id'], results['img_path'])
             names = pool.draw(number, target, rng)
             negatives = dict(names=names, similarities=[NAN] * number)
@@ -276,7 +276,7 @@ class NeMoMosaic(BaseTransform, NeedsFiles):
             ranking, *_ = bank.row(sent_id)
             dropped = (*ranking[: band.num_above], *band.dropped)
             avoid = [bank.image_names[row] for row in dropped]
-            pool = self.negatives(pool)
+            pool = self.negative_pool(pool)
             target = pool.find(results['img_id'], results['img_path'])
             names += pool.draw(num_filled, target, rng, names, avoid)
         return dict(
@@ -299,7 +299,7 @@ class NeMoMosaic(BaseTransform, NeedsFiles):
         """
         size = self.grid.size
         canvas, mask = np.empty((*size, 3), np.uint8), np.zeros(size, np.uint8)
-        pool = self.candidates(results['pool'])
+        pool = self.candidate_pool(results['pool'])
         negatives = iter(zip(plan.names, plan.places))
         for cell, window in enumerate(windows(plan.edges)):
             height, width = (s.stop - s.start for s in window)
