@@ -103,7 +103,7 @@ def train(cfg: Config, work_dir: Path, resume: Path | None = None) -> tuple[list
 
 
 def run_tool(name: str, *arguments) -> None:
-    """Run a program of tools/ in this process."""
+    """Run a program of tools/, or of another folder by its path, in this process."""
     forget_runs()
     path = ROOT / 'tools' / name
     with (
