@@ -15,12 +15,14 @@ from unittest.mock import patch
 import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
+from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 
 from nemo_mmseg.compat import mmengine_globals
 from nemo_mmseg.utils.checkpoint import read_checkpoint
+from nemo_mmseg.visualization import ReferringVisualizer
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / 'configs' / 'refshapes'
@@ -76,14 +78,19 @@ def small_config(name: str, data: Path, bank: Path, **changes) -> Config:
     return cfg
 
 
+def forget_runs() -> None:
+    """Let the next run be the first of this process: MMEngine keeps loggers and such by name."""
+    for manager in (DefaultScope, MessageHub, MMLogger, ReferringVisualizer):
+        manager._instance_dict.clear()
+
+
 def runner_of(cfg: Config, work_dir: Path, resume: Path | None = None) -> Runner:
-    """A runner in a process that has many: their names differ."""
+    """The runner of a config."""
     cfg = copy.deepcopy(cfg)
     cfg.work_dir = str(work_dir)
-    cfg.experiment_name = cfg.visualizer.name = '_'.join(Path(work_dir).parts[-2:])
     if resume is not None:
         cfg.resume, cfg.load_from = True, str(resume)
-    DefaultScope._instance_dict.clear()
+    forget_runs()
     return Runner.from_cfg(cfg)
 
 
@@ -96,8 +103,8 @@ def train(cfg: Config, work_dir: Path, resume: Path | None = None) -> tuple[list
 
 
 def run_tool(name: str, *arguments) -> None:
-    """Run a program of tools/ in this process."""
-    DefaultScope._instance_dict.clear()
+    """Run a program of tools/, or of another folder by its path, in this process."""
+    forget_runs()
     path = ROOT / 'tools' / name
     with (
         patch.object(sys, 'argv', [str(path), *map(str, arguments)]),

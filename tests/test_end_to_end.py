@@ -1,11 +1,13 @@
 """Whole runs by config: data, bank, training with NeMo, evaluation, resuming, the demo."""
 
 import json
-import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
+import demo
 import pytest
-from small_runs import NEMO, ROOT, assert_same_weights, logged, small_config, train
+from small_runs import NEMO, ROOT, assert_same_weights, logged, run_tool, small_config, train
 
 pytestmark = pytest.mark.slow
 
@@ -58,20 +60,28 @@ def test_a_run_resumed_from_any_iteration_continues_as_the_unbroken_one(cfg, tmp
         assert_same_weights(weights, end)
 
 
-def test_the_demo_runs_from_data_to_page(tmp_path):
+def test_the_demo_runs_from_data_to_page(tmp_path, monkeypatch, capsys):
     """`make demo` in small: every tool on the way, and a page that needs no other file."""
-    command = [sys.executable, str(ROOT / 'projects' / 'demo' / 'demo.py')]
-    command += ['--data', str(tmp_path / 'data'), '--work-dir', str(tmp_path / 'demo')]
-    command += ['--train-images', '16', '--test-images', '2', '--cfg-options']
-    command += ['train_cfg.max_epochs=1', 'train_cfg.val_interval=1']
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+
+    def run(command, env):
+        python, *_, tool = command[:4]
+        assert python == sys.executable and str(ROOT) in env['PYTHONPATH']
+        run_tool(tool, *command[4:])
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(demo, 'subprocess', SimpleNamespace(run=run))
+    monkeypatch.chdir(tmp_path)
+    arguments = ['--data', 'data', '--work-dir', 'demo', '--train-images', '16', '--test-images']
+    arguments += ['2', '--cfg-options', 'train_cfg.max_epochs=1', 'train_cfg.val_interval=1']
+    monkeypatch.setattr(sys, 'argv', ['demo.py', *arguments])
+    demo.demo(demo.parse_args())
     for split in ('val', 'testA', 'testB'):
-        metrics = json.loads((tmp_path / 'demo' / split / 'metrics.json').read_text())
+        metrics = json.loads(Path('demo', split, 'metrics.json').read_text())
         assert 0 <= metrics['oIoU'] <= 100 and metrics['expressions'] >= 6
-    page = (tmp_path / 'demo' / 'index.html').read_text()
+    page = Path('demo', 'index.html').read_text()
     for title in ('Scores', 'Training', 'Mosaics', 'The band', 'Predictions'):
         assert f'<h2>{title}</h2>' in page
     assert page.count('src="data:image/') >= 8 and 'http' not in page.replace('http-equiv', '')
-    assert 'also_true' in done.stdout and 'demo: ' in done.stdout
+    printed = capsys.readouterr().out
+    assert 'also_true' in printed and 'demo: ' in printed
     assert not list(tmp_path.rglob('*.tmp'))

@@ -16,7 +16,7 @@ def test_training_with_nemo_and_evaluation_of_two_data_sets(refshapes, tmp_path)
     bank = tmp_path / 'bank.safetensors'
     cfg = small_config('cris_refshapes-clip_nemo_1xb16-4e_grefshapes-256x256', refshapes, bank)
     cfg.train_cfg.max_epochs = 1
-    assert not any(report.faults for report in check_data(cfg, progress=False))
+    assert not any(report.errors for report in check_data(cfg, progress=False))
     generalized = cfg.val_dataloader.dataset
     single = dict(generalized, type='RefCOCODataset', ann_file='refshapes+/instances.json')
     single.update(split_file='refshapes+/refs(unc).p')
