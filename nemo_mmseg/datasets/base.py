@@ -144,12 +144,12 @@ class BaseReferringDataset(BaseDataset, ABC):
         self._pool = self._pool_of(items)
         return items
 
-    @collector_paused()
     def full_init(self) -> None:
         """Read the items, and let transforms check the files they need against them."""
         if self._fully_initialized:
             return
-        super().full_init()
+        with collector_paused():
+            super().full_init()
         for transform in transforms_in(self.pipeline):
             if isinstance(transform, NeedsFiles):
                 transform.requirements(self)
@@ -228,11 +228,12 @@ class BaseReferringDataset(BaseDataset, ABC):
         """
         # Arrays of numbers: ten million expressions take little more than their characters.
         sent_ids, rows, expressions = array('q'), array('q'), []
+        pool = self.pool
         for index in range(len(self)):
             item = self.get_data_info(index)
             sent_ids.extend(item['sent_ids'])
             expressions += item['expressions']
-            rows.extend([self.pool.row_of(item['img_id'])] * len(item['expressions']))
+            rows.extend([pool.row_of(item['img_id'])] * len(item['expressions']))
         order = np.argsort(sent_ids, kind='stable')
         if (np.diff(np.asarray(sent_ids)[order]) == 0).any():
             # Equal ids: the order must not depend on the grouping.

@@ -1,4 +1,4 @@
-"""Writes a bank; see :mod:`nemo_mmseg.mining.bank` for what it holds."""
+"""Writes a bank; see :mod:`nemo_mmseg.negatives.bank` for what it holds."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ _VECTORS_AT_A_TIME = 2**14
 
 
 class BankWriter:
-    """Writes a bank expression by expression in any order, so that no table is ever in memory.
+    """Write a bank expression by expression in any order, so that no table is ever in memory.
 
     The header is written here and not by the safetensors library, which wants all tensors at once.
 
     Args:
         path: File to write. The caller renames it when it is complete.
-        sent_ids: Sentence ids (E,), rising.
-        image_row: Row (E,) of every expression's own image.
-        image_ids: Image ids (I,).
-        image_names: File names (I,).
-        image_vectors: Unit vectors (I, D).
-        stored: Images M stored an expression.
+        sent_ids: Sentence ids ``(E,)``, rising.
+        image_row: Row ``(E,)`` of every expression's own image.
+        image_ids: Image ids ``(I,)``.
+        image_names: File names ``(I,)``.
+        image_vectors: Unit vectors ``(I, D)``.
+        stored: Images M stored per expression.
         metadata: What made the bank; JSON values.
     """
 
@@ -45,35 +45,30 @@ class BankWriter:
         metadata: dict[str, Any],
     ) -> None:
         names = [str(name).encode() for name in image_names]
+        self._self_similarity = np.zeros(len(sent_ids), '<f2')
         whole = dict(
             sent_ids=np.asarray(sent_ids, '<i8'),
             image_ids=np.asarray(image_ids, '<i8'),
             image_name_offsets=np.cumsum([0, *map(len, names)], dtype='<i8'),
             image_row=np.asarray(image_row, '<i4'),
             image_name_bytes=np.frombuffer(b''.join(names), 'u1'),
+            self_similarity=self._self_similarity,
         )
-        count = len(sent_ids)
-        row_type = np.dtype('<u2' if len(names) <= 2**16 else '<i4')
+        self._row_type = np.dtype('<u2' if len(names) <= 2**16 else '<i4')
         layout = {name: (array.dtype, array.shape) for name, array in whole.items()}
-        layout |= dict(
-            image_vectors=(DTYPES['F16'], image_vectors.shape),
-            neighbors=(row_type, (count, stored)),
-            similarities=(DTYPES['F16'], (count, stored)),
-            self_similarity=(DTYPES['F16'], (count,)),
-        )
+        layout['image_vectors'] = DTYPES['F16'], image_vectors.shape
+        layout['neighbors'] = self._row_type, (len(sent_ids), stored)
+        layout['similarities'] = DTYPES['F16'], (len(sent_ids), stored)
         header = header_of(
             {name: layout[name] for name in TENSORS}, dict(metadata, format=FORMAT_VERSION)
         )
-        end = max(header[name]['data_offsets'][1] for name in TENSORS)
         text = json.dumps(header, separators=(',', ':')).encode()
         text += b' ' * (-len(text) % 8)
-        first = 8 + len(text)
-        self._dtype = row_type
-        self._at = {name: first + header[name]['data_offsets'][0] for name in TENSORS}
-        self._self_similarity = np.zeros(count, '<f2')
+        self._at = {name: 8 + len(text) + header[name]['data_offsets'][0] for name in TENSORS}
+        end = 8 + len(text) + header[TENSORS[-1]]['data_offsets'][1]
         self._file = open(path, 'wb')  # noqa: SIM115 (closed by __exit__)
         self._file.write(len(text).to_bytes(8, 'little') + text)
-        self._file.truncate(first + end)
+        self._file.truncate(end)
         for name, array in whole.items():
             self._file.seek(self._at[name])
             self._file.write(array.tobytes())
@@ -99,16 +94,16 @@ class BankWriter:
         """Write the ranking of some expressions.
 
         Args:
-            expressions: Indices (n,) of the expressions.
-            rows: Image rows (n, M), by falling similarity.
-            similarities: (n, M).
-            own: Similarity (n,) of each expression and its own image.
+            expressions: Indices ``(n,)`` of the expressions.
+            rows: Image rows ``(n, M)``, by falling similarity.
+            similarities: ``(n, M)``.
+            own: Similarity ``(n,)`` of each expression and its own image.
         """
         self._self_similarity[expressions] = own
-        for name, table in (
-            ('neighbors', rows.astype(self._dtype)),
-            ('similarities', similarities.astype('<f2')),
-        ):
+        tables = dict(
+            neighbors=rows.astype(self._row_type), similarities=similarities.astype('<f2')
+        )
+        for name, table in tables.items():
             for expression, values in zip(expressions.tolist(), table, strict=True):
                 at = self._at[name] + expression * values.nbytes
                 os.pwrite(self._file.fileno(), values.tobytes(), at)

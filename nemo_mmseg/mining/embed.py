@@ -40,10 +40,6 @@ def _batches(items: Iterable[int], size: int) -> Iterator[list[int]]:
         yield batch
 
 
-def _unreadable(path: str, error: Exception) -> ValueError:
-    return ValueError(f'cannot read the image {path}: {error}')
-
-
 class _ImageFiles(Dataset):
     """Preprocessed images and their keys; a file that cannot be read is returned as an error."""
 
@@ -65,7 +61,7 @@ class _ImageFiles(Dataset):
                     return row, self.preprocess(image.convert('RGB')), key
         except (OSError, SyntaxError, ValueError) as error:
             # Raised where the batch arrives: a worker would wrap it into its own traceback.
-            return row, _unreadable(path, error), image_key(b'')
+            return row, ValueError(f'cannot read the image {path}: {error}'), image_key(b'')
 
 
 def _stack(batch: list[tuple[int, Tensor | ValueError, np.ndarray]]) -> tuple:
@@ -75,22 +71,11 @@ def _stack(batch: list[tuple[int, Tensor | ValueError, np.ndarray]]) -> tuple:
 
 
 def image_keys(images: BankImages, rows: range) -> np.ndarray:
-    """Return the keys ``(n, 16)`` uint8 of some images.
-
-    Raises:
-        ValueError: A file cannot be read; the message has its path.
-    """
-
-    def key_of(row: int) -> np.ndarray:
-        path = images.path(row)
-        try:
-            return image_key(Path(path).read_bytes())
-        except OSError as error:
-            raise _unreadable(path, error) from None
-
+    """Return the keys ``(n, 16)`` uint8 of some images."""
     # Reading and hashing release the interpreter: a slow disk is waited for once, not per file.
     with ThreadPoolExecutor(8) as threads:
-        return np.stack(list(threads.map(key_of, rows)))
+        contents = threads.map(lambda row: image_key(Path(images.path(row)).read_bytes()), rows)
+        return np.stack(list(contents))
 
 
 def embed_images(
@@ -100,12 +85,12 @@ def embed_images(
     store: VectorStore,
     num_workers: int = 2,
     advance: Callable[[int], None] = lambda count: None,
-) -> dict[range, np.ndarray]:
+) -> np.ndarray:
     """Embed those images of some blocks that the store does not have.
 
     Args:
         embedder: The model.
-        images: The images: ``len(images)``, ``images.path(row)``.
+        images: The images.
         blocks: Rows, see :func:`blocks_of`.
         store: Where known vectors are, and new ones go.
         num_workers: Processes that decode; 0 decodes here. Defaults to 2.
@@ -115,7 +100,7 @@ def embed_images(
         Keys ``(I, 16)`` uint8 of the images of these blocks, as they were embedded.
 
     Raises:
-        ValueError: An image cannot be read; the message has its path.
+        ValueError, OSError: An image cannot be read; the message has its path.
     """
     keys = np.zeros((len(images), KEY_BYTES), np.uint8)
 

@@ -31,7 +31,6 @@ from .search import search
 from .vectors import VectorStore, text_keys, user_cache
 
 T = TypeVar('T')
-KeysOf = Callable[[range], np.ndarray]
 
 
 def mine_bank(
@@ -148,13 +147,7 @@ def _check(bank: NegativeBank, spec: BankSpec, made_with: dict[str, Any]) -> Neg
 
 
 class _Job:
-    """What the processes that make a bank tell each other, by files in ``<path>.work/``.
-
-    Args:
-        path: The bank.
-        timeout: Seconds to wait for other ranks while nothing gets on.
-        progress: Whether rank 0 shows a progress bar.
-    """
+    """What the processes that make a bank tell each other, by files in ``<path>.work/``."""
 
     def __init__(self, path: Path, timeout: float, progress: bool) -> None:
         self.path = path
@@ -226,6 +219,7 @@ def _mine(
         raise ValueError(f'two expressions have the sentence id {sent_ids[repeated[0]]}')
     texts, text_index = distinct_texts(expressions)
     images = BankImages(dataset.pool, spec.images)
+    own_rows, candidates = images.rows[rows], images.candidates
     embedder = ClipEmbedder(spec.model, spec.pretrained, device, batch_size)
     if 'weights_sha256' not in made_with:
         made_with['weights_sha256'] = embedder.digest_of_weights()
@@ -251,42 +245,34 @@ def _mine(
             job.wait(lambda: job.path.is_file() or None, 'rank 0 to write the bank')
             return
 
-        def stored(what: str, count: int, keys_of: KeysOf) -> Iterator[np.ndarray]:
-            """Vectors block by block, some of which other ranks may still be making."""
-            for block in blocks_of(count):
-                keys, where = keys_of(block), f'{what} {block.start} to {block.stop - 1}'
-                yield job.wait(lambda keys=keys: store.read(keys), f'the vectors of {where}')
-                advance(0)
-
-        def keys_of_images(block: range) -> np.ndarray:
-            return keys[block] if block in share else image_keys(images, block)
+        def stored(block: range, keys: np.ndarray, what: str) -> np.ndarray:
+            """Vectors of a block, which another rank may still be making."""
+            where = f'the vectors of {what} {block.start} to {block.stop - 1}'
+            vectors = job.wait(lambda: store.read(keys), where)
+            advance(0)
+            return vectors
 
         with job.progress('searching', len(sent_ids)) as advance:
-            table = _whole(stored('images', len(images), keys_of_images), len(images))
-            text_blocks = stored(
-                'texts', len(texts), lambda block: text_keys(texts[i] for i in block)
+            table = None
+            for block in blocks_of(len(images)):
+                of_images = keys[block] if block in share else image_keys(images, block)
+                vectors = stored(block, of_images, 'images')
+                if table is None:  # whole at once: never twice in memory
+                    table = np.empty((len(images), vectors.shape[1]), np.float32)
+                table[block.start : block.stop] = vectors
+            text_blocks = (
+                stored(block, text_keys(texts[row] for row in block), 'texts')
+                for block in blocks_of(len(texts))
             )
-            part, count = job.work / 'bank.tmp', images.candidates
-            metadata = dict(made_with, versions={name: version(name) for name in LIBRARIES})
+            part, versions = job.work / 'bank.tmp', {name: version(name) for name in LIBRARIES}
             with BankWriter(
-                part, sent_ids, images.rows[rows], images.ids, images.names, table,
-                min(spec.keep, count - 1), metadata,
+                part, sent_ids, own_rows, images.ids, images.names, table,
+                min(spec.keep, candidates - 1), dict(made_with, versions=versions),
             ) as writer:  # fmt: skip
                 for found in search(
-                    text_blocks, text_index, images.rows[rows], table, spec.keep, device, count
+                    text_blocks, text_index, own_rows, table, spec.keep, device, candidates
                 ):
                     writer.write(*found)
                     advance(len(found.expressions))
         os.replace(part, job.path)
         job.say(f'{job.path}: {job.path.stat().st_size / 2**20:.1f} MiB')
-
-
-def _whole(blocks: Iterator[np.ndarray], count: int) -> np.ndarray:
-    """One table ``(count, D)`` of the vectors of some blocks, which are never in memory twice."""
-    end, table = 0, np.empty((count, 0), np.float32)
-    for block in blocks:
-        if end == 0:
-            table = np.empty((count, block.shape[1]), np.float32)
-        begin, end = end, end + len(block)
-        table[begin:end] = block
-    return table

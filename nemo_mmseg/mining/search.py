@@ -45,15 +45,6 @@ class Found(NamedTuple):
     own: np.ndarray
 
 
-class _Block(NamedTuple):
-    """Some texts ``(b, D)``, and their expressions: indices, rows of texts, own images ``(n,)``."""
-
-    texts: np.ndarray
-    expressions: np.ndarray
-    text_of: np.ndarray
-    own: np.ndarray
-
-
 def search(
     text_blocks: Iterable[np.ndarray],
     text_index: np.ndarray,
@@ -95,41 +86,39 @@ def search(
     width = min(len(images), IMAGES_AT_A_TIME) + 4 * count
     height = max(1, SCORES_AT_A_TIME // width)
 
-    def score(block: _Block) -> tuple[_Block, np.ndarray, np.ndarray, np.ndarray]:
-        return block, *ranker.rank(block.texts, block.text_of, block.own)
-
-    blocks = _blocks(text_blocks, text_index, own_rows, height)
-    for block, rows, best, own in ordered_map(score, blocks, device):
-        for start in range(0, len(own), EXPRESSIONS_AT_A_TIME):
-            part = slice(start, start + EXPRESSIONS_AT_A_TIME)
-            text_of = block.text_of[part]
-            kept = rows[text_of] != block.own[part, None]
-            kept[kept.all(axis=1), -1] = False  # the own image was not among them: one too many
-            shape = len(kept), count - 1
-            yield Found(
-                block.expressions[part],
-                rows[text_of][kept].reshape(shape),
-                best[text_of][kept].reshape(shape),
-                own[part],
-            )
-
-
-def _blocks(
-    text_blocks: Iterable[np.ndarray], text_index: np.ndarray, own_rows: np.ndarray, height: int
-) -> Iterator[_Block]:
-    """Texts by blocks of at most ``height``, each with its expressions."""
     # Expressions in the order of their texts: those of a block are then one slice.
     by_text = np.argsort(text_index, kind='stable')
     sorted_index = text_index[by_text]
+
+    def rank(block: tuple[int, np.ndarray]) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
+        return *block, *ranker.rank(block[1])
+
+    for first, texts, rows, best in ordered_map(rank, _blocks(text_blocks, height), device):
+        begin, end = np.searchsorted(sorted_index, [first, first + len(texts)])
+        for start in range(begin, end, EXPRESSIONS_AT_A_TIME):
+            part = slice(start, min(start + EXPRESSIONS_AT_A_TIME, end))
+            expressions, text_of = by_text[part], sorted_index[part] - first
+            own = own_rows[expressions]
+            kept = rows[text_of] != own[:, None]
+            kept[kept.all(axis=1), -1] = False  # the own image was not among them: one too many
+            shape = len(kept), count - 1
+            yield Found(
+                expressions,
+                rows[text_of][kept].reshape(shape),
+                best[text_of][kept].reshape(shape),
+                # In float64, so that the sum has the same bits in any order.
+                (texts[text_of] * images[own].astype(np.float64)).sum(axis=1).astype(np.float32),
+            )
+
+
+def _blocks(text_blocks: Iterable[np.ndarray], height: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Texts by blocks of at most ``height``, each with the index of its first one."""
     first = 0
     for block in text_blocks:
         _check_finite(block, 'text', first)
         # Even parts: a last one of few texts would be a slow product.
         for texts in np.array_split(block, -(-len(block) // height) or 1):
-            begin, end = np.searchsorted(sorted_index, [first, first + len(texts)])
-            expressions = by_text[begin:end]
-            text_of = sorted_index[begin:end] - first
-            yield _Block(texts, expressions, text_of, own_rows[expressions])
+            yield first, texts
             first += len(texts)
 
 
@@ -223,40 +212,27 @@ class Ranker:
         # Four standard deviations more than expected, and room for the skew of small numbers.
         self.taken = math.ceil(expected + 4 * math.sqrt(expected) + 4)
 
-    def rank(
-        self, texts: np.ndarray, text_of: np.ndarray, own: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def rank(self, texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Rank the images for some texts.
 
         Args:
             texts: Vectors ``(b, D)`` float32.
-            text_of: Texts ``(n,)`` whose score of one image is wanted besides.
-            own: Row ``(n,)`` of that image.
 
         Returns:
-            Rows ``(b, count)`` int64 of the best images, their scores ``(b, count)`` float32,
-            falling, and the scores ``(n,)`` asked for.
+            Rows ``(b, count)`` int64 of the best images, and their scores ``(b, count)`` float32,
+            falling.
         """
         block = torch.from_numpy(np.ascontiguousarray(texts)).to(self.table.device)
-        asked = np.empty(len(own), np.float32)
         if self.by_cut:
-            best, rows = unpack_keys(self._keys(block, self.cut(block), text_of, own, asked))
-        else:
-            rows, best = self._merged(block, text_of, own, asked)
-        return rows, best, asked
+            best, rows = unpack_keys(self._keys(block, self.cut(block)))
+            return rows, best
+        return self._merged(block)
 
-    def _tiles(
-        self, block: Tensor, text_of: np.ndarray, own: np.ndarray, asked: np.ndarray
-    ) -> Iterator[tuple[int, Tensor]]:
-        """First row and scores of the candidates, tile by tile; fills ``asked`` on the way."""
-        for start in range(0, len(self.table), IMAGES_AT_A_TIME):
-            tile = self.table[start : start + IMAGES_AT_A_TIME]
-            scores = torch.mm(block, tile.T, out=self._buffer(len(block), len(tile)))
-            here = np.flatnonzero((own >= start) & (own < start + len(tile)))
-            at = torch.from_numpy(text_of[here]), torch.from_numpy(own[here] - start)
-            asked[here] = scores[at].cpu().numpy()
-            if start < self.candidates:
-                yield start, scores[:, : self.candidates - start]
+    def _tiles(self, block: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """First row and scores, tile by tile."""
+        for start in range(0, self.candidates, IMAGES_AT_A_TIME):
+            tile = self.table[start : min(start + IMAGES_AT_A_TIME, self.candidates)]
+            yield start, torch.mm(block, tile.T, out=self._buffer(len(block), len(tile)))
 
     def _buffer(self, *shape: int) -> Tensor:
         """Where this thread's scores go, tile after tile: new memory each time would pile up."""
@@ -274,17 +250,10 @@ class Ranker:
         place = len(self.sample) - self.taken
         return np.partition(scores, place, axis=1)[:, place : place + 1]
 
-    def _keys(
-        self,
-        block: Tensor,
-        cut: np.ndarray,
-        text_of: np.ndarray,
-        own: np.ndarray,
-        asked: np.ndarray,
-    ) -> np.ndarray:
+    def _keys(self, block: Tensor, cut: np.ndarray) -> np.ndarray:
         """Sorted keys ``(b, count)`` of the best images."""
         found = [np.zeros(0, np.uint64)] * len(block)
-        for start, tile in self._tiles(block, text_of, own, asked):
+        for start, tile in self._tiles(block):
             # Text by text: indices of all that is found in a tile would outweigh its scores.
             for text, scores in enumerate(tile.numpy()):
                 columns = np.flatnonzero(scores >= cut[text])
@@ -292,23 +261,19 @@ class Ranker:
                 found[text] = np.concatenate([found[text], keys])
                 if len(found[text]) > 4 * self.count:
                     found[text] = np.sort(found[text])[: self.count].copy()  # a view keeps all
-        no_cut, nothing = np.full((1, 1), -np.inf, np.float32), np.zeros(0, np.int64)
         best = np.empty((len(block), self.count), np.uint64)
         for text, keys in enumerate(found):
             if len(keys) < self.count:
-                one = block[text : text + 1]
-                best[text] = self._keys(one, no_cut, nothing, nothing, asked[:0])
+                best[text] = self._keys(block[text : text + 1], np.float32([[-np.inf]]))
             else:
                 best[text] = np.sort(keys)[: self.count]
         return best
 
-    def _merged(
-        self, block: Tensor, text_of: np.ndarray, own: np.ndarray, asked: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _merged(self, block: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Rows and scores ``(b, count)`` of the best images."""
         rows = torch.zeros((len(block), 0), dtype=torch.long, device=block.device)
         best = torch.zeros((len(block), 0), device=block.device)
-        for start, scores in self._tiles(block, text_of, own, asked):
+        for start, scores in self._tiles(block):
             columns, new = top_rows(scores, min(self.count, scores.shape[1]))
             # What is equal stands in the order of rows on either side, and so it stays.
             rows, best = torch.cat([rows, columns + start], 1), torch.cat([best, new], 1)

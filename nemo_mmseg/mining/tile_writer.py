@@ -147,11 +147,10 @@ class _Writer:
                 print_log(f'another process makes {self.path}: waiting for it', 'current')
                 fcntl.flock(index, fcntl.LOCK_EX)
             if not self.path.is_file():  # the other one may have made it
-                self._check_input()
                 self.part.touch()
                 with open(self.part, 'r+b') as tiles:
                     records = self._resume(tiles, index)
-                    self._check_room(len(records))
+                    self._look_ahead(len(records))
                     records = self._add_tiles(tiles, index, records, num_workers, progress)
                     self._finish(tiles, records)
                 os.replace(self.part, self.path)
@@ -159,14 +158,13 @@ class _Writer:
                 print_log(f'{self.path}: {len(self.names)} tiles, {size:.0f} MiB', 'current')
             self.index.unlink(missing_ok=True)
 
-    def _check_input(self) -> None:
-        if missing := self.pool.missing():  # before hours are spent on the others
+    def _look_ahead(self, done: int) -> None:
+        """Fail before hours are spent, not after."""
+        if missing := self.pool.missing():
             raise FileNotFoundError(
                 f'of {len(self.pool)} images {len(missing)} are missing, first '
                 f'{self.pool.path_of(missing[0])}'
             )
-
-    def _check_room(self, done: int) -> None:
         needed = (len(self.names) - done) * self.spec.height * self.spec.width * 3
         free = shutil.disk_usage(self.path.parent).free
         if self.spec.encoding == 'raw' and needed > free:

@@ -34,8 +34,6 @@ PACK_SIZE = 512
 KEY_BYTES = 16
 # An index entry holds pack and row in one number.
 _ROWS = 2**20
-# Seconds after which the unfinished file of a killed writer is removed.
-_STALE = 24 * 3600
 
 
 def text_keys(texts: Iterable[str]) -> np.ndarray:
@@ -87,6 +85,7 @@ class VectorStore:
     ) -> None:
         self.cache = cache
         self.limit = limit
+        # Vectors are written to the first folder.
         self.folders = [
             root / f'encoder-{encoder[:32]}' for root in (cache, work) if root is not None
         ]
@@ -138,7 +137,7 @@ class VectorStore:
             try:
                 made_of, vectors = self._read(pack, rows[which])
             except (OSError, SafetensorError, ValueError) as error:
-                self._forget(pack, error)
+                self._forget(pack, damaged=not isinstance(error, OSError))
                 continue
             for index, key, vector in zip(there[which].tolist(), made_of, vectors):
                 if (key == keys[index]).all():
@@ -167,13 +166,13 @@ class VectorStore:
                     os.utime(path)
             return keys[rows], vectors[rows]
 
-    def _forget(self, pack: int, error: Exception) -> None:
-        path, self._packs[pack] = self._packs[pack], None
+    def _forget(self, pack: int, damaged: bool) -> None:
         left = self._places // _ROWS != pack
         self._heads, self._places = self._heads[left], self._places[left]
-        if not isinstance(error, OSError):  # damaged, not removed by another process
-            with suppress(OSError):
-                path.unlink()
+        with suppress(OSError):  # of a pack that cannot be removed the path stays known
+            if damaged:
+                self._packs[pack].unlink()
+            self._packs[pack] = None  # it may be written again
 
     def add(self, keys: np.ndarray, vectors: np.ndarray) -> None:
         """Keep vectors. They are written when there are enough for a pack, or by :meth:`flush`.
@@ -232,12 +231,8 @@ class VectorStore:
         self._added = 0
         if self.cache is None:
             return
-        for part in _files(self.cache, 'encoder-*/.pack-*.tmp'):
-            with suppress(OSError):
-                if part.stat().st_mtime < time.time() - _STALE:
-                    part.unlink()
         packs = []
-        for pack in _files(self.cache, 'encoder-*/pack-*.safetensors'):
+        for pack in _files(self.cache, 'encoder-*/*pack-*'):  # and parts of killed writers
             with suppress(OSError):  # another process was faster
                 packs.append((pack.stat().st_mtime, pack, pack.stat().st_size))
         total = sum(size for *_, size in packs)

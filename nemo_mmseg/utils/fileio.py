@@ -72,8 +72,9 @@ def load_plain_pickle(path: str) -> Any:
         except UnicodeDecodeError as error:
             problem = error
         except Exception as error:  # a damaged pickle fails in any opcode with any exception
-            raise ValueError(f'{path} is not a plain pickle of references: {error}') from error
-    raise ValueError(f'{path} is not a plain pickle of references: {problem}')
+            problem = error
+            break
+    raise ValueError(f'{path} is not a plain pickle of references: {problem}') from problem
 
 
 @collector_paused()

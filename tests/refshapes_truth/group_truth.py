@@ -1,8 +1,8 @@
-"""Of which objects is an expression true that may mean several, or none? Read from its text alone.
+"""Which objects does an expression describe that may have several targets, or none?
 
-The independent half of the proof of RefShapes' generalised flavour, on top of ``truth.py``: it
-shares nothing with the generator. An expression is proved when both readers point at the same
-objects and these are its targets; one of nothing when even the generous reader finds no object.
+The independent half of the proof of RefShapes' generalized variant, on top of ``truth.py``. It
+shares nothing with the generator. An expression is proved when both readers find its targets, a
+no-target expression when even the generous reader finds no object.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _BORDER = 0.05
 def targets_of(
     text: str, objects: Sequence[dict], width: int, height: int, reader: str = 'generous'
 ) -> list[int]:
-    """The objects of a scene that an expression describes.
+    """Find the objects of a scene that an expression describes.
 
     Besides what :func:`true_of` reads: "the red star and the ring", "all stars", "both large rings
     on the left", "the three circles", "all stars except the red star".
@@ -33,11 +33,11 @@ def targets_of(
         objects: See :func:`true_of`.
         width: Width of the image in pixels.
         height: Height of the image in pixels.
-        reader: ``'generous'`` (somebody might mean the object) or ``'strict'`` (everybody would;
-            nobody means anything where "the two stars" are three, or "the stars" one).
+        reader: ``'generous'`` (somebody might mean the object) or ``'strict'`` (everybody would).
+            Where "the two stars" are three, or "the stars" one, the strict reader finds nothing.
 
     Returns:
-        Their indexes, rising; empty when nothing is described.
+        Their indexes, rising.
 
     Raises:
         ValueError: A word or the form of the expression is unknown.
@@ -58,7 +58,7 @@ def targets_of(
 
 
 def _readings(text: str, scene: tuple) -> tuple[set, set]:
-    """The objects of the generous and of the strict reader."""
+    """Return what the generous and the strict reader find."""
     return set(true_of(text, *scene)), set(true_of(text, *scene, 'strict'))
 
 
@@ -95,7 +95,7 @@ def _group(text: str, scene: tuple) -> tuple[set, set]:
 
 
 def _toward(side: str, scene: tuple, index: int) -> float:
-    """How far a centre lies toward a side, 0 to 1 over the image."""
+    """Return how far a centre lies toward a side, 0 to 1 over the image."""
     things, width, height = scene
     x, y = things[index]['center']
     return {'left': 1 - x / width, 'right': x / width, 'top': 1 - y / height}.get(side, y / height)

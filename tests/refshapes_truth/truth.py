@@ -1,8 +1,8 @@
 """Of which objects of a scene is an expression true? Read from its text alone.
 
-This is the independent half of RefShapes' proof: it shares no table, no rule and no code with the
+This is the independent half of RefShapes' proof. It shares no table, no rule and no code with the
 generator. It reads words from left to right and knows two readers. The *generous* one calls an
-expression true whenever somebody might; the *strict* one only when everybody would. An expression
+expression true whenever somebody might, the *strict* one only when everybody would. An expression
 is proved when its target is the only object for both.
 """
 
@@ -57,7 +57,7 @@ PARTS = {'dots': 'dotted', 'outline': 'outlined', 'outlines': 'outlined'}
 EQUAL = ('striped', 'checkered', 'half')
 FILLERS = {'the', 'a', 'an', 'in', 'and', 'with'}
 
-# Phrases of relations, longest first, and what they mean.
+# Words of relations and what they mean.
 RELATIONS = {
     'to the left of': 'left',
     'left of': 'left',
@@ -75,7 +75,7 @@ RELATIONS = {
     'behind': 'behind',
     'between': 'between',
 }
-# Phrases of places. "extreme" compares objects, "side" may be read either way.
+# Words of places. "extreme" compares objects, "side" may be read either way.
 PLACES = {
     'farthest to the left': ('extreme', 'left'),
     'farthest to the right': ('extreme', 'right'),
@@ -93,7 +93,7 @@ ORDER = {'second': 1, 'third': 2}
 
 
 @dataclass
-class Phrase:
+class NounPhrase:
     """A noun phrase as it was read.
 
     Attributes:
@@ -113,8 +113,8 @@ class Phrase:
     count: int = 1
 
 
-def _read_phrase(words: Sequence[str], text: str) -> Phrase:
-    phrase = Phrase()
+def _read_phrase(words: Sequence[str], text: str) -> NounPhrase:
+    phrase = NounPhrase()
     pending: list[str] = []  # colours that wait for the word that says what they paint
     after_with = False
     for word in words:
@@ -144,7 +144,7 @@ def _read_phrase(words: Sequence[str], text: str) -> Phrase:
     return phrase
 
 
-def _is(phrase: Phrase, thing: dict, generous: bool) -> bool:
+def _is(phrase: NounPhrase, thing: dict, generous: bool) -> bool:
     if phrase.category not in ('*', thing['category']):
         return False
     if phrase.sizes - {thing['size']} or phrase.textures - {thing['texture']}:
@@ -157,7 +157,7 @@ def _is(phrase: Phrase, thing: dict, generous: bool) -> bool:
 
 
 def _find(table: dict, text: str):
-    """First phrase of a table in the text (the longer of two at one place): start, end, meaning."""
+    """Find the first words of a table in the text, the longest: start, end, meaning."""
     hits = []
     for words, meaning in table.items():
         match = re.search(rf'\b{words}\b', text)
@@ -170,13 +170,13 @@ def _find(table: dict, text: str):
 
 
 def _toward(side: str, thing: dict, width: int, height: int) -> float:
-    """How far a centre lies toward a side, 0 to 1 over the image."""
+    """Return how far a centre lies toward a side, 0 to 1 over the image."""
     x, y = thing['center'][0] / width, thing['center'][1] / height
     return {'left': 1 - x, 'right': x, 'top': 1 - y, 'bottom': y}[side]
 
 
 def _best(alike: list[int], score, margin: float, place: int = 0) -> tuple[set, set]:
-    """Generous and strict readings of "the k-th by score"."""
+    """Return the generous and the strict reading of "the k-th by score"."""
     ranked = sorted(alike, key=score, reverse=True)
     if len(ranked) <= place:
         return set(), set()
@@ -187,7 +187,7 @@ def _best(alike: list[int], score, margin: float, place: int = 0) -> tuple[set, 
 
 
 def _extract_place(text: str):
-    """Cut the words of a place out of a text: the rest, and (kind, where, order)."""
+    """Cut the words of a place out of a text; return the rest, and (kind, where, order)."""
     match = re.search(r'\b(second|third)\b(.*) from the (left|right|top|bottom)$', text)
     if match:
         return match[2].strip(), ('order', match[3], ORDER[match[1]])
@@ -242,7 +242,7 @@ def _segment(p, a, b) -> tuple[float, float]:
 
 
 def _relation_holds(name, things, alike, strict_alike, anchors, width, height):
-    """Generous and strict sets for a relation to anchor objects (indexes)."""
+    """Return the generous and the strict reading of a relation to anchors (indexes)."""
     candidates = [i for i in alike if i not in anchors]
     centers = [t['center'] for t in things]
     if name in ('left', 'right', 'top', 'bottom'):
@@ -319,7 +319,7 @@ def _readings(text: str, things: list[dict], width: int, height: int) -> tuple[s
 def true_of(
     text: str, objects: Sequence[dict], width: int, height: int, reader: str = 'generous'
 ) -> list[int]:
-    """The objects of a scene that an expression is true of.
+    """Find the objects of a scene that an expression is true of.
 
     Args:
         text: The expression.
@@ -330,12 +330,10 @@ def true_of(
         reader: ``'generous'`` (somebody might call it true) or ``'strict'`` (everybody would).
 
     Returns:
-        Their indexes, rising; empty when it is true of none.
+        Their indexes, rising.
 
     Raises:
         ValueError: A word or the form of the expression is unknown.
     """
-    if reader not in ('generous', 'strict'):
-        raise ValueError(f"reader must be 'generous' or 'strict', got {reader!r}")
     generous, strict = _readings(text, list(objects), width, height)
     return sorted(generous if reader == 'generous' else strict)

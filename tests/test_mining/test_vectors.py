@@ -112,7 +112,7 @@ def test_the_cache_is_bounded_and_keeps_what_is_used(tmp_path):
         path.write_bytes(b'0' * size)
     for path in (dead, *foreign):
         os.utime(path, (0, 0))
-    VectorStore('b', work, cache, limit=3 * size + 1).trim()
+    VectorStore('b', work, cache, limit=4 * size + 1).trim()
     assert {path for path in packs if path.exists()} == {packs[0], *packs[4:]}
     assert living.exists() and not dead.exists() and all(path.exists() for path in foreign)
 
@@ -177,6 +177,13 @@ def test_a_cache_that_can_only_be_read_serves(tmp_path, monkeypatch):
     assert found(store, range(3)) == [0, 1, 2]
     store.trim()
     assert found(store, range(3)) == [0, 1, 2]
+    # A damaged pack in it is not looked at again.
+    pack.write_bytes(pack.read_bytes()[:-1] + b'x')
+    store = VectorStore('encoder', tmp_path / 'work', tmp_path / 'cache')
+    assert found(store, range(3)) == []
+    monkeypatch.undo()
+    put(VectorStore('encoder', tmp_path / 'work'), range(3))
+    assert store.read(keys_of(range(3))) is not None
 
 
 def test_a_folder_that_disappears_while_it_is_listed_stops_nothing(tmp_path, monkeypatch):

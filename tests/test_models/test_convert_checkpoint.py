@@ -387,7 +387,7 @@ def test_files_that_are_damaged_or_hold_other_things(published, tmp_path, monkey
     source.write_bytes(whole)
     with pytest.raises(ValueError, match='in.pth: .*does not fit any base model'):
         convert_file('lavt', source, target)
-    with pytest.raises(ValueError, match='in.pth is the file to read'):
+    with pytest.raises(ValueError, match='in.pth cannot be the file to write'):
         convert_file('lavt', source, source, MODEL)
     assert [path.name for path in tmp_path.iterdir()] == ['in.pth'] and source.read_bytes() == whole
 

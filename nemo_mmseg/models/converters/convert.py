@@ -114,7 +114,7 @@ def convert_file(
     """
     target = Path(target)
     if target.exists() and Path(source).exists() and target.samefile(source):
-        raise ValueError(f'{target} is the file to read: give another to write')
+        raise ValueError(f'{target} cannot be the file to write: it is the one to read')
     try:
         content = read_checkpoint(source, allow=_converter(name).allow)
         converted = convert_checkpoint(name, content, model)
@@ -151,10 +151,17 @@ def base_models(converter: Converter) -> dict[str, dict]:
 
 
 def parameter_shapes(model: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Return names and shapes of the state dict of a network's config, without its memory."""
+    """Return names and shapes of the state dict of a network's config, without its memory.
+
+    Raises:
+        ValueError: The network cannot be built.
+    """
     init_default_scope('mmseg')
-    with _NoMemory():
-        network = MODELS.build(Config(dict(model=model)).model)
+    try:
+        with _NoMemory():
+            network = MODELS.build(Config(dict(model=model)).model)
+    except (KeyError, TypeError) as error:  # of a class or an argument that does not exist
+        raise ValueError(f'the network of the config cannot be built: {error}') from error
     return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
 
 
