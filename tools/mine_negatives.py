@@ -85,7 +85,7 @@ def mine(dataset: BaseDataset, args: argparse.Namespace) -> None:
         if len({needed.dataset.fingerprint for needed in banks}) > 1:
             raise ValueError(f'{len(banks)} data sets cannot share one bank, {args.out}')
         requirements = [replace(needed, spec=replace(needed.spec, **changes)) for needed in banks]
-    elif not banks:
+    elif not requirements:
         raise ValueError(
             f'{args.config} has no NeMoMosaic with mined negatives in its training pipeline: give '
             '--out, --model and --pretrained'

@@ -104,6 +104,7 @@ class BaseReferringDataset(BaseDataset, ABC):
     METAINFO = dict(classes=('background', 'referent'), palette=[[0, 0, 0], [220, 20, 60]])
     # The file that assigns images to splits, where a data set has one.
     split_file: str | None = None
+    split: str | None = None
 
     def __init__(
         self,
@@ -145,7 +146,7 @@ class BaseReferringDataset(BaseDataset, ABC):
         return items
 
     def full_init(self) -> None:
-        """Read the items, and let transforms check the files they need against them."""
+        """Read the items, and let transforms refuse what does not go with them."""
         if self._fully_initialized:
             return
         with collector_paused():

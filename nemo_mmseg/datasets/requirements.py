@@ -10,8 +10,10 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from nemo_mmseg.negatives.band import BandRule
-from nemo_mmseg.negatives.bank import BankSpec
+from nemo_mmseg.negatives.bank import BankSpec, NegativeBank
 from nemo_mmseg.negatives.leak_guard import LeakGuard
 from nemo_mmseg.negatives.pool import ImagePool
 from nemo_mmseg.negatives.tile_store import TileSpec
@@ -38,6 +40,10 @@ class BankRequirement:
     num_negatives: int
     leak_guard: LeakGuard | None = None
 
+    def held_out(self, bank: NegativeBank) -> np.ndarray | None:
+        """Return which images ``(I,)`` bool of the bank a leak guard keeps out; None without."""
+        return None if self.leak_guard is None else self.leak_guard.leaked_rows(bank)
+
 
 @dataclass(frozen=True)
 class TileRequirement:
@@ -62,7 +68,7 @@ class NeedsFiles(ABC):
     def requirements(
         self, dataset: BaseReferringDataset, max_epochs: int | None = None
     ) -> list[Requirement]:
-        """What the transform reads from disk for a data set; tile stores come first.
+        """List what the transform reads from disk for a data set; tile stores come first.
 
         Called when the data set is built, and again before a training.
 

@@ -48,6 +48,11 @@ class NoTargetRule:
         """
         if self.no_target == 'area' or (self.no_target == 'auto' and 'no_target' not in sample):
             return pixels < self.min_pixels
+        if 'no_target' not in sample:
+            raise ValueError(
+                f'{sample.get("img_path")}: the network has no no-target output. Use '
+                "no_target='area'"
+            )
         return torch.as_tensor(sample['no_target']).cpu().numpy() > self.score_threshold
 
 

@@ -25,7 +25,7 @@ LIBRARIES = ('torch', 'open_clip_torch', 'numpy', 'pillow')
 _EXACT_UP_TO = 16
 # A batch's number of rows is a multiple of this. Products work off the rows that are left over from
 # their own steps in another way, and so with other last bits.
-_ROWS = 16
+_ROW_STEP = 16
 
 
 class _TextEncoder(nn.Module):
@@ -95,7 +95,7 @@ class ClipEmbedder:
     def _run(self, call: Callable[[Tensor], Tensor], batch: Tensor) -> np.ndarray:
         """Unit vectors ``(n, D)`` of n <= batch_size inputs, computed as a full batch."""
         count = len(batch)
-        whole = -(-self.batch_size // _ROWS) * _ROWS
+        whole = -(-self.batch_size // _ROW_STEP) * _ROW_STEP
         batch = batch.to(self.device, non_blocking=True)
         if count < whole:
             batch = torch.cat([batch, batch[-1:].expand(whole - count, *batch.shape[1:])])

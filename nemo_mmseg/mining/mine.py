@@ -7,7 +7,7 @@ import hashlib
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -27,7 +27,7 @@ from nemo_mmseg.utils.dist import default_device, rank_and_world, same_every_tim
 from .bank_writer import BankWriter
 from .clip_embedder import LIBRARIES, ClipEmbedder
 from .embed import blocks_of, distinct_texts, embed_images, embed_texts, image_keys
-from .search import search
+from .search import Found, search
 from .vectors import VectorStore, text_keys, user_cache
 
 T = TypeVar('T')
@@ -219,7 +219,6 @@ def _mine(
         raise ValueError(f'two expressions have the sentence id {sent_ids[repeated[0]]}')
     texts, text_index = distinct_texts(expressions)
     images = BankImages(dataset.pool, spec.images)
-    own_rows, candidates = images.rows[rows], images.candidates
     embedder = ClipEmbedder(spec.model, spec.pretrained, device, batch_size)
     if 'weights_sha256' not in made_with:
         made_with['weights_sha256'] = embedder.digest_of_weights()
@@ -264,15 +263,43 @@ def _mine(
                 stored(block, text_keys(texts[row] for row in block), 'texts')
                 for block in blocks_of(len(texts))
             )
-            part, versions = job.work / 'bank.tmp', {name: version(name) for name in LIBRARIES}
-            with BankWriter(
-                part, sent_ids, own_rows, images.ids, images.names, table,
-                min(spec.keep, candidates - 1), dict(made_with, versions=versions),
-            ) as writer:  # fmt: skip
-                for found in search(
-                    text_blocks, text_index, own_rows, table, spec.keep, device, candidates
-                ):
-                    writer.write(*found)
-                    advance(len(found.expressions))
-        os.replace(part, job.path)
+            found = search(
+                text_blocks, text_index, images.rows[rows], table, spec.keep, device,
+                images.num_candidates,
+            )  # fmt: skip
+            _write(job, spec, made_with, images, table, (sent_ids, rows), found, advance)
         job.say(f'{job.path}: {job.path.stat().st_size / 2**20:.1f} MiB')
+
+
+def _write(
+    job: _Job,
+    spec: BankSpec,
+    made_with: dict[str, Any],
+    images: BankImages,
+    table: np.ndarray,
+    expressions: tuple[np.ndarray, np.ndarray],
+    answers: Iterable[Found],
+    advance: Callable[[int], None],
+) -> None:
+    """Write the bank under another name while the answers come, and rename it.
+
+    Args:
+        job: The job.
+        spec: Of the bank.
+        made_with: Its metadata.
+        images: Its image table.
+        table: Vectors ``(I, D)`` of the images.
+        expressions: Sentence ids ``(E,)`` and rows ``(E,)`` of their images in the data set.
+        answers: What the search finds.
+        advance: Called with the number of expressions written.
+    """
+    sent_ids, rows = expressions
+    part, versions = job.work / 'bank.tmp', {name: version(name) for name in LIBRARIES}
+    with BankWriter(
+        part, sent_ids, images.rows[rows], images.ids, images.names, table,
+        min(spec.keep, images.num_candidates - 1), dict(made_with, versions=versions),
+    ) as writer:  # fmt: skip
+        for found in answers:
+            writer.write(*found)
+            advance(len(found.expressions))
+    os.replace(part, job.path)

@@ -135,9 +135,9 @@ def check_bands(requirement: BankRequirement, bank: NegativeBank) -> list[np.nda
     Raises:
         BankError: A band is empty for every expression.
     """
-    guard = requirement.leak_guard
-    without = None if guard is None else guard.leaked_rows(bank)
-    all_sizes = [bank.band_sizes(rule, without) for rule in requirement.bands]
+    without = requirement.held_out(bank)
+    remaining = bank.num_remaining(requirement.bands, without)
+    all_sizes = [np.minimum(row, rule.top_k) for row, rule in zip(remaining, requirement.bands)]
     for rule, sizes in zip(requirement.bands, all_sizes):
         if not sizes.any():
             by = f'{rule}, with the leak guard,' if without is not None and without.any() else rule
@@ -145,6 +145,10 @@ def check_bands(requirement: BankRequirement, bank: NegativeBank) -> list[np.nda
                 f'the band of every expression is empty: {by} drops all {bank.stored} stored '
                 f'images in {bank.path}. Let it drop fewer, or mine with a larger keep'
             )
+    # Of a ramp the ends are enough: between them bands change step by step.
+    shown = sorted({0, len(all_sizes) - 1}) if all_sizes else ()
+    for row in shown:
+        rule, sizes = requirement.bands[row], all_sizes[row]
         print_log(_summary(bank, rule, sizes, requirement.num_negatives), 'current')
     return all_sizes
 
@@ -154,7 +158,7 @@ def _summary(bank: NegativeBank, rule: BandRule, sizes: np.ndarray, needed: int)
         f'{bank.path}: {rule}: {(sizes < needed).sum()} of {len(sizes)} expressions have fewer '
         f'than the {needed} negatives of a mosaic, {(sizes == 0).sum()} have none'
     )
-    if bank.stored < bank.candidates - 1:
+    if bank.stored < bank.num_candidates - 1:
         below = (sizes < rule.top_k).sum()
         text += f'; {below} bands reach below the {bank.stored} stored images'
     return text

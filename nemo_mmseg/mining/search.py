@@ -100,7 +100,7 @@ def search(
             expressions, text_of = by_text[part], sorted_index[part] - first
             own = own_rows[expressions]
             kept = rows[text_of] != own[:, None]
-            kept[kept.all(axis=1), -1] = False  # the own image was not among them: one too many
+            kept[kept.all(axis=1), -1] = False  # its own image was not among them: one too many
             shape = len(kept), count - 1
             yield Found(
                 expressions,

@@ -47,7 +47,7 @@ def make_tile_store(
     appears under its name when it is whole. Its bytes do not depend on workers or interruptions.
 
     A begun store is continued by content: images whose file has another digest by now are resized
-    again. A finished one is compared by names and sizes, see :meth:`TileStore.check`.
+    again. A finished one is checked by :meth:`TileStore.check`.
 
     Args:
         pool: The images.

@@ -33,7 +33,7 @@ LIMIT = 4 * 2**30
 PACK_SIZE = 512
 KEY_BYTES = 16
 # An index entry holds pack and row in one number.
-_ROWS = 2**20
+_MAX_ROWS = 2**20
 
 
 def text_keys(texts: Iterable[str]) -> np.ndarray:
@@ -111,7 +111,7 @@ class VectorStore:
                     continue
                 with suppress(OSError, SafetensorError, ValueError), safe_open(pack, 'np') as file:
                     heads.append(_heads(file.get_tensor('keys')))
-                    places.append(len(self._packs) * _ROWS + np.arange(len(heads[-1])))
+                    places.append(len(self._packs) * _MAX_ROWS + np.arange(len(heads[-1])))
                     self._packs.append(pack)
         if len(heads) > 1:
             self._heads, self._places = np.concatenate(heads), np.concatenate(places)
@@ -130,7 +130,7 @@ class VectorStore:
         heads = _heads(keys)
         at = np.searchsorted(self._heads, heads)
         there = np.flatnonzero(at < np.searchsorted(self._heads, heads, side='right'))
-        packs, rows = np.divmod(self._places[at[there]], _ROWS)
+        packs, rows = np.divmod(self._places[at[there]], _MAX_ROWS)
         found = {}
         for pack in np.unique(packs).tolist():
             which = packs == pack
@@ -166,7 +166,7 @@ class VectorStore:
             return keys[rows], vectors[rows]
 
     def _forget(self, pack: int, damaged: bool) -> None:
-        left = self._places // _ROWS != pack
+        left = self._places // _MAX_ROWS != pack
         self._heads, self._places = self._heads[left], self._places[left]
         with suppress(OSError):  # of a pack that cannot be removed the path stays known
             if damaged:

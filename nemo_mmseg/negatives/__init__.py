@@ -1,20 +1,22 @@
 """What mining writes and training reads: image pools, banks, bands, tile stores, the leak guard."""
 
 from .band import Band, BandRule
-from .bank import BankError, NegativeBank, UnknownSentenceError
+from .bank import BankError, BankSpec, NegativeBank, UnknownSentenceError
 from .leak_guard import LeakError, LeakGuard
 from .pool import FolderPool, ImagePool
-from .tile_store import TileStore, TileStoreError
+from .tile_store import TileSpec, TileStore, TileStoreError
 
 __all__ = [
     'Band',
     'BandRule',
     'BankError',
+    'BankSpec',
     'FolderPool',
     'ImagePool',
     'LeakError',
     'LeakGuard',
     'NegativeBank',
+    'TileSpec',
     'TileStore',
     'TileStoreError',
     'UnknownSentenceError',

@@ -104,7 +104,7 @@ class BandRule:
             )
 
     def threshold(self, self_similarity: np.ndarray | float) -> np.ndarray | float:
-        """Return the largest similarity that tau allows, by the similarity to the own image."""
+        """Return the largest similarity that tau allows, by the similarity to its own image."""
         if self.tau is None or self.tau_mode == 'rank':
             return math.inf
         if self.tau_mode == 'absolute':

@@ -5,10 +5,10 @@ Tensors, for E expressions, I images and M stored images per expression:
 =====================  ==============  ============================================================
 ``sent_ids``           int64 (E,)      sentence ids, rising
 ``neighbors``          uint16 (E, M)   image rows by falling similarity, equal ones by smaller row;
-                                       the own image is not among them (int32 where I > 65,536)
+                                       the target image is not among them (int32 where I > 65,536)
 ``similarities``       float16 (E, M)  cosine similarities of expression and image
-``self_similarity``    float16 (E,)    ... of the expression and its own image
-``image_row``          int32 (E,)      row of the expression's own image
+``self_similarity``    float16 (E,)    ... of the expression and its target image
+``image_row``          int32 (E,)      row of the expression's target image
 ``image_ids``          int64 (I,)      image ids
 ``image_name_bytes``   uint8           file names in UTF-8, one after the other
 ``image_name_offsets`` int64 (I + 1,)  where each begins
@@ -116,7 +116,7 @@ class NegativeBank(MappedFile):
         return self.arrays['neighbors'].shape[1]
 
     @property
-    def candidates(self) -> int:
+    def num_candidates(self) -> int:
         """How many images, from the first row on, can be negatives.
 
         All of them, unless the negatives come from a folder: its images come first in the table,
@@ -197,7 +197,7 @@ class NegativeBank(MappedFile):
         kept = kept[: rule.top_k]
         if len(kept) == rule.top_k:
             dropped = [place for place in dropped if place < kept[-1]]
-        truncated = len(kept) < rule.top_k and len(rows) < self.candidates - 1
+        truncated = len(kept) < rule.top_k and len(rows) < self.num_candidates - 1
         return Band(rows[kept], similarities[kept], truncated, own, start, rows[dropped])
 
     def band_sizes(self, rule: BandRule, without: np.ndarray | None = None) -> np.ndarray:
@@ -240,7 +240,7 @@ class NegativeBank(MappedFile):
                 yield part, None
                 continue
             own, which = np.unique(self.image_row[part], return_inverse=True)
-            table = vectors[own] @ vectors[: self.candidates].T
+            table = vectors[own] @ vectors[: self.num_candidates].T
             yield part, table[which[:, None], self.arrays['neighbors'][part]]
 
     @property

@@ -17,12 +17,11 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
-from prettytable import PrettyTable
 
 from nemo_mmseg.utils.fileio import load_json, load_plain_pickle
 
 from .bank import NegativeBank
-from .pool import FolderPool, ImagePool
+from .pool import ImagePool
 
 TEST_SPLITS = ('val', 'test', 'testA', 'testB')
 
@@ -177,36 +176,3 @@ def refuse_tested_images(
         return
     if guard is None or osp.realpath(split_file) not in guard.files:
         LeakGuard([split_file]).clean(pool)
-
-
-def overlap_table(split_files: Sequence[str], folders: Sequence[str] = ()) -> PrettyTable:
-    """Count the images that pools of negatives share with validation and test splits.
-
-    Args:
-        split_files: ``refs(*).p`` of the data sets. Each gives a pool (its ``train`` split) and the
-            splits that are held out.
-        folders: Folders of images that are pools, too.
-
-    Returns:
-        A table with a row for each split that is held out, and a column for each pool: numbers of
-        images.
-    """
-    of_file = {_title(file): split_images(file) for file in split_files}
-    pools = {f'{name} train': of['train'] for name, of in of_file.items() if 'train' in of}
-    for folder in folders:
-        pools[folder] = frozenset(image_key(str(name)) for name in FolderPool(folder).names)
-    table = PrettyTable(['images in both', 'all', *pools], align='r')
-    table.align['images in both'] = 'l'
-    table.add_row(['all', '', *map(len, pools.values())], divider=True)
-    for name, of in of_file.items():
-        for split in sorted(of.keys() - {'train'}):
-            shared = [len(pool & of[split]) for pool in pools.values()]
-            table.add_row([f'{name} {split}', len(of[split]), *shared])
-    return table
-
-
-def _title(split_file: str) -> str:
-    """Return ``refcocog (umd)`` for ``data/refcocog/refs(umd).p``."""
-    folder, file = osp.split(split_file)
-    maker = re.search(r'\(.*\)', file)
-    return f'{osp.basename(folder)} {maker[0] if maker else file}'

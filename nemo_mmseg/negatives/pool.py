@@ -212,14 +212,14 @@ class BankImages:
         ids: Image ids ``(I,)``; of a folder's images -1 - row, as ids of data sets are not
             negative.
         names: File names ``(I,)``.
-        candidates: How many of the images, from the first on, can become negatives.
+        num_candidates: How many of the images, from the first on, can become negatives.
         rows: Row of every image of the data set.
     """
 
     def __init__(self, pool: ImagePool, folder: str | None = None) -> None:
         if folder is None:
             self._parts = [(pool, range(len(pool)))]
-            self.ids, self.names, self.candidates = pool.ids, pool.names, len(pool)
+            self.ids, self.names, self.num_candidates = pool.ids, pool.names, len(pool)
             self.rows = np.arange(len(pool))
             return
         others = folder_pool(folder)
@@ -230,7 +230,7 @@ class BankImages:
         self._parts = [(others, range(len(others))), (pool, added)]
         self.ids = np.concatenate([-1 - others.ids, pool.ids[added]])
         self.names = np.concatenate([others.names, pool.names[added]])
-        self.candidates = len(others)
+        self.num_candidates = len(others)
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -204,7 +204,7 @@ def test_a_score_goes_before_the_area_unless_told():
     assert evaluate(samples, no_target='score') == evaluate(samples)
     always = evaluate(samples, score_threshold=-9)
     assert always['N-acc'] == 1 and always['T-acc'] == 0 and always['gIoU'] == 100 * empty.mean()
-    with pytest.raises(KeyError, match='no_target'):
+    with pytest.raises(ValueError, match='no no-target output'):
         evaluate(without, no_target='score')
 
 

@@ -54,7 +54,7 @@ def test_folder_bank_equals_brute_force(tiny, shared_folder, negatives, tmp_path
     files = sorted(
         str(p.relative_to(negatives)) for p in negatives.rglob('*') if p.suffix in ('.jpg', '.png')
     )
-    assert len(files) == 18 == bank.candidates
+    assert len(files) == 18 == bank.num_candidates
     assert list(bank.image_names)[:18] == files
     # The data set's other 38 images follow: two lie in the folder, and one has another's name.
     rest = [n for n in data.pool.names if n not in ('image_003.jpg', 'image_020.jpg')]

@@ -74,7 +74,7 @@ def test_settings_of_the_command_line_go_to_another_file(
     shutil.copytree(shared_folder, tmp_path / 'negatives', ignore=lambda *_: ['image_000.jpg'])
     images = ('--images', tmp_path / 'negatives', '--out', tmp_path / 'of_folder')
     run(monkeypatch, config, *images)
-    assert NegativeBank(tmp_path / 'of_folder').candidates == 39
+    assert NegativeBank(tmp_path / 'of_folder').num_candidates == 39
     with pytest.raises(SystemExit):
         run(monkeypatch, config, '--keep', 5)
     assert 'name another file by --out' in capsys.readouterr().err

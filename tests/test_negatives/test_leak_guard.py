@@ -11,11 +11,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from check_overlap import overlap_table
 from mmengine.config import Config
 
 from nemo_mmseg.mining.bank_writer import BankWriter
 from nemo_mmseg.negatives.bank import NegativeBank
-from nemo_mmseg.negatives.leak_guard import LeakError, LeakGuard, image_key, overlap_table
+from nemo_mmseg.negatives.leak_guard import LeakError, LeakGuard, image_key
 from nemo_mmseg.negatives.pool import FolderPool, ImagePool
 
 TOOL = str(Path(__file__).parents[2] / 'tools' / 'misc' / 'check_overlap.py')

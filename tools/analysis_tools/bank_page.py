@@ -38,7 +38,7 @@ NOTES = (
 )
 SIDE = 150  # of the small pictures, in pixels
 COLORS = {
-    'own image': (30, 30, 30),
+    'target image': (30, 30, 30),
     'too close': (140, 40, 40),
     'used': (30, 100, 50),
     'too far': (90, 90, 90),
@@ -129,20 +129,14 @@ class RuleSummary:
         return [str(self.rule), *numbers, *shares]
 
 
-def held_out(requirement: BankRequirement, bank: NegativeBank) -> np.ndarray | None:
-    """Return which images (I,) bool of a bank the leak guard drops; None without a guard."""
-    guard = requirement.leak_guard
-    return None if guard is None else guard.leaked_rows(bank)
-
-
 def summarize_rules(
     requirement: BankRequirement, bank: NegativeBank, rules: Iterable[BandRule]
 ) -> list[RuleSummary]:
     """Count what settings leave of a bank."""
-    rules, more = list(rules), bank.stored < bank.candidates - 1
+    rules, more = list(rules), bank.stored < bank.num_candidates - 1
     # Another top_k needs no second look at the bank.
     keys = list(dict.fromkeys(replace(rule, top_k=1) for rule in rules))
-    remaining = dict(zip(keys, bank.num_remaining(keys, held_out(requirement, bank))))
+    remaining = dict(zip(keys, bank.num_remaining(keys, requirement.held_out(bank))))
     needed = requirement.num_negatives
     return [RuleSummary(rule, remaining[replace(rule, top_k=1)], needed, more) for rule in rules]
 
@@ -211,7 +205,7 @@ def band_edges(
     folder = requirement.spec.images
     pool = requirement.dataset.pool if folder is None else folder_pool(folder)
     rows, similarities, _ = bank.row(sent_id)
-    without = held_out(requirement, bank)
+    without = requirement.held_out(bank)
     band = bank.band(sent_id, rule, without=without)
     start, used = band.num_above, np.flatnonzero(np.isin(rows, band.rows))
     # A band that is not full ends with what is stored.
@@ -265,7 +259,7 @@ def draw_edges(images: Sequence[EdgeImage | None]) -> list[np.ndarray]:
 
 def draw_own_image(bank: NegativeBank, sent_id: int, path: str) -> np.ndarray:
     """Draw the own image of an expression, with its similarity to it."""
-    return draw_tile(path, f'own image\n{bank.row(sent_id)[2]:.3f}', COLORS['own image'])
+    return draw_tile(path, f'own image\n{bank.row(sent_id)[2]:.3f}', COLORS['target image'])
 
 
 def shown_expressions(dataset: BaseReferringDataset, number: int) -> list[tuple[int, str, str]]:
@@ -294,8 +288,8 @@ def write_bank_page(
     """
     notes = NOTES.format(needed=requirement.num_negatives, stored=bank.stored)
     parts = [
-        f'<p>{html.escape(str(bank.path))}: {len(bank)} expressions, {bank.candidates} images that '
-        f'can be negatives, {bank.stored} stored per expression.</p><h2>What remains</h2>',
+        f'<p>{html.escape(str(bank.path))}: {len(bank)} expressions, {bank.num_candidates} images '
+        f'that can be negatives, {bank.stored} stored per expression.</p><h2>What remains</h2>',
         html_table(HEAD, [s.cells() for s in summaries]),
         f'<p>{notes}</p>',
         image_tag(figure_png(plot_summaries(summaries, bank.stored)), 'png', 'what remains'),

@@ -8,9 +8,14 @@ MixGen and copy-paste take whatever the training split has: for them, the data s
 
 import argparse
 import os.path as osp
+import re
 import sys
+from collections.abc import Sequence
 
-from nemo_mmseg.negatives.leak_guard import overlap_table
+from prettytable import PrettyTable
+
+from nemo_mmseg.negatives.leak_guard import image_key, split_images
+from nemo_mmseg.negatives.pool import FolderPool
 
 SPLIT_FILES = (
     'refcoco/refs(unc).p',
@@ -34,6 +39,39 @@ def parse_args() -> argparse.Namespace:
         '--folder', nargs='+', default=[], help='folders of images that shall give negatives'
     )
     return parser.parse_args()
+
+
+def overlap_table(split_files: Sequence[str], folders: Sequence[str] = ()) -> PrettyTable:
+    """Count the images that pools of negatives share with validation and test splits.
+
+    Args:
+        split_files: ``refs(*).p`` of the data sets. Each gives a pool (its ``train`` split) and the
+            splits that are held out.
+        folders: Folders of images that are pools, too.
+
+    Returns:
+        A table with a row for each split that is held out, and a column for each pool: numbers of
+        images.
+    """
+    of_file = {_title(file): split_images(file) for file in split_files}
+    pools = {f'{name} train': of['train'] for name, of in of_file.items() if 'train' in of}
+    for folder in folders:
+        pools[folder] = frozenset(image_key(str(name)) for name in FolderPool(folder).names)
+    table = PrettyTable(['images in both', 'all', *pools], align='r')
+    table.align['images in both'] = 'l'
+    table.add_row(['all', '', *map(len, pools.values())], divider=True)
+    for name, of in of_file.items():
+        for split in sorted(of.keys() - {'train'}):
+            shared = [len(pool & of[split]) for pool in pools.values()]
+            table.add_row([f'{name} {split}', len(of[split]), *shared])
+    return table
+
+
+def _title(split_file: str) -> str:
+    """Return ``refcocog (umd)`` for ``data/refcocog/refs(umd).p``."""
+    folder, file = osp.split(split_file)
+    maker = re.search(r'\(.*\)', file)
+    return f'{osp.basename(folder)} {maker[0] if maker else file}'
 
 
 def main() -> int:

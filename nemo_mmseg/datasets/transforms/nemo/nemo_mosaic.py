@@ -101,6 +101,10 @@ class NeMoMosaic(BaseTransform, NeedsFiles):
     - mosaic (dict of kind, cell, grid, edges, names, similarities, self_similarity, num_filled,
       truncated)
 
+    Modified Keys (for a mosaic):
+
+    - seg_fields
+
     Args:
         size: Height and width of the mosaic, in pixels.
         transforms: Transforms that read and resize a sample without mosaic.

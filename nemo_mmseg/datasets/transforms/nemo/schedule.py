@@ -44,7 +44,7 @@ class LinearRamp:
 
     @property
     def num_epochs(self) -> int:
-        """Epochs that a training needs to come to the last value."""
+        """Epochs that a training needs to run through the ramp."""
         return self.end
 
 
@@ -73,7 +73,7 @@ class StepRamp:
 
     @property
     def num_epochs(self) -> int:
-        """Epochs that a training needs to come to the last value."""
+        """Epochs that a training needs to run through the ramp."""
         return self.milestones[-1] + 1
 
 
@@ -138,6 +138,11 @@ class MosaicSchedule(_Values):
     random: float | Ramp = 0.0
     warmup: float | Ramp = 0.0
     start_epoch: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (isinstance(self.start_epoch, int) and self.start_epoch >= 0):
+            raise ValueError(f'start_epoch={self.start_epoch!r} must be an epoch: 0, 1, 2, ...')
 
     def probabilities(self, epoch: int) -> tuple[float, float]:
         """Return the chances of a random and of a mined mosaic in an epoch."""
@@ -233,8 +238,8 @@ def bands_of_training(
                 f'{name}={ramp} does not run its course in the epochs {used.start} to '
                 f'{used.stop - 1} of this training, in which it is used'
             )
-    mosaics = schedule.mined or schedule.random
-    if (start == 0 and schedule.warmup) or (start >= epochs and mosaics):
-        where = f'no epoch before start_epoch={start}, or none from it on'
-        raise ValueError(f'{schedule}: a training of {epochs} epochs has {where}')
+    if start >= epochs and (schedule.mined or schedule.random):
+        raise ValueError(f'start_epoch={start}, but this training has {epochs} epochs')
+    if start == 0 and schedule.warmup:
+        raise ValueError(f'warmup={schedule.warmup} is for epochs before start_epoch=0')
     return list(rules)

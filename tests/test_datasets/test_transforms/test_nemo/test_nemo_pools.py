@@ -82,7 +82,7 @@ def test_mined_negatives_come_from_the_folder(mini, folder, tmp_path):
     (requirement,) = requirements_of(dataset)
     make(requirement, num_workers=0, device='cpu', progress=False)
     mined = NegativeBank(bank['path'])
-    assert mined.candidates == 6 and mined.stored == 5
+    assert mined.num_candidates == 6 and mined.stored == 5
     for index in range(5):
         packed = dataset[SampleIndex(index, 0, 0)]
         sample = packed['data_samples']

@@ -108,7 +108,9 @@ def test_the_bands_of_all_epochs_each_once():
         (dict(mined=ramp(0, 1.2)), r'epoch 4.*\(1.2\)'),
         (dict(mined=ramp(0.2, 0.9), random=0.2), 'epoch 4.*at most 1'),
         (dict(mined=ramp(0, 0.9, 0, 10), random=steps([8], [0.4, 0.0])), 'epoch 7.*at most 1'),
-        (dict(warmup=0.5), 'warmup=0.5.*has no epoch before'),
+        (dict(start_epoch=-1), 'start_epoch=-1 must be an epoch'),
+        (dict(start_epoch=ramp(0, 1)), 'start_epoch=.* must be an epoch'),
+        (dict(warmup=0.5), 'warmup=0.5 is for epochs before'),
         (dict(warmup=ramp(0, 0.5, 0, 6), start_epoch=5), 'warmup=.*epochs 0 to 4'),
         (dict(warmup=steps([5], [0, 1]), start_epoch=5), 'warmup=.*epochs 0 to 4'),
         (dict(mined=ramp(0, 0.5), start_epoch=4), 'mined=.*does not run its course'),
@@ -120,7 +122,7 @@ def test_the_bands_of_all_epochs_each_once():
         (dict(top_k=ramp(10, 0)), 'top_k=0'),
         (dict(i2i_sim_thres=2), 'i2i_sim_thres=2'),
         (dict(max_epochs=9, tau=ramp(0.8, 0.95, 2, 10)), 'tau=.*epochs 0 to 8 of this training'),
-        (dict(max_epochs=4, start_epoch=4), 'training of 4 epochs has'),
+        (dict(max_epochs=4, start_epoch=4), 'start_epoch=4, but this training has 4 epochs'),
     ],
 )
 def test_options_that_contradict_one_another_are_refused(settings, message):
