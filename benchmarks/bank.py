@@ -1,6 +1,6 @@
 """Measure what the bank costs its readers, at the size of RefCOCO's training set.
 
-`python benchmarks/bank.py` writes a bank of random rankings, opens it, takes bands, and reads
+``python benchmarks/bank.py`` writes a bank of random rankings, opens it, takes bands, and reads
 it in several processes, on Linux.
 """
 

@@ -40,7 +40,7 @@ EXPRESSIONS = [
 
 
 def parse_args() -> argparse.Namespace:
-    """Arguments of the command line."""
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('config', help='file, or name of a config')
     parser.add_argument('--size', type=int, nargs=2, default=(416, 416), help='of the input')

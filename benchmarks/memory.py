@@ -42,6 +42,6 @@ class Peak:
 
 
 def _status(key: str) -> int:
-    """An entry of this process's status, in KiB."""
+    """Read an entry of this process's status, in KiB."""
     lines = Path('/proc/self/status').read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(f'{key}:'))

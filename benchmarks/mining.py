@@ -48,7 +48,7 @@ EXPRESSIONS, IMAGES, DIM = 120_624, 16_994, 512
 
 
 def unit(count: int, kinds: int = 0) -> np.ndarray:
-    """Random unit vectors (count, DIM), around as many centres as there are kinds (0: none)."""
+    """Draw unit vectors ``(count, DIM)``, around as many centres as there are kinds (0: none)."""
     vectors = torch.randn(count, DIM)
     if kinds:
         centres = torch.randn(kinds, DIM, generator=torch.Generator().manual_seed(1))
@@ -57,12 +57,12 @@ def unit(count: int, kinds: int = 0) -> np.ndarray:
 
 
 def in_blocks(texts: np.ndarray) -> Iterator[np.ndarray]:
-    """The texts as a store gives them."""
+    """Yield the texts in blocks, as a store gives them."""
     return (texts[block] for block in blocks_of(len(texts)))
 
 
 def seconds(call: Callable, device: str = 'cpu') -> float:
-    """CPU time of a call, its workers' included; on a GPU the time it takes."""
+    """Measure the CPU time of a call, its workers' included; on a GPU the time it takes."""
 
     def now() -> float:
         if device != 'cpu':
@@ -77,7 +77,7 @@ def seconds(call: Callable, device: str = 'cpu') -> float:
 
 
 def in_turns(variants: dict[str, Callable], turns: int, device: str = 'cpu') -> dict[str, float]:
-    """Median seconds of each variant."""
+    """Return median seconds of each variant."""
     times = {name: [] for name in variants}
     for _ in range(turns):
         for name, call in variants.items():
@@ -131,7 +131,7 @@ def measure_peak(expressions: int, pool: int, keep: int) -> None:
 
 
 def pictures(folder: str, count: int, distinct: int = 24) -> ImagePool:
-    """A pool that shows some pictures again and again, in files that differ."""
+    """Make a pool that shows some pictures again and again, in files that differ."""
     from photo_like import jpeg, picture
 
     made, names = [], [f'{row:06d}.jpg' for row in range(count)]
@@ -146,7 +146,7 @@ def pictures(folder: str, count: int, distinct: int = 24) -> ImagePool:
 
 
 def refcoco_like(count: int) -> list[str]:
-    """Distinct texts of 1 to some 20 words, with a long tail as RefCOCO's.
+    """Make distinct texts of 1 to some 20 words, with a long tail as RefCOCO's.
 
     They are drawn with 3.6 words on average, as RefCOCO's have. Short ones repeat and count once,
     so those that are returned are longer: 4.4 words where there are 3,634.
@@ -290,7 +290,7 @@ _PARTS = {
 
 
 def read_arguments() -> argparse.Namespace:
-    """The part to run, with the options that it has; others are refused."""
+    """Read the part to run, with the options that it has; others are refused."""
     parser = argparse.ArgumentParser(description='Measure mining')
     parts = parser.add_subparsers(dest='what', required=True)
     for name, (options, images) in _PARTS.items():

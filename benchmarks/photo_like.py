@@ -23,7 +23,7 @@ WORDS = 'a the red blue large small woman man dog tree table under near behind o
 
 
 def picture(rng: np.random.Generator) -> np.ndarray:
-    """Draw a picture (480, 640, 3) uint8."""
+    """Draw a picture ``(480, 640, 3)`` uint8."""
     y, x = np.fft.fftfreq(HEIGHT)[:, None], np.fft.rfftfreq(WIDTH)[None]
     falling = 1 / np.maximum(np.hypot(y, x), 1 / WIDTH) ** 1.15
     noise = np.fft.rfft2(rng.standard_normal((3, HEIGHT, WIDTH))) * falling

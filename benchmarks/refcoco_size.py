@@ -80,7 +80,7 @@ def write_refcoco_size(folder: Path, share: float = 1.0, seed: int = 0) -> dict[
 
 
 def _annotation(number: int, image: int, rng: np.random.Generator) -> dict:
-    """One entry of ``instances.json``."""
+    """Make an entry of ``instances.json``."""
     if number % 100 == 99:
         runs = rng.integers(1, 200, 120)
         counts = [*runs.tolist(), WIDTH * HEIGHT - int(runs.sum())]

@@ -4,8 +4,8 @@
 
 Writes annotations of RefCOCO's size and reads the training split, each time in a new process.
 Prints CPU and wall seconds, the size of the items, the time to read one, the memory that stays,
-and what a forked worker holds for itself after it has read every item. Then what `import
-nemo_mmseg` adds to `import mmseg.models`.
+and what a forked worker holds for itself after it has read every item. Then what ``import
+nemo_mmseg`` adds to ``import mmseg.models``.
 """
 
 from __future__ import annotations

@@ -6,15 +6,15 @@
 
 Trains on random images and expressions for a few steps, each option in a process of its own (the
 peak of memory is a process's), and prints images a second, the peak of memory, and the ratio of
-both to the plain run: float32, on a GPU with TF32. With `--data` batches come from the config's
+both to the plain run: float32, on a GPU with TF32. With ``--data`` batches come from the config's
 training loader, and the share of the time in which the step waits for them is printed; images a
-second never count it. With `--curve N` every option learns N batches, the same for all, and the
+second never count it. With ``--curve N`` every option learns N batches, the same for all, and the
 distance of its losses to those of the plain run is compared with noise: the distance of a plain run
 with other batches and other dropout.
 
-Options: bf16, compile, channels_last, fused (optimizer), checkpointing (backbones with `with_cp`),
-accumulate (four steps a weight update), fast (the first four). On a GPU seconds are those of the
-clock, on a CPU those of the process.
+Options: bf16, compile, channels_last, fused (optimizer), checkpointing (backbones with
+``with_cp``), accumulate (four steps a weight update), fast (the first four). On a GPU seconds are
+those of the clock, on a CPU those of the process.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ BLOCK = 10  # iterations whose mean loss is a point of a curve
 
 
 def parse_args() -> argparse.Namespace:
-    """Arguments of the command line."""
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('config', help='file, or name of a config')
     parser.add_argument('--options', nargs='+', choices=OPTIONS, default=list(OPTIONS))
@@ -77,7 +77,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def load(args: argparse.Namespace) -> Config:
-    """The config with what the command line changes."""
+    """Read the config and apply what the command line changes."""
     init_default_scope('mmseg')
     cfg = Config.fromfile(find_config(args.config))
     cfg.merge_from_dict(args.cfg_options or {})
@@ -85,7 +85,7 @@ def load(args: argparse.Namespace) -> Config:
 
 
 def switched_on(option: str, cfg: Config) -> list[str]:
-    """What an option is for a network: nothing, if its backbone does not have it."""
+    """List what an option switches on for a network: nothing, if its backbone does not have it."""
     backbone = MODELS.get(cfg.model.backbone.type)
     if option == 'checkpointing' and 'with_cp' not in inspect.signature(backbone).parameters:
         return []
@@ -93,7 +93,7 @@ def switched_on(option: str, cfg: Config) -> list[str]:
 
 
 def build(chosen: list[str], cfg: Config, device: str) -> tuple[torch.nn.Module, OptimWrapper]:
-    """The network and its optimizer with what was chosen."""
+    """Build the network and its optimizer with what was chosen."""
     if 'checkpointing' in chosen:
         cfg.model.backbone.with_cp = True
     torch.manual_seed(0)
@@ -117,7 +117,7 @@ def build(chosen: list[str], cfg: Config, device: str) -> tuple[torch.nn.Module,
 
 
 def batches(args: argparse.Namespace, cfg: Config, model: torch.nn.Module) -> Iterator[tuple]:
-    """Normalised images and data samples without end: the loader's, a new one each time, or one."""
+    """Yield normalised images and data samples without end: the loader's, new ones, or one."""
     device = str(next(model.parameters()).device)
     size = tuple(args.size)
     if args.data:
@@ -185,7 +185,7 @@ def measure(args: argparse.Namespace) -> dict:
 def make_batch(
     number: int, size: tuple[int, int], device: str, seed: int = 0
 ) -> tuple[torch.Tensor, list[SegDataSample]]:
-    """Random images, each with an expression and a rectangle to be found."""
+    """Draw random images, each with an expression and a rectangle to be found."""
     generator = torch.Generator().manual_seed(seed)
     images = torch.randn(number, 3, *size, generator=generator)
     samples = []
@@ -201,7 +201,7 @@ def make_batch(
 
 
 def distance(losses: list[float], others: list[float]) -> float:
-    """Root mean square difference of two loss curves, each point the mean of some iterations."""
+    """Return the RMS difference of two loss curves, each point the mean of some iterations."""
     curves = []
     for values in (losses, others):
         whole = torch.tensor(values[: len(values) // BLOCK * BLOCK] or values)
@@ -210,7 +210,7 @@ def distance(losses: list[float], others: list[float]) -> float:
 
 
 def measured(option: str, *more: str) -> dict | str:
-    """What a process of this script found with one option, or why it did not."""
+    """Measure one option in a process of its own; return what it found, or why it did not."""
     command = [sys.executable, *sys.argv, '--measure', option, *more]
     done = subprocess.run(command, capture_output=True, text=True)
     lines = [line for line in done.stdout.splitlines() if line.startswith('RESULT ')]

@@ -1,9 +1,9 @@
-"""Mine the negatives of a config's training data: `python tools/mine_negatives.py CONFIG`.
+"""Mine the negatives of a config's training data: ``python tools/mine_negatives.py CONFIG``.
 
-It also makes the tile stores of the config, as `tools/misc/make_tile_store.py` does.
+It also makes the tile stores of the config, as ``tools/misc/make_tile_store.py`` does.
 
-On several GPUs: `torchrun --nproc_per_node N tools/mine_negatives.py CONFIG`. A run that was killed
-is continued by the same command.
+On several GPUs: ``torchrun --nproc_per_node N tools/mine_negatives.py CONFIG``. A run that was
+killed is continued by the same command.
 """
 
 import argparse

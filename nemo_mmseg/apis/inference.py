@@ -118,8 +118,8 @@ def inference_model(
         expressions: See :class:`ReferringInferencer`.
 
     Returns:
-        For one image a data sample, with ``pred_sem_seg`` (N, H, W) and ``seg_logits`` (N, H, W)
-        (the foreground probability) of its N expressions; for a list of images a list of them.
+        For one image a data sample, with ``pred_sem_seg`` and ``seg_logits`` (the foreground
+        probability), each ``(N, H, W)``, of its N expressions. For a list of images a list of them.
     """
     pipeline, samples = build_pipeline(model.cfg), []
     for item in make_items(images, expressions):
@@ -170,8 +170,8 @@ class ReferringInferencer(BaseInferencer):
         """Segment one image or several.
 
         Args:
-            images: An image or a list of images: path, (H, W, 3) uint8 array in BGR order as mmcv
-                reads it, or PIL image.
+            images: An image or a list of images: path, ``(H, W, 3)`` uint8 array in BGR order as
+                mmcv reads it, or PIL image.
             expressions: For one image an expression or a list of them. For a list of images a list
                 with the same for each image, or one expression for all.
             out_dir: Folder for masks, overlays and ``predictions.json``; None writes nothing.
@@ -183,9 +183,9 @@ class ReferringInferencer(BaseInferencer):
             For one image a dict, for a list a list of them:
 
             - expressions: N sentences.
-            - masks: (N, H, W) bool, at the image's size.
-            - scores: (N,) float32, mean foreground probability over the mask; 0 if it is empty.
-            - overlays: N pictures (H', W, 3) uint8 RGB; empty without ``draw``.
+            - masks: ``(N, H, W)`` bool, at the image's size.
+            - scores: ``(N,)`` float32, mean foreground probability over the mask; 0 if it is empty.
+            - overlays: N pictures ``(H', W, 3)`` uint8 RGB; empty without ``draw``.
             - predictions: N dicts for JSON with ``image``, ``expression``, ``score``, ``area``,
               ``bbox``, ``rle``, and with ``out_dir`` the files ``mask`` and ``overlay``.
         """
@@ -208,7 +208,7 @@ class ReferringInferencer(BaseInferencer):
 
     @torch.no_grad()
     def forward(self, inputs: dict) -> list[tuple[np.ndarray, list[float]]]:
-        """Return for each image its masks (N, H, W) bool at the image's size, and their scores."""
+        """Return for each image its masks, ``(N, H, W)`` bool at its size, and their scores."""
         predictions = []
         for sample in self.model.test_step(inputs):
             found = sample.pred_sem_seg.data > 0
@@ -271,7 +271,7 @@ class ReferringInferencer(BaseInferencer):
         return pseudo_collate
 
     def _init_visualizer(self, cfg: Config) -> None:
-        """Overlays need no visualizer, which would make folders of its own."""
+        """Build none: overlays need no visualizer, which would make folders of its own."""
 
 
 def build_pipeline(cfg: Config) -> Compose:
@@ -328,7 +328,7 @@ def make_items(images: Images, expressions: Expressions) -> list[dict]:
 
 
 def load_image(image: ImageInput, index: int = 0) -> tuple[np.ndarray, str]:
-    """Return an image as an array (H, W, 3) uint8 BGR, and its path or ``image_<index>``.
+    """Return an image as an array ``(H, W, 3)`` uint8 BGR, and its path or ``image_<index>``.
 
     Raises:
         FileNotFoundError: There is no such file.

@@ -224,8 +224,8 @@ class BaseReferringDataset(BaseDataset, ABC):
         """List all expressions of the split by rising sentence id.
 
         Returns:
-            Sentence ids (E,) int64, the E expressions, and the row (E,) int64 of each one's image
-            in :attr:`pool`.
+            Sentence ids ``(E,)`` int64, the E expressions, and the row ``(E,)`` int64 of each one's
+            image in :attr:`pool`.
         """
         # Arrays of numbers: ten million expressions take little more than their characters.
         sent_ids, rows, expressions = array('q'), array('q'), []

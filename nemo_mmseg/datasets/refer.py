@@ -1,4 +1,4 @@
-"""Reads the files of RefCOCO, RefCOCO+, RefCOCOg and gRefCOCO into references.
+"""Read the files of RefCOCO, RefCOCO+, RefCOCOg and gRefCOCO into references.
 
 ``refs(*).p`` or ``grefs(*).json`` holds the expressions, ``instances.json`` the annotated objects.
 A pickle from the web can run code while it is read, so only one of plain data is admitted. Every

@@ -1,4 +1,4 @@
-"""Walks what wraps a data set or a transform: ``ConcatDataset``, ``RandomApply``, ..."""
+"""Walk what wraps a data set or a transform: ``ConcatDataset``, ``RandomApply``, ..."""
 
 from __future__ import annotations
 

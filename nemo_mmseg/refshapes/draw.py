@@ -1,4 +1,4 @@
-"""Drawing RefShapes: anti-aliased objects with textures on varied backgrounds."""
+"""Draw RefShapes: anti-aliased objects with textures on varied backgrounds."""
 
 from dataclasses import dataclass
 

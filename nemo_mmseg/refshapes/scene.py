@@ -1,4 +1,4 @@
-"""Sampling a RefShapes scene: which objects, what they look like, where they lie."""
+"""Sample a RefShapes scene: which objects, what they look like, where they lie."""
 
 from dataclasses import asdict, dataclass, field
 

@@ -1,4 +1,4 @@
-"""Writing RefShapes to disk in the layout of RefCOCO, its generalized variant in gRefCOCO's.
+"""Write RefShapes to disk in the layout of RefCOCO, its generalized variant in gRefCOCO's.
 
 * ``out/train2014/COCO_train2014_000000000000.jpg`` ...: the images of all variants;
 * ``out/<variant>/refs(unc).p`` and ``instances.json`` as RefCOCO's, or ``grefs(unc).json`` with

@@ -11,7 +11,7 @@ from pathlib import Path
 
 @contextmanager
 def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
-    """A temporary file that gets its name when the block ends, and is removed where it fails.
+    """Open a temporary file; it gets its name when the block ends, and is removed where it fails.
 
     It lies in the same folder and ends in ``.tmp``; other processes and threads have others. Its
     rights are those of any new file of the user, whatever library writes it.

@@ -1,4 +1,4 @@
-"""Reads annotation files: JSON, and pickles that hold plain data only."""
+"""Read annotation files: JSON, and pickles that hold plain data only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finds the cells of a grid in which the position words of an expression stay true.
+"""Find the cells of a grid in which the position words of an expression stay true.
 
 A mosaic moves the whole image. Every word that places something *in the image* binds, whether it
 places the referent ("left man") or what the referent is told from ("dog next to the man on the

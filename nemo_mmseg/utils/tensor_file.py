@@ -131,8 +131,8 @@ class Names(Sequence):
     """File names in UTF-8, one after the other, decoded when asked for.
 
     Args:
-        text: The bytes (n,) uint8.
-        offsets: Where each name begins, and the last one ends (I + 1,).
+        text: The bytes ``(n,)`` uint8.
+        offsets: Where each name begins, and the last one ends ``(I + 1,)``.
     """
 
     def __init__(self, text: np.ndarray, offsets: np.ndarray) -> None:

@@ -52,7 +52,7 @@ def make(folder, num_images=40, num_expressions=130):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         clip = open_clip.create_model(MODEL)
-        # The initial text tower is nearly constant: strengthen it, or all texts are alike.
+        # The initial text encoder is nearly constant: strengthen it, or all texts are alike.
         with torch.no_grad():
             clip.token_embedding.weight.mul_(50)
             clip.positional_embedding.mul_(30)

@@ -1,8 +1,8 @@
-"""Make the tile stores of a config: `python tools/misc/make_tile_store.py CONFIG`.
+"""Make the tile stores of a config: ``python tools/misc/make_tile_store.py CONFIG``.
 
-A store holds every image of a pool, resized once to a cell of the mosaic (`tiles=dict(path=...)` of
-`NeMoMosaic`). `tools/mine_negatives.py` and `NegativeMiningHook` make missing ones as well. A run
-that was killed is continued by the same command.
+A store holds every image of a pool, resized once to a cell of the mosaic (``tiles=dict(path=...)``
+of ``NeMoMosaic``). ``tools/mine_negatives.py`` and ``NegativeMiningHook`` make missing ones as
+well. A run that was killed is continued by the same command.
 """
 
 import argparse

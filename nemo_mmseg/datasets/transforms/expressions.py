@@ -1,4 +1,4 @@
-"""Draws some of an item's expressions."""
+"""Draw some of an item's expressions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Packs a sample for MMSegmentation's data preprocessor."""
+"""Pack a sample for MMSegmentation's data preprocessor."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ META_KEYS = (
 
 
 def channels_first(image: np.ndarray) -> np.ndarray:
-    """Copy an image (H, W, C) to (C, H, W)."""
+    """Copy an image ``(H, W, C)`` to ``(C, H, W)``."""
     if image.dtype != np.uint8:
         return np.ascontiguousarray(image.transpose(2, 0, 1))
     planes = np.empty((image.shape[2], *image.shape[:2]), np.uint8)
@@ -54,9 +54,9 @@ class PackReferringInputs(BaseTransform):
 
     Returned Keys:
 
-    - inputs: tensor (3, H, W) uint8
-    - data_samples: ``SegDataSample`` with ``gt_sem_seg.data`` (N, H, W) uint8, 1 on the referent.
-      Its metainfo is ``image_id`` and the named keys that are present.
+    - inputs: tensor ``(3, H, W)`` uint8
+    - data_samples: ``SegDataSample`` with ``gt_sem_seg.data``, ``(N, H, W)`` uint8, 1 on the
+      referent. Its metainfo is ``image_id`` and the named keys that are present.
 
     Args:
         meta_keys: Keys of the sample that become metainfo. Defaults to what networks, protocols,

@@ -1,4 +1,4 @@
-"""Fits a sample into a fixed size, and mirrors it with its expressions."""
+"""Fit a sample into a fixed size, and mirror it with its expressions."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def letterbox_matrix(height: int, width: int, size: tuple[int, int]) -> np.ndarr
         size: Height and width of the letterbox, in pixels.
 
     Returns:
-        Matrix (2, 3) float64 that takes (x, y, 1) of the image to (x, y) of the letterbox.
+        Matrix ``(2, 3)`` float64 that takes (x, y, 1) of the image to (x, y) of the letterbox.
     """
     scale = min(size[0] / height, size[1] / width)
     left = (size[1] - scale * width) / 2
@@ -52,7 +52,7 @@ class Letterbox(BaseTransform):
 
     Added Keys:
 
-    - warp_matrix (nested lists (2, 3) of float: x, y of the image to x, y of the letterbox)
+    - warp_matrix (nested lists ``(2, 3)`` of float: x, y of the image to x, y of the letterbox)
     - scale_factor, keep_ratio
 
     Args:

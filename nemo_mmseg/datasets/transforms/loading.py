@@ -1,4 +1,4 @@
-"""Reads images and masks. What cannot be decoded is an error that names file and annotation."""
+"""Read images and masks. What cannot be decoded is an error that names file and annotation."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def read_image(
         backend: Decoder of mmcv. Defaults to OpenCV.
 
     Returns:
-        The image (H, W, 3) uint8, BGR.
+        The image ``(H, W, 3)`` uint8, BGR.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -54,7 +54,7 @@ class LoadReferringImage(LoadImageFromFile):
 
     Added Keys:
 
-    - img: (H, W, 3) uint8, BGR
+    - img: ``(H, W, 3)`` uint8, BGR
     - img_shape, ori_shape
 
     Args:
@@ -83,7 +83,7 @@ def decode_segmentation(segmentation: list | dict, height: int, width: int) -> n
         width: Of the image, in pixels.
 
     Returns:
-        Mask (height, width) uint8, C order, 1 on the object.
+        Mask ``(height, width)`` uint8, C order, 1 on the object.
 
     Raises:
         ValueError: An RLE has another size than the image.
@@ -122,7 +122,7 @@ def referent_masks(results: dict) -> np.ndarray:
         results: With ``instances``, ``targets``, ``height``, ``width``, ``img_path``.
 
     Returns:
-        Masks (N, height, width) uint8: the union of an expression's targets, 0 for no target.
+        Masks ``(N, height, width)`` uint8: the union of an expression's targets, 0 for no target.
 
     Raises:
         ValueError: The mask of an annotation cannot be decoded or is empty.
@@ -156,8 +156,8 @@ class LoadReferentMask(BaseTransform):
 
     Added Keys:
 
-    - gt_seg_map: uint8, 1 on the referent; (H, W) for one expression, else (H, W, N), which mmcv's
-      transforms resize and flip
+    - gt_seg_map: uint8, 1 on the referent; ``(H, W)`` for one expression, else ``(H, W, N)``,
+      which mmcv's transforms resize and flip
 
     Modified Keys:
 

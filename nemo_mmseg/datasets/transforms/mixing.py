@@ -37,8 +37,8 @@ class MixSamples(BaseTransform, ABC):
 
     Added Keys:
 
-    - img: (H, W, 3) uint8
-    - gt_seg_map: (H, W) uint8, 1 on the referent
+    - img: ``(H, W, 3)`` uint8
+    - gt_seg_map: ``(H, W)`` uint8, 1 on the referent
     - mixed (if the sample was mixed): dict of kind (name of the transform) and img_path (of the
       other image)
     - what ``transforms`` adds
@@ -127,8 +127,8 @@ def hide(mask: np.ndarray, hidden: np.ndarray, min_visible: float) -> np.ndarray
     """Take covered pixels out of a referent's mask.
 
     Args:
-        mask: (H, W) uint8, 1 on the referent.
-        hidden: (H, W) bool, the covered pixels.
+        mask: ``(H, W)`` uint8, 1 on the referent.
+        hidden: ``(H, W)`` bool, the covered pixels.
         min_visible: Share of the referent that must stay visible, in [0, 1].
 
     Returns:

@@ -1,4 +1,4 @@
-"""Compiles the parts of a network that are worth it."""
+"""Compile the parts of a network that are worth it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Makes what the transforms of a training need from disk, before it starts."""
+"""Make what the transforms of a training need from disk, before it starts."""
 
 from __future__ import annotations
 

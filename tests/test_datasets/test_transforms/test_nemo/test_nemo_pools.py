@@ -200,7 +200,7 @@ def test_a_guarded_data_set_shows_no_test_image_to_any_augmentation(mini, group_
 
 
 def seen_by(dataset):
-    """Names of all images in some passes over a data set, as its samples tell them."""
+    """Names of all images in some epochs of a data set, as its samples tell them."""
     names = set()
     for epoch in range(12):
         for index in range(len(dataset)):
