@@ -43,10 +43,7 @@ class MosaicGrid:
             self.probs = np.asarray(probs, float)
             fits = self.probs.shape == (len(self.grids),) and (self.probs >= 0).all()
             if not (fits and np.isclose(self.probs.sum(), 1)):
-                raise ValueError(
-                    f'grid: probs={probs} must be numbers of 0 or more, one for each of {cells}, '
-                    'with the sum 1'
-                )
+                raise ValueError(f'grid: probs={probs} must be shares of {cells} with the sum 1')
         for rows, columns in self.drawn:
             if rows * columns < 2 or not self._smallest_cell(rows, columns) >= 1:
                 raise ValueError(
