@@ -179,8 +179,8 @@ def relation(scene: Scene, i: int, rng: np.random.Generator) -> Expression | Non
     second = None if k == j else describe_uniquely(scene, k, rng)
     if second is None or not _between(scene, i, j, k, distractors):
         return None
-    text = f'{head}between {the_anchor} and the {say(second, rng)}'
-    return text, {**meaning, 'anchors': [anchor, second]}
+    tail = f'between {the_anchor} and the {say(second, rng)}'
+    return head + tail, {**meaning, 'anchors': [anchor, second]}
 
 
 def _beside(scene: Scene, i: int, what: dict, anchors: list[int], side: str) -> bool:
@@ -192,7 +192,7 @@ def _beside(scene: Scene, i: int, what: dict, anchors: list[int], side: str) -> 
 
 
 def _nearest(scene: Scene, i: int, anchor: int, distractors: list[int]) -> bool:
-    """Return whether there are distractors and i lies clearly nearer to the anchor than them."""
+    """Return whether there are distractors and i lies clearly nearer to the anchor than they."""
     centers = [o.center for o in scene.objects]
     distance = [float(np.hypot(*np.subtract(c, centers[anchor]))) for c in centers]
     return bool(distractors) and min(distance[k] for k in distractors) >= 1.3 * distance[i]
@@ -255,8 +255,8 @@ def expressions_for(
         for _ in range(10):
             drawn = draw(scene, i, rng)
             if drawn is not None:
-                text = ' '.join(drawn[0].split())
-                found.setdefault(text.removeprefix('the ').removeprefix('a '), (text, drawn[1]))
+                words = ' '.join(drawn[0].split())
+                found.setdefault(words.removeprefix('the ').removeprefix('a '), (words, drawn[1]))
                 break
         if len(found) == count:
             break

@@ -25,7 +25,7 @@ def _group_description(scene: Scene, rng: np.random.Generator) -> tuple[dict, li
 
 
 def _quantified(noun_phrase: str, number: int, rng: np.random.Generator) -> str:
-    """Put in front of a plural that all are meant, or how many."""
+    """Put a quantifier in front of a plural: "all", "the two", ..."""
     options = ['all ', 'all the ', 'the ', '']
     for word in _NUMBERS.get(number, ()):
         options += [f'the {word} ', f'the {word} '] if word != 'both' else ['both ']
@@ -46,8 +46,8 @@ def group(scene: Scene, rng: np.random.Generator) -> Group | None:
     if drawn is None:
         return None
     what, found = drawn
-    text = _quantified(say(what, rng, plural=True), len(found), rng)
-    return tuple(found), text, {'kind': 'group', 'what': what}
+    words = _quantified(say(what, rng, plural=True), len(found), rng)
+    return tuple(found), words, {'kind': 'group', 'what': what}
 
 
 def side(scene: Scene, rng: np.random.Generator) -> Group | None:
@@ -62,8 +62,8 @@ def side(scene: Scene, rng: np.random.Generator) -> Group | None:
     there = [i for i in found if along[i] > 0]
     if len(there) < 2 or min(map(abs, along.values())) < CLEAR:
         return None
-    text = _quantified(side_words(name, say(what, rng, plural=True), rng), len(there), rng)
-    return tuple(there), text, {'kind': 'side', 'what': what, 'where': [name]}
+    words = _quantified(side_words(name, say(what, rng, plural=True), rng), len(there), rng)
+    return tuple(there), words, {'kind': 'side', 'what': what, 'where': [name]}
 
 
 def pair(scene: Scene, rng: np.random.Generator) -> Group | None:
@@ -72,8 +72,8 @@ def pair(scene: Scene, rng: np.random.Generator) -> Group | None:
     first, second = (describe_uniquely(scene, i, rng) for i in (one, two))
     if first is None or second is None:
         return None
-    text = f'the {say(first, rng)} and the {say(second, rng)}'
-    return tuple(sorted((one, two))), text, {'kind': 'pair', 'what': first, 'other': second}
+    words = f'the {say(first, rng)} and the {say(second, rng)}'
+    return tuple(sorted((one, two))), words, {'kind': 'pair', 'what': first, 'other': second}
 
 
 def group_except(scene: Scene, rng: np.random.Generator) -> Group | None:
@@ -86,9 +86,9 @@ def group_except(scene: Scene, rng: np.random.Generator) -> Group | None:
     other = describe_uniquely(scene, out, rng)
     if other is None:
         return None
-    text = f'all {say(what, rng, plural=True)} except the {say(other, rng)}'
+    words = f'all {say(what, rng, plural=True)} except the {say(other, rng)}'
     meaning = {'kind': 'except', 'what': what, 'other': other}
-    return tuple(i for i in found if i != out), text, meaning
+    return tuple(i for i in found if i != out), words, meaning
 
 
 # Kinds of expressions about several objects, with their shares.
@@ -116,10 +116,10 @@ def group_expressions(
         drawn = kinds[int(rng.choice(len(kinds), p=shares))](scene, rng)
         if drawn is None:
             continue
-        targets, text, meaning = drawn
+        targets, words, meaning = drawn
         said = found.setdefault(targets, {}) if len(found) < sets else found.get(targets, {})
         if len(said) < count:
-            said.setdefault(' '.join(text.split()), meaning)
+            said.setdefault(' '.join(words.split()), meaning)
     return [(targets, list(said.items())) for targets, said in found.items()]
 
 
@@ -171,6 +171,6 @@ def no_target_expressions(
         article = ['the ', 'all ', ''][int(rng.integers(3))] if plural else ''
         if not plural and rng.random() < 0.5:
             article = 'the '
-        text = ' '.join((article + say(what, rng, plural)).split())
-        found.setdefault(text, {'kind': 'nothing', 'what': what})
+        words = ' '.join((article + say(what, rng, plural)).split())
+        found.setdefault(words, {'kind': 'nothing', 'what': what})
     return list(found.items())
