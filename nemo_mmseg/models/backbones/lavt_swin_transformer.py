@@ -16,7 +16,7 @@ from .pixel_word_attention import PixelWordAttention
 
 
 def language_gate(channels: int) -> nn.Sequential:
-    """Build what tells, per pixel and channel, how much of the fused map goes on, -1 to 1."""
+    """Build a gate: how much of the fused map goes into the stream, -1 to 1 everywhere."""
     return nn.Sequential(
         nn.Linear(channels, channels, bias=False),
         nn.ReLU(),

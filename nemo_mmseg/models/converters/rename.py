@@ -36,7 +36,7 @@ def _regex(pattern: str) -> re.Pattern:
 
 
 def _precision(pattern: str) -> tuple[int, int]:
-    """Count the parts of a pattern; of as many, fewer open numbers are more precise."""
+    """Rank a pattern by its number of parts, then by how few numbers it leaves open."""
     return pattern.count('.'), -pattern.count('{')
 
 
@@ -157,7 +157,7 @@ def describe(found: list[list[str]]) -> str:
 
 
 def count_and_name(names: list[str], what: str, more: str = '') -> str:
-    """Count names and list the first 50: ``2 unknown tensors: a, b``; empty without names."""
+    """Count names and list the first 50, e.g. ``2 unknown tensors: a, b``; no names, no text."""
     if not names:
         return ''
     label = ' '.join(filter(None, [f'{len(names)} {what}{"s" * (len(names) > 1)}', more]))

@@ -13,7 +13,7 @@ CUBIC = -0.75  # the coefficient of the cubic kernel in OpenCV
 
 
 def warp_cubic(maps: Tensor, matrix: np.ndarray, shape: tuple[int, int]) -> Tensor:
-    """Read maps, cubic, at the places that a matrix gives for every pixel of a new image.
+    """Interpolate maps at the places that a matrix gives for every pixel of a new image.
 
     ``cv2.warpAffine(..., flags=INTER_CUBIC | WARP_INVERSE_MAP, borderValue=0)``, by OpenCV where
     the maps are on the CPU. From a GPU nothing is moved, unless the matrix rotates; see
@@ -37,7 +37,7 @@ def warp_cubic(maps: Tensor, matrix: np.ndarray, shape: tuple[int, int]) -> Tens
 
 
 def resample_cubic(maps: Tensor, matrix: np.ndarray, shape: tuple[int, int]) -> Tensor:
-    """Do as :func:`warp_cubic` for a matrix that keeps rows rows, without OpenCV.
+    """Interpolate as :func:`warp_cubic`, by a matrix that keeps rows rows, without OpenCV.
 
     One resampling along the rows and one along the columns. The values are OpenCV 5's up to
     rounding (5e-5 for noise); OpenCV 4 rounds the places to 1/32 of a pixel.
