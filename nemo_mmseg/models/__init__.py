@@ -1,5 +1,14 @@
 """Networks: text encoders, backbones, necks, heads and the segmentor that joins them."""
 
-# ruff: noqa: F401  (registers)
-from . import backbones, decode_heads, necks, protocols, segmentors, text_encoders
+# ruff: noqa: F401  (each folder imports all its modules, which register their classes)
+from . import (
+    backbones,
+    converters,
+    decode_heads,
+    losses,
+    necks,
+    protocols,
+    segmentors,
+    text_encoders,
+)
 from .structures import HeadOutput, TextFeatures

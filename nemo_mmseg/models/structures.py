@@ -15,10 +15,10 @@ class TextFeatures:
     """Features of E expressions and the images they belong to.
 
     Args:
-        words: Word features (E, T, Cw).
-        mask: (E, T) bool, True on real tokens.
-        sentence: One vector per expression (E, Cs), or None where the encoder has none.
-        image_index: (E,) long, the row of the image that each expression belongs to.
+        words: Word features ``(E, T, Cw)``.
+        mask: ``(E, T)`` bool, True on real tokens.
+        sentence: One vector per expression ``(E, Cs)``, or None where the encoder has none.
+        image_index: ``(E,)`` long, the row of the image that each expression belongs to.
         one_to_one: True if ``image_index`` is 0, 1, ..., E - 1, so that no row has to be copied.
             Kept beside the tensor because asking a tensor on a GPU would make the host wait.
     """
@@ -33,16 +33,16 @@ class TextFeatures:
         return self.words.shape[0]
 
     def rows(self, x: Tensor) -> Tensor:
-        """Features of the image of each expression: (B, ...) -> (E, ...)."""
+        """Return the features of the image of each expression: ``(B, ...)`` -> ``(E, ...)``."""
         return x if self.one_to_one else x.index_select(0, self.image_index)
 
     def per_expression(self) -> TextFeatures:
-        """The same text for features that already have one row per expression."""
+        """Return the same text for features that already have one row per expression."""
         index = torch.arange(len(self), device=self.image_index.device)
         return replace(self, image_index=index, one_to_one=True)
 
     def of_images(self, counts: Sequence[int]) -> TextFeatures:
-        """The same text, its first ``counts[0]`` expressions belonging to image 0, and so on.
+        """Return the same text, its first ``counts[0]`` expressions of image 0, and so on.
 
         Args:
             counts: Number of expressions of each image; their sum is E.
@@ -56,14 +56,15 @@ class TextFeatures:
 
 @dataclass
 class HeadOutput:
-    """What a head says of E expressions.
+    """Output of a head for E expressions.
 
     Args:
-        logits: (E, C, h, w). C is 1 (sigmoid) or 2 (background, foreground).
-        no_target: (E,) differences of logits, above 0 where the head says that the image shows
+        logits: ``(E, C, h, w)``. C is 1 (sigmoid) or 2 (background, foreground).
+        no_target: ``(E,)`` differences of logits, above 0 where the head says that the image shows
             nothing like this; None where it has no such output.
         extras: What a loss or a protocol of the method needs besides, by name. Every tensor has
-            one row per expression, (E, ...).
+            one row per expression, ``(E, ...)``. The other sizes are the same for every chunk of a
+            batch: ``(E, B)``, for every image of it, needs ``takes_all_images = True`` of the head.
     """
 
     logits: Tensor
@@ -71,7 +72,7 @@ class HeadOutput:
     extras: dict[str, Tensor] = field(default_factory=dict)
 
     def apply(self, change: Callable[[Tensor], Tensor]) -> HeadOutput:
-        """The same output with every tensor changed by a function."""
+        """Return the same output with every tensor changed by a function."""
         no_target = None if self.no_target is None else change(self.no_target)
         extras = {name: change(tensor) for name, tensor in self.extras.items()}
         return HeadOutput(change(self.logits), no_target, extras)

@@ -69,7 +69,7 @@ def read_checkpoint(path: str | os.PathLike, allow: Iterable = (), mmap: bool = 
 
 
 def _reason(error: Exception) -> str:
-    """What was wrong, in one line, without PyTorch's advice to read the file unsafely."""
+    """Say what was wrong, in one line, without PyTorch's advice to read the file unsafely."""
     # PyTorch wraps the advice around what its reader raised
     inner = error.__context__
     text = str(inner if isinstance(inner, pickle.UnpicklingError) else error)

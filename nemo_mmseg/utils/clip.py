@@ -32,7 +32,7 @@ SHIPPED = {
 
 @cache
 def _open_clip():
-    """open_clip with the shipped model configs added to its list."""
+    """Import open_clip and add the shipped model configs to its list."""
     import open_clip
 
     for name, shipped in SHIPPED.items():
@@ -50,7 +50,7 @@ def _check_model(model: str) -> None:
 
 
 def _weights(model: str, pretrained: str) -> str:
-    """What open_clip is given as ``pretrained``: a shipped tag becomes its file."""
+    """Return what open_clip is given as ``pretrained``: a shipped tag becomes its file."""
     shipped = SHIPPED.get(model)
     if shipped and pretrained == shipped['tag']:
         return str(shipped['folder'] / 'weights.safetensors')
@@ -122,7 +122,7 @@ def _load_torchscript(built: nn.Module, model: str, path: str) -> None:
 
 
 def load_clip_tokenizer(model: str, context_length: int | None = None) -> Callable:
-    """The tokenizer that belongs to an open_clip model.
+    """Return the tokenizer that belongs to an open_clip model.
 
     Args:
         model: As for :func:`load_clip`.
@@ -140,7 +140,7 @@ def load_clip_tokenizer(model: str, context_length: int | None = None) -> Callab
 
 
 def clip_preprocess(model: str, clip: nn.Module) -> Callable:
-    """The evaluation transform of a CLIP model.
+    """Return the evaluation transform of a CLIP model.
 
     Args:
         model: As for :func:`load_clip`.
@@ -148,7 +148,7 @@ def clip_preprocess(model: str, clip: nn.Module) -> Callable:
             deviation).
 
     Returns:
-        A callable that turns a PIL image into a float tensor (3, H, W).
+        A callable that turns a PIL image into a float tensor ``(3, H, W)``.
     """
     from open_clip.transform import PreprocessCfg, image_transform_v2
 
@@ -158,7 +158,7 @@ def clip_preprocess(model: str, clip: nn.Module) -> Callable:
 
 
 def clip_config(model: str) -> dict:
-    """Settings (``embed_dim``, ``vision_cfg``, ``text_cfg``) of an open_clip architecture."""
+    """Return ``embed_dim``, ``vision_cfg`` and ``text_cfg`` of an open_clip architecture."""
     _check_model(model)
     config = _open_clip().get_model_config(model)
     return json.loads(json.dumps(config))

@@ -1,6 +1,10 @@
 """What holds for every network, whatever its parts.
 
-Networks, converters and configs are found in their folders. A new one is tested by being there.
+Networks, converters and configs are found in their folders. A new one is tested by being there:
+
+- every config: its network can be built
+- every base model of a converter: the table is invertible and fills every tensor
+- the smallest base model of each kind (:func:`kind_of`): all the rest, which runs networks
 """
 
 import io
@@ -15,8 +19,8 @@ from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
-from nemo_mmseg.models.converters import CONVERTERS
 from nemo_mmseg.models.converters.convert import base_models, convert_checkpoint, parameter_shapes
+from nemo_mmseg.models.converters.converter import CONVERTERS
 from nemo_mmseg.models.converters.rename import inverse, translate
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
@@ -26,17 +30,29 @@ SIZE = (64, 64)
 VOCABULARY = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', 'the', 'red', 'left', 'ring', 'one']
 
 
-def parts_of(model):
-    """The classes of a network; networks of the same classes differ in sizes."""
-    return '-'.join(model[part]['type'] for part in PARTS if part in model)
+def kind_of(model):
+    """The classes of a network and their options that are words or switches.
+
+    Networks of one kind differ in numbers, lists and weights.
+    """
+    kind = []
+    for part in PARTS:
+        config = dict(model.get(part, {}))
+        kind += [config.pop('type')] if config else []
+        kind += [
+            f'{name}={value}'
+            for name, value in sorted(config.items())
+            if isinstance(value, (str, bool)) and name not in ('model', 'pretrained')
+        ]
+    return '-'.join(kind)
 
 
 @cache
 def networks():
-    """Classes of a network -> the base models that have them."""
+    """Kind of a network -> the base models of it."""
     found = {}
     for path in sorted((CONFIGS / '_base_' / 'models').glob('*.py')):
-        found.setdefault(parts_of(Config.fromfile(path).model), []).append(path)
+        found.setdefault(kind_of(Config.fromfile(path).model), []).append(path)
     return found
 
 

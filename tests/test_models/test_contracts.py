@@ -101,6 +101,52 @@ def test_outputs_are_cut_and_joined():
     assert HeadOutput.cat([HeadOutput(output.logits)] * 2).no_target is None
 
 
+@MODELS.register_module()
+class ToyPairHead(BaseModule):
+    """Scores each expression for every image of the batch."""
+
+    takes_all_images = True
+
+    def __init__(self):
+        super().__init__()
+        self.sentence = torch.nn.Linear(16, 16)
+
+    def forward(self, feats, text):
+        pairs = torch.einsum('bchw,ec->ebhw', feats, self.sentence(text.words.mean(1)))
+        one = pairs[torch.arange(len(text)), text.image_index][:, None]
+        return HeadOutput(one, extras=dict(pairs=pairs.amax((2, 3))))
+
+
+@TASK_UTILS.register_module()
+class ToyPairProtocol(BaseModule):
+    """Keeps the scores."""
+
+    def forward(self, output, image, sample):
+        sample.set_data(dict(pairs=output.extras['pairs']))
+
+
+@pytest.mark.parametrize('chunk_size', [1, 2, 32])
+def test_a_head_that_compares_expressions_with_all_images(build, sample, chunk_size):
+    model = build(
+        backbone=dict(type='Conv2d', in_channels=3, out_channels=16, kernel_size=8, stride=8),
+        neck=None,
+        decode_head=dict(type='ToyPairHead'),
+        test_cfg=dict(protocol=dict(type='ToyPairProtocol'), chunk_size=chunk_size),
+    ).eval()
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        found = model(images, [sample(THREE), sample(TWO)], mode='predict')
+        logits = model(images, [sample(THREE), sample(TWO)])
+        words = model.text_encoder([*THREE, *TWO]).words
+        sentences = model.decode_head.sentence(words.mean(1))
+        pixels = model.backbone(images).flatten(2)
+    maps = torch.stack([torch.stack([x.T @ one for x in pixels]) for one in sentences])
+    assert [one.pairs.shape for one in found] == [(3, 2), (2, 2)]
+    torch.testing.assert_close(torch.cat([one.pairs for one in found]), maps.amax(2))
+    expected = torch.cat([maps[:3, 0], maps[3:, 1]])
+    torch.testing.assert_close(logits[:, 0].flatten(1), expected)
+
+
 def test_text_features_know_their_images():
     ones = torch.ones(3, 4, dtype=torch.bool)
     text = TextFeatures(torch.randn(3, 4, 6), ones, None, torch.arange(3)).of_images([2, 0, 1])
@@ -196,6 +242,25 @@ def test_a_teacher_teaches_and_does_not_learn(taught, sample, tiny_clip):
     # batch statistics stay, too
     for name, buffer in teacher.network.named_buffers():
         assert torch.equal(buffer, stored.get_buffer(name)), name
+
+
+@MODELS.register_module()
+class ToyNamedLoss(BaseModule):
+    """A loss whose name is an argument."""
+
+    def __init__(self, name):
+        super().__init__()
+        self.name = name
+
+    def forward(self, inputs, output, text, data_samples):
+        return {self.name: output.logits.square().mean()}
+
+
+@pytest.mark.parametrize('names', [['loss_ce'], ['loss_toy', 'loss_toy']])
+def test_no_loss_replaces_another(build, sample, names):
+    model = build(aux_losses=[dict(type='ToyNamedLoss', name=name) for name in names]).train()
+    with pytest.raises(ValueError, match=f'ToyNamedLoss.* {names[-1]}'):
+        step(model, sample)
 
 
 def test_a_teacher_moves_with_the_model(taught, sample):

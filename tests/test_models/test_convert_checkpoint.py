@@ -18,13 +18,13 @@ from mmseg.registry import MODELS
 import nemo_mmseg  # noqa: F401
 from nemo_mmseg.apis.inference import fill_model
 from nemo_mmseg.compat import only_globals
-from nemo_mmseg.models.converters import CONVERTERS
 from nemo_mmseg.models.converters.convert import (
     base_models,
     convert_checkpoint,
     convert_file,
     parameter_shapes,
 )
+from nemo_mmseg.models.converters.converter import CONVERTERS
 
 ROOT = Path(__file__).resolve().parents[2]
 HELPERS = ROOT / 'tests' / 'test_models' / 'published_lavt.py'

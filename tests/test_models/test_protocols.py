@@ -5,7 +5,9 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from nemo_mmseg.models.protocols import CRISProtocol, LAVTProtocol, OriginalProtocol
+from nemo_mmseg.models.protocols.cris import CRISProtocol
+from nemo_mmseg.models.protocols.lavt import LAVTProtocol
+from nemo_mmseg.models.protocols.original import OriginalProtocol
 from nemo_mmseg.models.structures import HeadOutput
 
 SIZE = 96

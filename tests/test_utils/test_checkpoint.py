@@ -16,7 +16,7 @@ import torch
 from mmengine.logging import HistoryBuffer
 
 from nemo_mmseg import compat
-from nemo_mmseg.models.converters import CONVERTERS
+from nemo_mmseg.models.converters.converter import CONVERTERS
 from nemo_mmseg.utils.checkpoint import download, read_checkpoint
 
 

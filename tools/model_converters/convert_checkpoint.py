@@ -9,8 +9,8 @@ import sys
 from mmengine.config import Config
 
 import nemo_mmseg  # noqa: F401  (registers our classes)
-from nemo_mmseg.models.converters import CONVERTERS
 from nemo_mmseg.models.converters.convert import Converted, convert_file
+from nemo_mmseg.models.converters.converter import CONVERTERS
 from nemo_mmseg.utils.config import find_config
 
 

@@ -1,6 +1,5 @@
 """Backbones."""
 
-from .lavt_swin_transformer import LAVTSwinTransformer
-from .open_clip_resnet import OpenCLIPResNet
+from nemo_mmseg.utils.modules import import_modules
 
-__all__ = ['LAVTSwinTransformer', 'OpenCLIPResNet']
+import_modules(__name__, __path__)

@@ -16,7 +16,7 @@ from .pixel_word_attention import PixelWordAttention
 
 
 def language_gate(channels: int) -> nn.Sequential:
-    """How much of the fused map goes into the stream, per pixel and channel, -1 to 1."""
+    """Build a gate: how much of the fused map goes into the stream, -1 to 1 everywhere."""
     return nn.Sequential(
         nn.Linear(channels, channels, bias=False),
         nn.ReLU(),
@@ -107,7 +107,7 @@ class LAVTSwinTransformer(SwinTransformer):
             load_swin_weights(self, self.pretrained, new_parts=('fusions', 'gates'))
 
     def train(self, mode: bool = True) -> LAVTSwinTransformer:
-        """Change the mode; returns the network, which MMSegmentation's Swin forgets."""
+        """Change the mode; return the network, which MMSegmentation's Swin forgets."""
         super().train(mode)
         return self
 
@@ -117,14 +117,14 @@ class LAVTSwinTransformer(SwinTransformer):
         return module(*inputs)
 
     def forward(self, inputs: Tensor, text: TextFeatures) -> tuple[Tensor, ...]:
-        """Maps of stride 4, 8, 16 and 32 of E expressions.
+        """Compute maps of stride 4, 8, 16 and 32 of E expressions.
 
         Args:
-            inputs: Normalised images (B, 3, H, W), of any size.
+            inputs: Normalised images ``(B, 3, H, W)``, of any size.
             text: E expressions and the images they belong to.
 
         Returns:
-            Four maps (E, C, h, w) with 1, 2, 4 and 8 times ``embed_dims`` channels.
+            Four maps ``(E, C, h, w)`` with 1, 2, 4 and 8 times ``embed_dims`` channels.
         """
         x, size = self.patch_embed(inputs)
         x = self.drop_after_pos(x)

@@ -42,14 +42,14 @@ class DenseAttentionPool(nn.Module):
         )
 
     def position(self, height: int, width: int) -> Tensor:
-        """The position table resized to a map, (height * width, channels)."""
+        """Resize the position table to a map, ``(height * width, channels)``."""
         table = self.positional_embedding[1:]
         table = table.T.reshape(1, -1, self.grid, self.grid)
         table = F.interpolate(table, (height, width), mode='bicubic', align_corners=False)
         return table.flatten(2)[0].T
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, channels, H, W) -> (B, out_channels, H, W)."""
+        """Attend within each map: ``(B, channels, H, W)`` -> ``(B, out_channels, H, W)``."""
         height, width = x.shape[-2:]
         tokens = x.flatten(2).transpose(1, 2)
         tokens = tokens + self.position(height, width).to(tokens.dtype)
@@ -118,7 +118,7 @@ class OpenCLIPResNet(BaseModule):
             copy_weights(self.tower, 'image', self.model, self.pretrained)
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
-        """The maps of ``out_indices`` of normalised images (B, 3, H, W)."""
+        """Compute the maps of ``out_indices`` of normalised images ``(B, 3, H, W)``."""
         tower = self.tower
         x, maps = tower.stem(inputs), []
         for layer in (tower.layer1, tower.layer2, tower.layer3, tower.layer4):

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 def instance_norm(x: Tensor) -> Tensor:
-    """Give every channel of every row mean 0 and variance 1 over its pixels, (E, N, C)."""
+    """Give every channel of every row mean 0 and variance 1 over its pixels, ``(E, N, C)``."""
     return F.instance_norm(x.transpose(1, 2)).transpose(1, 2)
 
 
@@ -47,12 +47,12 @@ class PixelWordAttention(nn.Module):
         """Fuse E maps with E expressions.
 
         Args:
-            x: Pixels (E, N, C).
-            words: Word features (E, T, Cw).
-            mask: (E, T) bool, True on real tokens; an expression has at least one.
+            x: Pixels ``(E, N, C)``.
+            words: Word features ``(E, T, Cw)``.
+            mask: ``(E, T)`` bool, True on real tokens; an expression has at least one.
 
         Returns:
-            Pixels (E, N, C).
+            Pixels ``(E, N, C)``.
         """
 
         def heads(y: Tensor) -> Tensor:

@@ -5,7 +5,6 @@ and why. It raises an error that names any tensor it does not know. The file of 
 its converters in ``CONVERTERS``.
 """
 
-from . import cris, lavt
-from .converter import CONVERTERS, Converter
+from nemo_mmseg.utils.modules import import_modules
 
-__all__ = ['CONVERTERS', 'Converter', 'cris', 'lavt']
+import_modules(__name__, __path__)

@@ -166,7 +166,7 @@ def parameter_shapes(model: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
 
 
 class _NoMemory(TorchFunctionMode):
-    """Tensors made for parameters get a shape and no values.
+    """Mode in which tensors made for parameters get a shape and no values.
 
     ``torch.device('meta')`` does the same to all tensors, also to token ids and to the rates of
     stochastic depth, which are looked at while a network is built.

@@ -17,7 +17,7 @@ BESIDES = ('optimizer', 'lr_scheduler', 'scheduler', 'scaler', 'epoch', 'args')
 
 @dataclass(frozen=True)
 class Converter:
-    """Turns the checkpoint of one published method into our state dict.
+    """Converter of the checkpoints of one published method into our state dicts.
 
     Called on a checkpoint it returns our state dict, and published name -> reason of what was left
     out. :func:`~.convert.convert_checkpoint` also compares the result with a network of ours.
@@ -34,7 +34,7 @@ class Converter:
         allow: Classes and functions that a published file may hold beside tensors and plain
             containers; see :func:`nemo_mmseg.utils.checkpoint.read_checkpoint`.
         check: Given a published checkpoint and the config of a network whose tensors have the same
-            shapes, raises a ValueError if it can tell that they differ in what no shape tells.
+            shapes, raise a ValueError if it can tell that they differ in what no shape tells.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Converter:
     check: Callable[[Mapping[str, Any], Mapping[str, Any]], None] = lambda published, model: None
 
     def __call__(self, published: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, str]]:
-        """Our state dict, and what was left out with the reasons."""
+        """Return our state dict, and what was left out with the reasons."""
         tensors, besides = self.split(published)
         renamed = self.rename(tensors)
         return renamed.state_dict, {**besides, **renamed.left_out}
@@ -58,7 +58,7 @@ class Converter:
         return rename(tensors, self.table, self.left_out, self.method, self.changes)
 
     def split(self, published: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, str]]:
-        """Tensors of the network under the names of the tables, and why the rest is left out.
+        """Return the tensors under the names of the tables, and why the rest is left out.
 
         Args:
             published: A whole checkpoint, or, where all tensors are in one state dict, that.
@@ -97,13 +97,13 @@ CONVERTERS: dict[str, Converter] = {}
 
 
 def register(converter: Converter) -> Converter:
-    """Add a converter to ``CONVERTERS``; returns it."""
+    """Add a converter to ``CONVERTERS`` and return it."""
     CONVERTERS[converter.name] = converter
     return converter
 
 
 def _holds_tensor(value: Any) -> bool:
-    """Whether there is a tensor anywhere in containers, however deep or cyclic they are."""
+    """Tell whether there is a tensor anywhere in containers, however deep or cyclic they are."""
     waiting, seen = [value], set()
     while waiting:
         value = waiting.pop()

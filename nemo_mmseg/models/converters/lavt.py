@@ -24,22 +24,22 @@ FUSION = {
 
 
 def preceded(prefix: str, patterns: Mapping[str, Value]) -> dict[str, Value]:
-    """The patterns of a part, as those of the whole network."""
+    """Make the patterns of a part those of the whole network."""
     return {prefix + pattern: value for pattern, value in patterns.items()}
 
 
 def linear_weight(tensor: Tensor) -> Tensor:
-    """The weight of a 1-d convolution with a kernel of 1 as that of a linear layer."""
+    """Make the weight of a 1-d convolution with a kernel of 1 that of a linear layer."""
     return tensor.flatten(1) if tensor.ndim == 3 else tensor
 
 
 def bert_table(prefix: str) -> dict[str, str]:
-    """Both keep the names of transformers."""
+    """Return the table of BERT, which keeps the names of transformers."""
     return {f'{prefix}{part}': f'text_encoder.bert.{part}' for part in ('embeddings', 'encoder')}
 
 
 def bert_left_out(prefix: str) -> dict[str, str]:
-    """What BERT's checkpoints can hold beside what LAVT uses."""
+    """Return what BERT's checkpoints can hold beside what LAVT uses."""
     return {
         f'{prefix}embeddings.position_ids': 'the numbers 0, 1, 2 ...',
         f'{prefix}pooler': "BERT's pooled vector, which the network does not use",

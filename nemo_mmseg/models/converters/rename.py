@@ -28,7 +28,7 @@ class Renamed(NamedTuple):
 
 @cache
 def _regex(pattern: str) -> re.Pattern:
-    """``layers.{i}.norm`` matches the beginning of a name, up to a dot or its end."""
+    """Compile a pattern that matches the beginning of a name, up to a dot or its end."""
     parts = re.split(r'\{(\w+)\}', pattern)
     parts[::2] = map(re.escape, parts[::2])
     parts[1::2] = [rf'(?P<{name}>\d+)' for name in parts[1::2]]
@@ -36,12 +36,12 @@ def _regex(pattern: str) -> re.Pattern:
 
 
 def _precision(pattern: str) -> tuple[int, int]:
-    """More parts before fewer; of as many, those that leave fewer numbers open."""
+    """Rank a pattern by its number of parts, then by how few numbers it leaves open."""
     return pattern.count('.'), -pattern.count('{')
 
 
 def look_up(patterns: Mapping[str, Value], name: str) -> tuple[Value, re.Match] | None:
-    """The value of the most precise pattern that a name begins with.
+    """Find the value of the most precise pattern that a name begins with.
 
     Args:
         patterns: Pattern -> value. A pattern is made of whole parts of a dotted name; ``{i}`` in it
@@ -65,7 +65,7 @@ def translate(table: Mapping[str, str], name: str) -> str | None:
 
 
 def inverse(table: Mapping[str, str]) -> dict[str, str]:
-    """The table from our names to the published ones."""
+    """Return the table from our names to the published ones."""
     return {ours: published for published, ours in table.items()}
 
 
@@ -119,7 +119,7 @@ def differences(
     published: Mapping[str, Tensor],
     table: Mapping[str, str],
 ) -> list[list[str]]:
-    """How a renamed state dict differs from a network of ours, under the published names.
+    """Compare a renamed state dict with a network of ours, under the published names.
 
     Args:
         renamed: What :func:`rename` returned.
@@ -146,7 +146,7 @@ def differences(
 
 
 def describe(found: list[list[str]]) -> str:
-    """One line about what :func:`differences` found."""
+    """Say in one line what :func:`differences` found."""
     missing, other, surplus = found
     parts = [
         count_and_name(missing, 'missing tensor'),
@@ -157,7 +157,7 @@ def describe(found: list[list[str]]) -> str:
 
 
 def count_and_name(names: list[str], what: str, more: str = '') -> str:
-    """E.g. ``2 unknown tensors: a, b``; the first 50 are named; empty if there are none."""
+    """Count names and list the first 50, e.g. ``2 unknown tensors: a, b``; no names, no text."""
     if not names:
         return ''
     label = ' '.join(filter(None, [f'{len(names)} {what}{"s" * (len(names) > 1)}', more]))

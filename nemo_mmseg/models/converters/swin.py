@@ -37,7 +37,8 @@ def order_merging(tensor: Tensor) -> Tensor:
     (1, 0), (1, 1) together.
 
     Args:
-        tensor: (..., 4 * C). Any other number is returned as it is, to be found wrong by its shape.
+        tensor: ``(..., 4 * C)``. Any other number is returned as it is; its shape then does not
+            fit.
     """
     if tensor.ndim == 0 or tensor.shape[-1] % 4:
         return tensor

@@ -1,6 +1,5 @@
 """Decode heads."""
 
-from .cris_head import CRISHead
-from .lavt_head import LAVTHead
+from nemo_mmseg.utils.modules import import_modules
 
-__all__ = ['CRISHead', 'LAVTHead']
+import_modules(__name__, __path__)

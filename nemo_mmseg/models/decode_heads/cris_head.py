@@ -17,7 +17,7 @@ from nemo_mmseg.models.utils.layers import conv_bn_relu, sine_position_1d, sine_
 
 @MODELS.register_module()
 class CRISHead(BaseModule):
-    """Pixels attend to each other and to the words, then are compared with the sentence.
+    """Head whose pixels attend to each other and the words, then meet the sentence.
 
     Wang et al., *CRIS: CLIP-driven referring image segmentation*, 2022. The paper's "text-to-pixel
     contrastive loss" is, in its code, a binary cross entropy of these comparisons.
@@ -32,7 +32,7 @@ class CRISHead(BaseModule):
         dropout: Dropout of the decoder.
         proj_channels: Channels in which pixels and sentence are compared; None takes half of
             ``in_channels``.
-        loss_decode: A loss of MMSegmentation's for logits (E, 1, h, w) and labels (E, h, w).
+        loss_decode: MMSegmentation's loss for logits ``(E, 1, h, w)`` and labels ``(E, h, w)``.
         gt_resize: How the ground truth is brought to the size of the logits: ``'nearest'`` as
             published, or ``'area'``; see :func:`~nemo_mmseg.models.losses.targets.gt_like`.
         meter_threshold: Foreground probability from which the training IoU counts a pixel.
@@ -75,11 +75,12 @@ class CRISHead(BaseModule):
         """Compare every pixel with every expression.
 
         Args:
-            feats: Maps (B, in_channels, h, w), or (E, ...) with ``text.image_index`` 0 to E - 1.
+            feats: Maps ``(B, in_channels, h, w)``, or ``(E, ...)`` with ``text.image_index`` 0 to
+                E - 1.
             text: The expressions, with a sentence feature.
 
         Returns:
-            Logits (E, 1, 4 * h, 4 * w).
+            Logits ``(E, 1, 4 * h, 4 * w)``.
         """
         x = self.decoder(text.rows(feats), text.words, text.mask)
         return HeadOutput(self.projector(x, text.sentence))
@@ -87,7 +88,7 @@ class CRISHead(BaseModule):
     def loss(
         self, output: HeadOutput, text: TextFeatures, data_samples: list[SegDataSample]
     ) -> dict[str, Tensor]:
-        """Loss against the ground truth, which is brought to the size of the logits.
+        """Compute the loss against the ground truth, brought to the size of the logits.
 
         Returns:
             The loss, and ``train_iou``: mean IoU in per cent over the expressions of the batch, at
@@ -123,7 +124,7 @@ class CRISDecoder(nn.Module):
         self.norm = nn.LayerNorm(channels)
 
     def forward(self, x: Tensor, words: Tensor, mask: Tensor) -> Tensor:
-        """Maps (E, C, h, w), words (E, T, Cw), mask (E, T) of real tokens -> (E, C, h, w)."""
+        """Decode maps ``(E, C, h, w)`` with words ``(E, T, Cw)``; ``mask`` as in TextFeatures."""
         height, width = x.shape[-2:]
         pixels = x.flatten(2).transpose(1, 2)
         position = sine_position_2d(height, width, pixels.shape[-1], x.device).to(x.dtype)
@@ -167,14 +168,14 @@ class CRISDecoderLayer(nn.Module):
         """Let pixels attend to pixels, then to words.
 
         Args:
-            pixels: (E, P, C).
-            words: (E, T, Cw), the values of the attention.
-            keys: (E, T, Cw), the words with their position code.
-            position: Position code of the pixels (P, C).
-            padding: (E, T) bool, True on padding.
+            pixels: ``(E, P, C)``.
+            words: ``(E, T, Cw)``, the values of the attention.
+            keys: ``(E, T, Cw)``, the words with their position code.
+            position: Position code of the pixels ``(P, C)``.
+            padding: ``(E, T)`` bool, True on padding.
 
         Returns:
-            (E, P, C).
+            ``(E, P, C)``.
         """
         x = self.norm1(pixels)
         query = x + position
@@ -187,7 +188,7 @@ class CRISDecoderLayer(nn.Module):
 
 
 class CRISProjector(nn.Module):
-    """Compare pixels with the sentence, in ``channels``, at four times the size of the map."""
+    """Comparison of pixels with the sentence, in ``channels``, at four times the map's size."""
 
     def __init__(self, in_channels: int, sentence_channels: int, channels: int) -> None:
         super().__init__()
@@ -198,7 +199,15 @@ class CRISProjector(nn.Module):
         self.sentence_proj = nn.Linear(sentence_channels, channels * 9 + 1)
 
     def forward(self, x: Tensor, sentence: Tensor) -> Tensor:
-        """Maps (E, in_channels, h, w), sentences (E, Cs) -> logits (E, 1, 4 * h, 4 * w)."""
+        """Compare maps with sentences.
+
+        Args:
+            x: Maps ``(E, in_channels, h, w)``.
+            sentence: Sentence features ``(E, Cs)``.
+
+        Returns:
+            Logits ``(E, 1, 4 * h, 4 * w)``.
+        """
         x = self.conv3(self.conv2(twice(self.conv1(twice(x)))))
         kernel = self.sentence_proj(sentence)
         weight = kernel[:, :-1].reshape(-1, self.channels, 3, 3)
@@ -206,7 +215,7 @@ class CRISProjector(nn.Module):
 
 
 def correlate(x: Tensor, kernel: Tensor) -> Tensor:
-    """Convolve each map with a kernel of its own: (E, C, H, W), (E, C, 3, 3) -> (E, 1, H, W).
+    """Convolve each map ``(E, C, H, W)`` with its kernel ``(E, C, 3, 3)`` to ``(E, 1, H, W)``.
 
     Equal to a grouped convolution with zero padding. That is slow with one output channel per
     group. Here one product over the channels serves all nine taps, whose one-channel maps are then
@@ -224,5 +233,5 @@ def correlate(x: Tensor, kernel: Tensor) -> Tensor:
 
 
 def twice(x: Tensor) -> Tensor:
-    """Bilinear resize to twice the size."""
+    """Resize bilinearly to twice the size."""
     return F.interpolate(x, scale_factor=2, mode='bilinear', align_corners=False)

@@ -19,7 +19,7 @@ from nemo_mmseg.models.structures import HeadOutput, TextFeatures
 
 @MODELS.register_module()
 class LAVTHead(BaseModule):
-    """Joins four maps from coarse to fine and tells object from background.
+    """Head that joins four maps from coarse to fine and tells object from background.
 
     Yang et al., *LAVT: Language-aware vision transformer for referring image segmentation*, 2022.
 
@@ -28,8 +28,8 @@ class LAVTHead(BaseModule):
         channels: Channels of the decoder; None takes half of the coarsest map's.
         norm_cfg: Config of the normalisation. Defaults to batch normalisation, which ``sync_bn`` of
             a config makes common to all GPUs.
-        loss_decode: A loss of MMSegmentation's for logits (E, 2, H, W) and labels (E, H, W). The
-            default is the published cross entropy with class weights 0.9 and 1.1.
+        loss_decode: MMSegmentation's loss for logits ``(E, 2, H, W)`` and labels ``(E, H, W)``.
+            The default is the published cross entropy with class weights 0.9 and 1.1.
         init_cfg: As in MMEngine.
     """
 
@@ -57,12 +57,12 @@ class LAVTHead(BaseModule):
         """Join the maps.
 
         Args:
-            feats: Four maps, finest first: (E, C, h, w), or (B, ...) of the images that
+            feats: Four maps, finest first: ``(E, C, h, w)``, or ``(B, ...)`` of the images that
                 ``text.image_index`` names.
             text: The expressions.
 
         Returns:
-            Logits (E, 2, h, w): background, object.
+            Logits ``(E, 2, h, w)``: background, object.
         """
         *finer, x = feats
         for step, fine in zip(self.steps, reversed(finer)):
@@ -72,7 +72,7 @@ class LAVTHead(BaseModule):
     def loss(
         self, output: HeadOutput, text: TextFeatures, data_samples: list[SegDataSample]
     ) -> dict[str, Tensor]:
-        """Loss of the logits at the size of the ground truth.
+        """Compute the loss of the logits at the size of the ground truth.
 
         Returns:
             The loss, and ``train_iou``: mean IoU in per cent over the expressions of the batch.
@@ -88,7 +88,7 @@ class LAVTHead(BaseModule):
 
 
 class LAVTDecoderStep(nn.Module):
-    """Enlarge a coarse map, join it with the next finer one, convolve twice."""
+    """Step that enlarges a coarse map, joins it with the next finer one, convolves twice."""
 
     def __init__(
         self, coarse_channels: int, fine_channels: int, channels: int, norm_cfg: dict
@@ -98,14 +98,14 @@ class LAVTDecoderStep(nn.Module):
         self.conv2 = conv_norm_relu(channels, channels, norm_cfg)
 
     def forward(self, coarse: Tensor, fine: Tensor) -> Tensor:
-        """(E, C1, h, w) and (E, C2, H, W) -> (E, C, H, W)."""
+        """Join ``(E, C1, h, w)`` and ``(E, C2, H, W)`` to ``(E, C, H, W)``."""
         if coarse.shape[-2:] != fine.shape[-2:]:
             coarse = F.interpolate(coarse, fine.shape[-2:], mode='bilinear', align_corners=True)
         return self.conv2(self.conv1(torch.cat((coarse, fine), dim=1)))
 
 
 def conv_norm_relu(in_channels: int, out_channels: int, norm_cfg: dict) -> nn.Sequential:
-    """3x3 convolution without bias, normalisation, ReLU; PyTorch's own initialisation."""
+    """Build 3x3 convolution without bias, normalisation, ReLU, initialised by PyTorch."""
     layers = dict(
         conv=nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
         bn=build_norm_layer(norm_cfg, out_channels)[1],

@@ -1,1 +1,5 @@
 """Losses, and the ground truth they compare with."""
+
+from nemo_mmseg.utils.modules import import_modules
+
+import_modules(__name__, __path__)

@@ -9,13 +9,16 @@ from torch import Tensor
 
 
 def gt_like(logits: Tensor, data_samples: list[SegDataSample], resize: str = 'nearest') -> Tensor:
-    """Ground truth of all expressions at the size of the logits, (E, h, w) long, 255 = ignore.
+    """Bring the ground truth of all expressions to the size of the logits.
 
     Args:
-        logits: (E, ..., h, w).
-        data_samples: With ``gt_sem_seg`` (N, H, W), E masks in all.
+        logits: ``(E, ..., h, w)``.
+        data_samples: With ``gt_sem_seg`` ``(N, H, W)``, E masks in all.
         resize: ``'nearest'`` takes the first pixel of each cell, as CRIS does; masks learnt so lie
             about a third of a cell too far right and down. ``'area'`` asks what most of a cell is.
+
+    Returns:
+        ``(E, h, w)`` long, 255 = ignore.
 
     Raises:
         ValueError: There are more expressions than masks, or fewer.
@@ -36,11 +39,11 @@ def gt_like(logits: Tensor, data_samples: list[SegDataSample], resize: str = 'ne
 
 @torch.no_grad()
 def training_iou(predicted: Tensor, gt: Tensor) -> Tensor:
-    """Mean IoU in per cent over the expressions of a batch; an empty union counts 0.
+    """Compute the mean IoU in per cent over the expressions of a batch; an empty union counts 0.
 
     Args:
-        predicted: (E, h, w) bool.
-        gt: (E, h, w), 0, 1 or 255 = ignore.
+        predicted: ``(E, h, w)`` bool.
+        gt: ``(E, h, w)``, 0, 1 or 255 = ignore.
     """
     known, foreground = gt != 255, gt == 1
     intersection = (predicted & foreground).flatten(1).sum(1)

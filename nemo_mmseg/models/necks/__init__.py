@@ -1,5 +1,5 @@
 """Necks."""
 
-from .cris_neck import CRISNeck
+from nemo_mmseg.utils.modules import import_modules
 
-__all__ = ['CRISNeck']
+import_modules(__name__, __path__)

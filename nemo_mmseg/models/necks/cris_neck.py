@@ -25,7 +25,7 @@ def with_coordinates(x: Tensor) -> Tensor:
 
 
 def resize_like(x: Tensor, other: Tensor) -> Tensor:
-    """Bilinear resize to the size of another map."""
+    """Resize bilinearly to the size of another map."""
     return F.interpolate(x, other.shape[-2:], mode='bilinear', align_corners=False)
 
 
@@ -82,7 +82,7 @@ class CRISNeck(BaseModule):
             text: E expressions with a sentence feature.
 
         Returns:
-            (E, out_channels, h, w) at stride 16.
+            ``(E, out_channels, h, w)`` at stride 16.
         """
         c3, c4, c5 = feats
         f5, f4 = text.rows(self.image5(c5)), text.rows(self.image4(c4))

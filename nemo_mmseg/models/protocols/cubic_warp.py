@@ -13,19 +13,19 @@ CUBIC = -0.75  # the coefficient of the cubic kernel in OpenCV
 
 
 def warp_cubic(maps: Tensor, matrix: np.ndarray, shape: tuple[int, int]) -> Tensor:
-    """Cubic values of maps at the places that a matrix gives for every pixel of a new image.
+    """Interpolate maps at the places that a matrix gives for every pixel of a new image.
 
     ``cv2.warpAffine(..., flags=INTER_CUBIC | WARP_INVERSE_MAP, borderValue=0)``, by OpenCV where
     the maps are on the CPU. From a GPU nothing is moved, unless the matrix rotates; see
     :func:`resample_cubic`.
 
     Args:
-        maps: (N, h, w) float32.
-        matrix: (2, 3), from pixels of the new image to pixels of the maps.
+        maps: ``(N, h, w)`` float32.
+        matrix: ``(2, 3)``, from pixels of the new image to pixels of the maps.
         shape: Height and width of the new image.
 
     Returns:
-        (N, *shape) on the same device; 0 outside of the maps.
+        ``(N, *shape)`` on the same device; 0 outside of the maps.
     """
     if maps.device.type != 'cpu' and is_straight(matrix):
         return resample_cubic(maps, matrix, shape)
@@ -37,7 +37,7 @@ def warp_cubic(maps: Tensor, matrix: np.ndarray, shape: tuple[int, int]) -> Tens
 
 
 def resample_cubic(maps: Tensor, matrix: np.ndarray, shape: tuple[int, int]) -> Tensor:
-    """:func:`warp_cubic` for a matrix that keeps rows rows, without OpenCV.
+    """Interpolate as :func:`warp_cubic`, by a matrix that keeps rows rows, without OpenCV.
 
     One resampling along the rows and one along the columns. The values are OpenCV 5's up to
     rounding (5e-5 for noise); OpenCV 4 rounds the places to 1/32 of a pixel.
@@ -55,7 +55,7 @@ def resample_cubic(maps: Tensor, matrix: np.ndarray, shape: tuple[int, int]) -> 
 
 
 def _taps(places: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Which four values make each of n new ones, int64 (4, n), and their float64 weights."""
+    """Find the four values that make each of n new ones, int64 ``(4, n)``, and float64 weights."""
     first = np.floor(places).astype(np.int64) - 1
     after = places - np.floor(places)
     far, before = after + 1, 1 - after

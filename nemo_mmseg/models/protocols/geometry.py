@@ -11,38 +11,38 @@ from torch import Tensor
 
 
 def foreground_margin(logits: Tensor) -> Tensor:
-    """One logit per pixel (N, h, w), positive where the foreground wins, zero in a tie.
+    """Return a logit per pixel ``(N, h, w)``, positive where the foreground wins, 0 in a tie.
 
     Args:
-        logits: (N, 1, h, w), or (N, 2, h, w) with background first.
+        logits: ``(N, 1, h, w)``, or ``(N, 2, h, w)`` with background first.
     """
     return logits[:, 0] if logits.shape[1] == 1 else logits[:, 1] - logits[:, 0]
 
 
 def stretch_matrix(source: tuple[int, int], target: tuple[int, int]) -> np.ndarray:
-    """(2, 3) matrix from pixels of an image of size ``source`` to those of it resized."""
+    """Return the ``(2, 3)`` matrix from pixels of size ``source`` to those of size ``target``."""
     scale = np.divide(target, source)[::-1]
     return np.array([[scale[0], 0, scale[0] / 2 - 0.5], [0, scale[1], scale[1] / 2 - 0.5]])
 
 
 def compose(outer: np.ndarray, inner: np.ndarray) -> np.ndarray:
-    """The (2, 3) matrix that applies ``inner``, then ``outer``."""
+    """Return the ``(2, 3)`` matrix that applies ``inner``, then ``outer``."""
     square = np.vstack([inner, [0, 0, 1]])
     return outer @ square
 
 
 def image_to_input(meta: dict, input_shape: tuple[int, int]) -> np.ndarray:
-    """Where the pixels of the original image lie in the network's input.
+    """Compute where the pixels of the original image lie in the network's input.
 
     Args:
-        meta: Metainfo of the sample. ``warp_matrix`` (2, 3) maps x and y of the original image to
-            the input before flip and padding; without it the image was resized to ``img_shape``.
+        meta: Metainfo of the sample. ``warp_matrix`` ``(2, 3)`` maps x and y of the original image
+            to the input before flip and padding; without it the image was resized to ``img_shape``.
             ``flip``, ``flip_direction`` and the padding that MMSegmentation's preprocessor notes
             are followed.
         input_shape: Height and width of the input.
 
     Returns:
-        (2, 3) float64 matrix in pixels, whole numbers being pixel centres.
+        ``(2, 3)`` float64 matrix in pixels, whole numbers being pixel centres.
     """
     left, right, top, bottom = meta.get('img_padding_size', meta.get('padding_size', [0] * 4))
     height, width = input_shape[0] - top - bottom, input_shape[1] - left - right
@@ -60,13 +60,13 @@ def image_to_input(meta: dict, input_shape: tuple[int, int]) -> np.ndarray:
 
 
 def original_shape(meta: dict, input_shape: tuple[int, int]) -> tuple[int, int]:
-    """Height and width of the original image; those of the input if it is not noted."""
+    """Return height and width of the original image; those of the input if it is not noted."""
     height, width = meta.get('ori_shape', input_shape)[:2]
     return int(height), int(width)
 
 
 def is_straight(matrix: np.ndarray) -> bool:
-    """Whether a (2, 3) matrix keeps rows rows and columns columns, as all but rotations do."""
+    """Tell if a ``(2, 3)`` matrix keeps rows rows and columns columns, as all but rotations do."""
     return matrix[0][1] == 0 and matrix[1][0] == 0
 
 
@@ -74,12 +74,12 @@ def sample_bilinear(maps: Tensor, matrix: np.ndarray, shape: tuple[int, int]) ->
     """Read maps at the places that a matrix gives for every pixel of a new image.
 
     Args:
-        maps: (N, H, W).
-        matrix: (2, 3), from pixels of the new image to pixels of the maps.
+        maps: ``(N, H, W)``.
+        matrix: ``(2, 3)``, from pixels of the new image to pixels of the maps.
         shape: Height and width of the new image.
 
     Returns:
-        (N, *shape), bilinear; outside of the maps their border goes on.
+        ``(N, *shape)``, bilinear; outside of the maps their border goes on.
     """
     height, width = maps.shape[-2:]
     if tuple(shape) == (height, width) and np.allclose(matrix, np.eye(2, 3), atol=1e-9):
@@ -101,6 +101,6 @@ def sample_bilinear(maps: Tensor, matrix: np.ndarray, shape: tuple[int, int]) ->
 
 
 def store(sample: SegDataSample, probability: Tensor, mask: Tensor) -> None:
-    """Put foreground probabilities (N, H, W) and masks (N, H, W) bool into a data sample."""
+    """Put foreground probabilities and bool masks, both ``(N, H, W)``, into a data sample."""
     sample.seg_logits = PixelData(data=probability)
     sample.pred_sem_seg = PixelData(data=mask.to(torch.uint8))

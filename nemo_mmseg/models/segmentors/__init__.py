@@ -1,5 +1,5 @@
 """Segmentors."""
 
-from .referring_segmentor import ReferringSegmentor
+from nemo_mmseg.utils.modules import import_modules
 
-__all__ = ['ReferringSegmentor']
+import_modules(__name__, __path__)

@@ -16,7 +16,7 @@ from nemo_mmseg.models.structures import HeadOutput, TextFeatures
 
 
 def _rows(x: Tensor | Sequence[Tensor], first: int, last: int) -> Tensor | tuple[Tensor, ...]:
-    """Rows ``first`` to ``last`` (exclusive) of one map or of several."""
+    """Return rows ``first`` to ``last`` (exclusive) of one map or of several."""
     if isinstance(x, Tensor):
         return x[first:last]
     return tuple(_rows(item, first, last) for item in x)
@@ -39,9 +39,12 @@ class ReferringSegmentor(BaseSegmentor):
     - backbone, neck: ``forward(x)``; with the class attribute ``takes_text = True`` it is
       ``forward(x, text)``, finds the image of each expression by ``text.rows(x)`` and returns E
       rows
-    - head: ``forward(feats, text) -> HeadOutput`` and ``loss(output, text, data_samples) -> dict``
+    - head: ``forward(feats, text) -> HeadOutput`` and ``loss(output, text, data_samples) -> dict``.
+      In evaluation expressions come in chunks, each with its images. With the class attribute
+      ``takes_all_images = True`` a chunk has the features of all B images of the batch (unless a
+      backbone or neck took the text), and ``text.image_index`` points into them
     - auxiliary loss: ``forward(inputs, output, text, data_samples) -> dict``, with the normalised
-      images (B, 3, H, W). Networks of its own that do not learn are
+      images ``(B, 3, H, W)``. Networks of its own that do not learn are
       :class:`~nemo_mmseg.models.utils.frozen.FrozenModule`.
 
     In both kinds of losses ``text.rows(inputs)`` are the images of the expressions.
@@ -94,14 +97,14 @@ class ReferringSegmentor(BaseSegmentor):
         self.chunk_size = chunk_size
 
     def _stages(self, with_text: bool) -> list[nn.Module]:
-        """Backbone and neck before the first that takes text, or from there on."""
+        """Return backbone and neck before the first that takes text, or from there on."""
         stages = [self.backbone] + ([self.neck] if self.with_neck else [])
         takes = [getattr(stage, 'takes_text', False) for stage in stages]
         first = takes.index(True) if any(takes) else len(stages)
         return stages[first:] if with_text else stages[:first]
 
     def encode_image(self, inputs: Tensor) -> Tensor | Sequence[Tensor]:
-        """What can be computed of images (B, 3, H, W) without the text; B rows."""
+        """Compute what needs no text, B rows, of images ``(B, 3, H, W)``."""
         x = inputs
         for stage in self._stages(with_text=False):
             x = stage(x)
@@ -110,7 +113,7 @@ class ReferringSegmentor(BaseSegmentor):
     def fuse(
         self, x: Tensor | Sequence[Tensor], text: TextFeatures
     ) -> tuple[Tensor | Sequence[Tensor], TextFeatures]:
-        """What is left of backbone and neck once the text is there.
+        """Compute what is left of backbone and neck once the text is there.
 
         Args:
             x: Result of :meth:`encode_image`.
@@ -131,11 +134,11 @@ class ReferringSegmentor(BaseSegmentor):
     def extract_feat(
         self, inputs: Tensor, text: TextFeatures
     ) -> tuple[Tensor | Sequence[Tensor], TextFeatures]:
-        """Features for the head of images (B, 3, H, W) and E expressions; see :meth:`fuse`."""
+        """Compute what :meth:`fuse` returns of images ``(B, 3, H, W)`` and E expressions."""
         return self.fuse(self.encode_image(inputs), text)
 
     def expressions_of(self, data_samples: list[SegDataSample] | None) -> list[list[str]]:
-        """The expressions of each image.
+        """Return the expressions of each image.
 
         Raises:
             ValueError: A sample is without a list of expressions, or there are no samples.
@@ -150,17 +153,21 @@ class ReferringSegmentor(BaseSegmentor):
         return found
 
     def encode_text(self, data_samples: list[SegDataSample]) -> TextFeatures:
-        """Features of all expressions of a batch."""
+        """Compute features of all expressions of a batch."""
         expressions = self.expressions_of(data_samples)
         text = self.text_encoder([one for several in expressions for one in several])
         return text.of_images([len(several) for several in expressions])
 
     def loss(self, inputs: Tensor, data_samples: list[SegDataSample]) -> dict[str, Tensor]:
-        """Losses of a batch, with all its expressions at once.
+        """Compute the losses of a batch, with all its expressions at once.
 
         Args:
-            inputs: Normalised images (B, 3, H, W).
-            data_samples: B samples whose ``gt_sem_seg.data`` is (N, H, W), 0 or 1, 255 = ignore.
+            inputs: Normalised images ``(B, 3, H, W)``.
+            data_samples: B samples whose ``gt_sem_seg.data`` is ``(N, H, W)``, 0 or 1, or 255 =
+                ignore.
+
+        Raises:
+            ValueError: Two losses have the same name.
         """
         encoded = self.encode_text(data_samples)
         feats, text = self.extract_feat(inputs, encoded)
@@ -169,40 +176,46 @@ class ReferringSegmentor(BaseSegmentor):
         text = replace(text, image_index=encoded.image_index, one_to_one=encoded.one_to_one)
         losses = self.decode_head.loss(output, text, data_samples)
         for aux_loss in self.aux_losses:
-            losses.update(aux_loss(inputs, output, text, data_samples))
+            found = aux_loss(inputs, output, text, data_samples)
+            if taken := losses.keys() & found.keys():
+                names = ', '.join(sorted(taken))
+                raise ValueError(f'{type(aux_loss).__name__}: another loss is named {names}, too')
+            losses.update(found)
         return losses
 
     def _output(self, inputs: Tensor, data_samples: list[SegDataSample] | None) -> HeadOutput:
-        """Output of the head, computed chunk of expressions by chunk."""
+        """Compute the output of the head, chunk of expressions by chunk."""
         expressions = self.expressions_of(data_samples)
         owner = [i for i, several in enumerate(expressions) for _ in several]
         ids, mask = self.text_encoder.tokenize([one for several in expressions for one in several])
         visual = self.encode_image(inputs)
+        all_images = getattr(self.decode_head, 'takes_all_images', False)
         outputs = []
         for start in range(0, len(owner), self.chunk_size):
             stop = min(start + self.chunk_size, len(owner))
-            first, last = owner[start], owner[stop - 1] + 1
+            # Images without an expression in the chunk cost time, and most heads ignore them.
+            first, last = (0, len(inputs)) if all_images else (owner[start], owner[stop - 1] + 1)
             counts = [owner[start:stop].count(i) for i in range(first, last)]
             text = self.text_encoder.encode(ids[start:stop], mask[start:stop]).of_images(counts)
             outputs.append(self.decode_head(*self.fuse(_rows(visual, first, last), text)))
         return HeadOutput.cat(outputs)
 
     def encode_decode(self, inputs: Tensor, data_samples: list[SegDataSample]) -> Tensor:
-        """Logits (E, C, h, w) of all expressions, at the size of the head."""
+        """Return logits ``(E, C, h, w)`` of all expressions, at the size of the head."""
         return self._output(inputs, data_samples).logits
 
     def predict(self, inputs: Tensor, data_samples: list[SegDataSample]) -> list[SegDataSample]:
-        """Masks of all expressions, by the protocol of ``test_cfg``.
+        """Predict the masks of all expressions, by the protocol of ``test_cfg``.
 
         Args:
-            inputs: Normalised images (B, 3, H, W).
+            inputs: Normalised images ``(B, 3, H, W)``.
             data_samples: B samples with ``expressions`` and the geometry of the image in their
                 metainfo.
 
         Returns:
-            The samples, with ``pred_sem_seg.data`` (N, H', W') uint8 and ``seg_logits.data`` (N,
-            H', W') float32 foreground probabilities, at the original size unless the protocol says
-            otherwise. If the head has no-target scores, ``no_target`` (N,).
+            The samples, with ``pred_sem_seg.data`` ``(N, H', W')`` uint8 and ``seg_logits.data``
+            ``(N, H', W')`` float32 foreground probabilities, at the original size unless the
+            protocol says otherwise. If the head has no-target scores, ``no_target`` ``(N,)``.
         """
         output = self._output(inputs, data_samples).apply(_float32_at_least)
         rows = output.split([len(sample.metainfo['expressions']) for sample in data_samples])
@@ -213,5 +226,5 @@ class ReferringSegmentor(BaseSegmentor):
         return data_samples
 
     def _forward(self, inputs: Tensor, data_samples: list[SegDataSample]) -> Tensor:
-        """Logits (E, C, h, w), for tools that look at the plain network."""
+        """Return logits ``(E, C, h, w)``, for tools that look at the plain network."""
         return self.encode_decode(inputs, data_samples)

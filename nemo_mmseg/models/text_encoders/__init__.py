@@ -1,6 +1,5 @@
 """Text encoders."""
 
-from .bert_text_encoder import BERTTextEncoder
-from .open_clip_text_encoder import OpenCLIPTextEncoder
+from nemo_mmseg.utils.modules import import_modules
 
-__all__ = ['BERTTextEncoder', 'OpenCLIPTextEncoder']
+import_modules(__name__, __path__)

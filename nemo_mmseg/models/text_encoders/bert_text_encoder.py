@@ -100,8 +100,8 @@ class BERTTextEncoder(BaseModule):
         """Turn E expressions into token ids.
 
         Returns:
-            ``ids`` (E, T) long and ``mask`` (E, T) bool, True on tokens that are no padding; on the
-            CPU.
+            ``ids`` ``(E, T)`` long and ``mask`` ``(E, T)`` bool, True on tokens that are no
+            padding; on the CPU.
         """
         if self._tokenizer is None:
             self._tokenizer = load_bert_tokenizer(self.model, self.bert.config.vocab_size)
@@ -117,12 +117,12 @@ class BERTTextEncoder(BaseModule):
         """Run BERT.
 
         Args:
-            ids: Token ids (E, T), T at most the number of BERT's positions.
-            mask: (E, T) bool, True on real tokens, which alone are attended to.
+            ids: Token ids ``(E, T)``, T at most the number of BERT's positions.
+            mask: ``(E, T)`` bool, True on real tokens, which alone are attended to.
 
         Returns:
-            Features whose ``words`` (E, T, Cw) are BERT's last hidden states, also where there is
-            padding, and without ``sentence``.
+            Features whose ``words`` ``(E, T, Cw)`` are BERT's last hidden states, also where there
+            is padding, and without ``sentence``.
         """
         device = self.bert.device
         ids, mask = ids.to(device), mask.to(device)

@@ -72,8 +72,8 @@ class OpenCLIPTextEncoder(BaseModule):
         """Turn E expressions into token ids.
 
         Returns:
-            ``ids`` (E, T) long and ``mask`` (E, T) bool, True on tokens that are no padding; on the
-            CPU.
+            ``ids`` ``(E, T)`` long and ``mask`` ``(E, T)`` bool, True on tokens that are no
+            padding; on the CPU.
         """
         ids = self.tokenizer(list(expressions))
         return ids, ids != self.pad_token_id
@@ -82,12 +82,12 @@ class OpenCLIPTextEncoder(BaseModule):
         """Run the transformer.
 
         Args:
-            ids: Token ids (E, T), T at most ``context_length`` of the CLIP model.
-            mask: (E, T) bool, True on real tokens; handed on, not used.
+            ids: Token ids ``(E, T)``, T at most ``context_length`` of the CLIP model.
+            mask: ``(E, T)`` bool, True on real tokens; handed on, not used.
 
         Returns:
-            Features whose ``words`` are normalised and not projected (E, T, Cw) and whose
-            ``sentence`` is the projected feature of the end token (E, Cs).
+            Features whose ``words`` are normalised and not projected ``(E, T, Cw)`` and whose
+            ``sentence`` is the projected feature of the end token ``(E, Cs)``.
         """
         tower = self.tower
         device = tower.positional_embedding.device

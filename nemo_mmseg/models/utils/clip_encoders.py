@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def build_image_encoder(model: str) -> nn.Module:
-    """The image encoder of a CLIP model with a (modified) ResNet, with random weights.
+    """Build the image encoder of a CLIP model with a (modified) ResNet, with random weights.
 
     Args:
         model: open_clip's name of the architecture, e.g. ``'RN50-quickgelu'``.
@@ -43,7 +43,7 @@ def build_image_encoder(model: str) -> nn.Module:
 
 
 def build_text_encoder(model: str, pretrained: str | None = None) -> nn.Module:
-    """The text encoder of a CLIP model, with random weights.
+    """Build the text encoder of a CLIP model, with random weights.
 
     Args:
         model: open_clip's name of the architecture.

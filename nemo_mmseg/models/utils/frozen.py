@@ -52,7 +52,7 @@ class FrozenModule(nn.Module, ABC):
 
 
 class FrozenCLIP(FrozenModule):
-    """A pretrained CLIP that compares images with sentences.
+    """Pretrained CLIP that compares images with sentences.
 
     Args:
         model: open_clip's name of the architecture, e.g. ``'ViT-B-32'``.
@@ -73,14 +73,14 @@ class FrozenCLIP(FrozenModule):
         return load_clip(self.model, self.pretrained)
 
     def encode_image(self, images: Tensor) -> Tensor:
-        """Unit vectors (B, D) of images (B, 3, H, W) of CLIP's size, normalised as CLIP's."""
+        """Return unit vectors ``(B, D)`` of images ``(B, 3, H, W)``, prepared as CLIP's are."""
         return F.normalize(self.network.encode_image(images), dim=-1)
 
     def tokenize(self, expressions: Sequence[str]) -> Tensor:
-        """Token ids (E, T) on the device of the model."""
+        """Return token ids ``(E, T)`` on the device of the model."""
         return self.tokenizer(list(expressions)).to(self._place.device)
 
     @torch.no_grad()
     def encode_text(self, ids: Tensor) -> Tensor:
-        """Unit vectors (E, D) of what :meth:`tokenize` returned."""
+        """Return unit vectors ``(E, D)`` of what :meth:`tokenize` returned."""
         return F.normalize(self.network.encode_text(ids), dim=-1)

@@ -11,7 +11,7 @@ TEMPERATURE = 10000.0
 
 
 def conv_bn_relu(in_channels: int, out_channels: int, kernel: int) -> nn.Sequential:
-    """Convolution without bias that keeps the size, batch norm, ReLU."""
+    """Build a convolution without bias that keeps the size, batch norm, ReLU."""
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=False),
         nn.BatchNorm2d(out_channels),
@@ -20,7 +20,7 @@ def conv_bn_relu(in_channels: int, out_channels: int, kernel: int) -> nn.Sequent
 
 
 def sine_position_1d(length: int, channels: int, device: torch.device | None = None) -> Tensor:
-    """Position code of a sequence, sine and cosine interleaved.
+    """Compute the position code of a sequence, sine and cosine interleaved.
 
     Vaswani et al., *Attention is all you need*, 2017.
 
@@ -30,7 +30,7 @@ def sine_position_1d(length: int, channels: int, device: torch.device | None = N
         device: Where the table is made.
 
     Returns:
-        (length, channels) float32.
+        ``(length, channels)`` float32.
     """
     rates = torch.arange(0, channels, 2, device=device, dtype=torch.float32)
     rates = torch.exp(rates * -(math.log(TEMPERATURE) / channels))
@@ -41,10 +41,10 @@ def sine_position_1d(length: int, channels: int, device: torch.device | None = N
 def sine_position_2d(
     height: int, width: int, channels: int, device: torch.device | None = None
 ) -> Tensor:
-    """Position code of a map: its first half tells x, its second half y.
+    """Compute the position code of a map: its first half tells x, its second half y.
 
     Returns:
-        (height * width, channels) float32, row by row; ``channels`` is a multiple of four.
+        ``(height * width, channels)`` float32, row by row; ``channels`` is a multiple of four.
     """
     x = sine_position_1d(width, channels // 2, device)
     y = sine_position_1d(height, channels // 2, device)

@@ -92,7 +92,7 @@ def rename_swin(content: object) -> tuple[dict[str, Tensor], dict[str, str], Ren
 
 
 def resize_tables(state: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> int:
-    """Resize the bias tables of ``state`` to the windows of ``wanted``; returns how many.
+    """Resize the bias tables of ``state`` to the windows of ``wanted`` and return how many.
 
     A table (side * side, heads) is an image per head and is resized bicubically, as published.
     """

@@ -20,8 +20,8 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 import nemo_mmseg  # noqa: F401  (registers)
-from nemo_mmseg.models.converters import CONVERTERS
 from nemo_mmseg.models.converters.convert import base_models, convert_checkpoint
+from nemo_mmseg.models.converters.converter import CONVERTERS
 
 from . import filling
 

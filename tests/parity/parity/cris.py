@@ -13,7 +13,7 @@ from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
 from nemo_mmseg.models.losses.targets import gt_like
-from nemo_mmseg.models.protocols import CRISProtocol
+from nemo_mmseg.models.protocols.cris import CRISProtocol
 from nemo_mmseg.models.structures import HeadOutput
 from nemo_mmseg.models.utils.layers import sine_position_1d, sine_position_2d
 

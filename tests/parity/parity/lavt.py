@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from nemo_mmseg.evaluation.iou import count_pixels
 from nemo_mmseg.models.converters.lavt import convert_lavt
-from nemo_mmseg.models.protocols import LAVTProtocol
+from nemo_mmseg.models.protocols.lavt import LAVTProtocol
 from nemo_mmseg.models.structures import HeadOutput, TextFeatures
 
 from .common import (
