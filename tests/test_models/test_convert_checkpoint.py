@@ -358,7 +358,7 @@ def test_many_tensors_are_named_and_the_rest_counted(published, tmp_path):
     with pytest.raises(ValueError) as caught:
         fill_model(MODELS.build(Config(dict(model=MODEL)).model), tmp_path / 'a.pth')
     said = str(caught.value)
-    assert f'a.pth does not fit the network of the config: {len(others)} missing tensors: ' in said
+    assert f'a.pth does not fit the network: {len(others)} missing tensors: ' in said
     assert f' and {len(others) - 50} more; ' in said and len(said) < 5000
     shape = tuple(whole[first].shape)
     assert f'1 tensor of another shape: {first} is {(1, *shape[1:])}, should be {shape}; ' in said
