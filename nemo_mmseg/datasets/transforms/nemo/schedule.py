@@ -224,10 +224,8 @@ def bands_of_training(
     for epoch in range(epochs):
         random, mined = schedule.probabilities(epoch)
         if not (random >= 0 and mined >= 0 and random + mined <= 1 + 1e-9):
-            raise ValueError(
-                f'epoch {epoch}: the chances of a random mosaic ({random}) and of a mined one '
-                f'({mined}) must be 0 or more, and their sum at most 1'
-            )
+            chances = f'random={random} and mined={mined}'
+            raise ValueError(f'epoch {epoch}: {chances} must be 0 or more, in sum at most 1')
         if mined > 0:
             rules[band.at(epoch)] = None
     for name, ramp in ramps.items():
