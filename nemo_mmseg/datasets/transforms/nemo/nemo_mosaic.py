@@ -7,7 +7,7 @@ cell, which images; no image is read), render (read, resize, write).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import cv2
@@ -69,9 +69,9 @@ class MosaicPlan:
     def record(self) -> dict:
         """Return the plan as it travels with the sample."""
         rows, columns = self.edges
-        record = asdict(self)
+        record = dict(vars(self), grid=(len(rows) - 1, len(columns) - 1))
         del record['places']
-        return dict(record, grid=(len(rows) - 1, len(columns) - 1))
+        return record
 
 
 @TRANSFORMS.register_module()
