@@ -59,7 +59,7 @@ def make_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 def refshapes(make_once) -> Path:
     """All variants of RefShapes: 12 images of train, 3 of val, 2 of testA and testB each; seed 5.
 
-    Read only; `refshapes_copy` may be changed.
+    Read only.
     """
     from nemo_mmseg.refshapes import VARIANTS, make_refshapes
 
@@ -70,12 +70,6 @@ def refshapes(make_once) -> Path:
             make_refshapes(folder, variant, sizes, seed=5, workers=1)
 
     return make_once('refshapes', make)
-
-
-@pytest.fixture
-def refshapes_copy(refshapes: Path, tmp_path: Path) -> Path:
-    """A copy of `refshapes` that a test may change."""
-    return shutil.copytree(refshapes, tmp_path / 'refshapes')
 
 
 @pytest.fixture(scope='session')
