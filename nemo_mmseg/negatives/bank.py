@@ -175,8 +175,9 @@ class NegativeBank(MappedFile):
         Raises:
             UnknownSentenceError: The bank has no such expression.
         """
-        index = self._index(sent_id, expression)
-        rows, similarities, own = self.row(sent_id)
+        index, arrays = self._index(sent_id, expression), self.arrays
+        rows, similarities = arrays['neighbors'][index], arrays['similarities'][index]
+        own = float(arrays['self_similarity'][index])
         start = rule.start(similarities, own)
         # As many at a time as are needed: no more of the ranking is looked at than it takes.
         step, end, kept, dropped = rule.top_k, start, [], []

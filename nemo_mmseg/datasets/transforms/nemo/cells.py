@@ -37,7 +37,7 @@ class Fill:
     def __post_init__(self) -> None:
         choices = self.fit in ('stretch', 'crop') and self.interpolation in cv2_interp_codes
         if not (choices and 0 <= self.blur <= 1):
-            raise ValueError(f"{self}: fit is 'stretch' or 'crop', blur 0 to 1, filter of mmcv")
+            raise ValueError(f"{self}: fit='stretch' or 'crop', blur 0 to 1, mmcv's interpolation")
 
     @property
     def crops(self) -> bool:
