@@ -5,49 +5,55 @@ Fields that no rule names are not read, so they may hold anything.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-from nemo_mmseg.utils.faults import Rule, is_finite, is_text, whole_number
+from nemo_mmseg.utils.faults import Rule, is_text
 
 # Expressions and targets of a split: a small pickle can name one list a million times.
 MAX_ENTRIES = 2**24
 # OpenCV warps no image with a longer side.
 MAX_SIDE = 32_767
 
-ID = whole_number(0, 2**63, 'from 0 to 2**63 - 1 (ids are numbers in both files)')
-SIDE = whole_number(1, MAX_SIDE + 1, f'of pixels from 1 to {MAX_SIDE}')
-TEXT = Rule('a text that is not blank, of valid characters', is_text)
-FILE_NAME = Rule('the name of a file, a text', lambda value: is_text(value) and '\0' not in value)
-LIST = Rule('a list', lambda value: type(value) in (list, tuple))
-AREA = Rule('a number of at least 0', lambda value: is_finite(value) and value >= 0)
-BOX = Rule('four numbers', lambda value: type(value) is list and len(value) == 4 and _finite(value))
-CROWD = Rule('0 or 1', lambda value: type(value) in (int, bool) and value in (0, 1))
+ID = Rule(
+    'a whole number from 0 to 2**63 - 1 (ids must be whole numbers in both files)', (int,), 0, 2**63
+)
+SIDE = Rule(f'a whole number of pixels from 1 to {MAX_SIDE}', (int,), 1, MAX_SIDE + 1)
+TEXT = Rule('a text of valid characters that is not blank', (str,), also=is_text)
+FILE_NAME = Rule(
+    'the name of a file', (str,), also=lambda value: is_text(value) and '\0' not in value
+)
+LIST = Rule('a list', (list, tuple))
+NO_TARGET = Rule('-1', (int,), -1, 0)
+NUMBER = Rule('a number', (int, float), -(2**63), 2**63)
+AREA = Rule('a number of at least 0', (int, float), 0, 2**63, optional=True)
+# Looked at, as the segmentation, where a reference names the annotation.
+BOX = Rule(
+    'four numbers',
+    (list,),
+    also=lambda value: len(value) == 4 and NUMBER.holds(*value),
+    optional=True,
+)
+CROWD = Rule('0 or 1', (int, bool), 0, 2, optional=True)
 
 IMAGE = dict(id=ID, file_name=FILE_NAME, height=SIDE, width=SIDE)
-ANNOTATION = dict(
-    id=ID,
-    image_id=ID,
-    category_id=ID,
-    bbox=BOX.or_missing(),
-    area=AREA.or_missing(),
-    iscrowd=CROWD.or_missing(),
-)
-
-
-def _finite(values: list) -> bool:
-    return all(map(is_finite, values))
+ANNOTATION = dict(id=ID, image_id=ID, category_id=ID, area=AREA, iscrowd=CROWD)
+SPLIT = dict(split=Rule('the name of a split, a text', (str,)))
 
 
 def _are_targets(value: Any) -> bool:
-    """Whether ``ann_id`` is an annotation, several, or -1 alone for none."""
-    ids = value if type(value) in (list, tuple) else [value]
-    if len(ids) == 1 and type(ids[0]) is int and ids[0] == -1:
-        return True
-    return bool(ids) and all(map(ID.holds, ids))
+    """Whether ``ann_id`` names annotations, or is -1 alone for none."""
+    ids = [value] if type(value) is int else value
+    return len(ids) > 0 and (ID.holds(*ids) or (len(ids) == 1 and NO_TARGET.holds(*ids)))
 
 
-ONE_TARGET = Rule(f'{ID.allowed}; GRefCOCODataset reads lists of targets', ID.holds)
-TARGETS = Rule(f'{ID.allowed}, or a list of such; only [-1] stands for no target', _are_targets)
+ONE_TARGET = replace(ID, allowed=f'{ID.allowed}; GRefCOCODataset reads lists of targets')
+TARGETS = Rule(
+    f'{ID.allowed}, or a list of such; only [-1] stands for no target',
+    (int, list, tuple),
+    also=_are_targets,
+)
+EXPRESSIONS = Rule('a list of at least one expression', (list, tuple), also=len)
 
 
 def reference_rules(generalized: bool) -> dict[str, Rule]:
@@ -56,16 +62,9 @@ def reference_rules(generalized: bool) -> dict[str, Rule]:
     Args:
         generalized: Whether it may have several targets or none, or no expression, as in gRefCOCO.
     """
-    sentences = (
-        LIST
-        if generalized
-        else Rule(
-            'a list of at least one expression', lambda value: LIST.holds(value) and len(value) > 0
-        )
-    )
-    return dict(
-        ref_id=ID, image_id=ID, ann_id=TARGETS if generalized else ONE_TARGET, sentences=sentences
-    )
+    if generalized:
+        return dict(ref_id=ID, image_id=ID, ann_id=TARGETS, sentences=LIST)
+    return dict(ref_id=ID, image_id=ID, ann_id=ONE_TARGET, sentences=EXPRESSIONS)
 
 
 def expression_rules(text_key: str) -> dict[str, Rule]:
@@ -75,6 +74,3 @@ def expression_rules(text_key: str) -> dict[str, Rule]:
         text_key: The field that is read, ``'sent'`` or ``'raw'``.
     """
     return {'sent_id': ID, text_key: TEXT}
-
-
-SPLIT = dict(split=Rule('the name of a split, a text', lambda value: type(value) is str))

@@ -13,11 +13,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from nemo_mmseg.utils.faults import MISSING, DataError, Faults, Rule, fault
+from nemo_mmseg.utils.faults import MISSING, DataError, Faults, Rule, all_sound, fault
 from nemo_mmseg.utils.fileio import collector_paused, load_json, load_plain_pickle
 
 from .annotation_schema import (
     ANNOTATION,
+    BOX,
     ID,
     IMAGE,
     LIST,
@@ -103,40 +104,34 @@ def load_references(
     refs = load_json(split_file) if split_file.endswith('.json') else load_plain_pickle(split_file)
     chosen = _of_split(refs, split_file, split, faults)
     instances = _load_instances(ann_file, faults)
-    rules = reference_rules(generalized)
-    references, speechless = [], 0
-    for row, ref in chosen:
-        if not faults.check(ref, rules, split_file, 'reference', row, 'ref_id'):
-            continue
-        if not ref['sentences']:
-            speechless += 1
-        elif reference := _reference(ref, instances, split_file, text_key, faults):
-            references.append(reference)
-    if speechless:
-        warnings.warn(
-            f'{split_file}, split {split}: {speechless} references without an expression are left '
-            'out'
-        )
+    where = f'{split_file}, split {split}'
+    sound = faults.check(chosen, reference_rules(generalized), where, 'reference', 'ref_id')
+    chosen = [ref for ref, is_sound in zip(chosen, sound) if is_sound]
+    spoken = [ref for ref in chosen if ref['sentences']]
+    references = []
+    for ref, is_sound in zip(spoken, _sound_expressions(spoken, where, text_key, faults)):
+        targets = _targets(ref, instances, where, faults)
+        if is_sound and targets is not None:
+            references.append(_reference(ref, targets, instances, text_key))
+    if len(spoken) < len(chosen):
+        count = len(chosen) - len(spoken)
+        warnings.warn(f'{where}: {count} references without an expression are left out')
     if not references:
-        raise ValueError(f'{split_file}: no reference of split {split!r} is left')
+        raise ValueError(f'{where}: no reference is left')
     return references
 
 
-def _of_split(refs: Any, file: str, split: str, faults: Faults) -> list[tuple[int, dict]]:
-    """Choose the references of a split, each with its position in the file."""
+def _of_split(refs: Any, file: str, split: str, faults: Faults) -> list[dict]:
     if type(refs) is not list:
         raise fault(file, 'the file', refs, 'a list of references')
-    sound = [
-        (row, ref)
-        for row, ref in enumerate(refs)
-        if faults.check(ref, SPLIT, file, 'reference', row, 'ref_id')
-    ]
-    chosen = [(row, ref) for row, ref in sound if ref['split'] == split]
+    sound = faults.check(refs, SPLIT, file, 'reference', 'ref_id')
+    refs = [ref for ref, is_sound in zip(refs, sound) if is_sound]
+    chosen = [ref for ref in refs if ref['split'] == split]
     if not chosen:
-        splits = sorted({ref['split'] for _, ref in sound})[:20]
+        splits = sorted({ref['split'] for ref in refs})[:20]
         names = ', '.join(repr(name[:30])[1:-1] for name in splits)
         raise ValueError(f'{file} has no split {split!r}; it has: {names}')
-    lists = [ref.get(key) for _, ref in chosen for key in ('sentences', 'ann_id')]
+    lists = [ref.get(key) for ref in chosen for key in ('sentences', 'ann_id')]
     entries = sum(len(one) for one in lists if LIST.holds(one))
     if entries > MAX_ENTRIES:
         what = f'the number of expressions and targets of split {split}'
@@ -162,15 +157,15 @@ def _by_id(
     if type(records) is not list:
         raise fault(file, name, records, 'a list')
     kind, found = name[:-1], {}
-    for row, record in enumerate(records):
-        if faults.check(record, rules, file, kind, row, 'id'):
-            number = record['id']
-            if found.setdefault(number, record) is not record:
-                if not _equal(found[number], record):
-                    allowed = 'an id of one entry; two different ones have it'
-                    faults.add(fault(f'{file}: {kind} {number}', 'id', number, allowed))
-        elif type(record) is dict and ID.holds(record.get('id')):
-            found.setdefault(record['id'], None)
+    sound = faults.check(records, rules, file, kind, 'id')
+    for record, is_sound in zip(records, sound):
+        number = record.get('id') if type(record) is dict else None
+        if not is_sound:
+            if ID.holds(number):
+                found.setdefault(number, None)
+        elif found.setdefault(number, record) is not record and not _equal(found[number], record):
+            allowed = 'an id of one entry; two different ones have it'
+            faults.add(fault(f'{file}: {kind} {number}', 'id', number, allowed))
     return found
 
 
@@ -181,20 +176,22 @@ def _equal(one: Any, other: Any) -> bool:
         return False
 
 
-def _reference(
-    ref: dict, instances: _Instances, split_file: str, text_key: str, faults: Faults
-) -> Reference | None:
-    """Join one entry of the split file with its image and annotations; None if it is faulty."""
-    entry = f'{split_file}: reference {ref["ref_id"]}'
+def _sound_expressions(refs: list[dict], file: str, text_key: str, faults: Faults) -> list[bool]:
+    """Tell which references have sound expressions only."""
     rules = expression_rules(text_key)
-    sound = [
-        faults.check(sentence, rules, entry, 'expression', row, 'sent_id')
-        for row, sentence in enumerate(ref['sentences'])
-    ]
-    targets = _targets(ref, instances, entry, faults)
-    if targets is None or not all(sound):
-        return None
-    image_id = ref['image_id']
+    # All at once is much faster than one reference at a time, which names the faulty one.
+    if all_sound([sentence for ref in refs for sentence in ref['sentences']], rules):
+        return [True] * len(refs)
+    sound = []
+    for ref in refs:
+        entry = f'{file}: reference {ref["ref_id"]}'
+        sound.append(all(faults.check(ref['sentences'], rules, entry, 'expression', 'sent_id')))
+    return sound
+
+
+def _reference(ref: dict, targets: list[dict], instances: _Instances, text_key: str) -> Reference:
+    """Join one entry of the split file with its image and annotations."""
+    image_id, sentences = ref['image_id'], ref['sentences']
     categories = {one['category_id'] for one in targets}
     same = sum(instances.num_objects[image_id, category] for category in categories)
     return Reference(
@@ -202,50 +199,58 @@ def _reference(
         image=instances.images[image_id],
         annotations=tuple(targets),
         num_distractors=same - sum(not one.get('iscrowd') for one in targets) if targets else -1,
-        sent_ids=tuple([sentence['sent_id'] for sentence in ref['sentences']]),
-        expressions=tuple([sentence[text_key].strip() for sentence in ref['sentences']]),
+        sent_ids=tuple([sentence['sent_id'] for sentence in sentences]),
+        expressions=tuple([sentence[text_key].strip() for sentence in sentences]),
     )
 
 
-def _targets(ref: dict, instances: _Instances, entry: str, faults: Faults) -> list[dict] | None:
+def _targets(ref: dict, instances: _Instances, file: str, faults: Faults) -> list[dict] | None:
     """Look up the annotations that a reference names; None if it, or one of them, is faulty."""
-    ann_ids = ref['ann_id'] if LIST.holds(ref['ann_id']) else [ref['ann_id']]
-    ann_ids = [] if ann_ids[0] == -1 else list(dict.fromkeys(ann_ids))
-    image_id = ref['image_id']
+    entry = f'{file}: reference {ref["ref_id"]}'
+    image_id, ann_ids = ref['image_id'], ref['ann_id']
+    ann_ids = [ann_ids] if isinstance(ann_ids, int) else dict.fromkeys(ann_ids)
     image = instances.images.get(image_id, MISSING)
     if image is MISSING:
         faults.add(fault(entry, 'image_id', image_id, f'the id of an image of {instances.file}'))
     targets = []
     for ann_id in ann_ids:
+        if ann_id == -1:  # alone, or the schema would have refused it
+            continue
         one = instances.annotations.get(ann_id, MISSING)
         if one is MISSING:
             allowed = f'the id of an annotation of {instances.file}'
             faults.add(fault(entry, 'ann_id', ann_id, allowed))
         elif one and one['image_id'] != image_id:
-            allowed = f'{one["image_id"]}, that of annotation {ann_id}'
+            allowed = f'{one["image_id"]}, the image of annotation {ann_id}'
             faults.add(fault(entry, 'image_id', image_id, allowed))
-        elif one:
-            targets.append(one)
-    if not isinstance(image, dict) or len(targets) < len(ann_ids):
+            one = None
+        targets.append(one)
+    # None is an entry whose own fault is noted.
+    if not image or not all(targets):
         return None
     # As published: a crowd beside other targets is left out.
     targets = [one for one in targets if not one.get('iscrowd')] or targets
-    cleaned = [_with_clean_segmentation(one, image, instances, faults) for one in targets]
-    return None if any(one is None for one in cleaned) else cleaned
+    cleaned = [_checked_target(one, image, instances, faults) for one in targets]
+    return cleaned if all(cleaned) else None
 
 
-def _with_clean_segmentation(
+def _checked_target(
     annotation: dict, image: dict, instances: _Instances, faults: Faults
 ) -> dict | None:
-    """Check the segmentation of a target, once; None if it is faulty."""
+    """Check what only a target needs, once; None if it is faulty."""
     number = annotation['id']
     if number not in instances.targets:
         instances.targets[number] = None
+        size = image['height'], image['width']
         entry = f'{instances.file}: annotation {number}'
         try:
-            clean = clean_segmentation(
-                annotation.get('segmentation', MISSING), image['height'], image['width'], entry
+            segmentation, box = (
+                annotation.get('segmentation', MISSING),
+                annotation.get('bbox', MISSING),
             )
+            clean = clean_segmentation(segmentation, *size, entry)
+            if not BOX.holds(box):
+                raise fault(entry, 'bbox', box, BOX.allowed)
             instances.targets[number] = dict(annotation, segmentation=clean)
         except DataError as error:
             faults.add(error)

@@ -88,7 +88,7 @@ def _check_outline(polygons: list[list], entry: str) -> None:
     length = 0.0
     for points in polygons:
         corners = np.array(points, dtype=np.float64).reshape(-1, 2)
-        length += np.abs(np.diff(corners, axis=0, append=corners[:1])).max(axis=1).sum()
+        length += np.abs(np.diff(corners, axis=0, append=corners[:1])).max(axis=1).sum().item()
     if length > MAX_OUTLINE:
         raise fault(
             entry, 'the outline of segmentation', length, f'at most {MAX_OUTLINE} pixels in all'

@@ -7,13 +7,22 @@ Nothing here walks through a value.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from operator import eq
 from typing import Any
 
-MISSING = type('Missing', (), {'__repr__': lambda self: 'missing'})()
+
+class _Missing:
+    def __bool__(self) -> bool:
+        return False
+
+    def __repr__(self) -> str:
+        return 'missing'
+
+
+MISSING = _Missing()  # the value of a field that an entry lacks
 
 
 class DataError(ValueError):
@@ -68,45 +77,52 @@ def _described(value: Any, limit: int, depth: int) -> str:
 
 @dataclass(frozen=True)
 class Rule:
-    """What a field may hold.
+    """What a field may hold, told for many values at once.
 
     Attributes:
         allowed: In words, for the message.
-        holds: Says whether a value, or ``MISSING``, is allowed.
+        types: The types; of one that is not listed no value is allowed, so True is no int.
+        low: Smallest number. Defaults to None, which is for what are no numbers.
+        high: First number that is too large.
+        also: What else must be true of a value. Defaults to nothing.
+        optional: Whether an entry may lack the field.
     """
 
     allowed: str
-    holds: Callable[[Any], bool]
+    types: tuple[type, ...]
+    low: int | None = None
+    high: int | None = None
+    also: Callable[[Any], bool] | None = None
+    optional: bool = False
 
-    def or_missing(self) -> Rule:
-        """Return the rule of a field that an entry may lack."""
-        return Rule(self.allowed, lambda value: value is MISSING or self.holds(value))
+    def holds(self, *values: Any) -> bool:
+        """Whether all of some values, or ``MISSING``, are allowed."""
+        if self.optional:
+            values = tuple(value for value in values if value is not MISSING)
+        if not set(map(type, values)) <= set(self.types):
+            return False
+        if values and self.low is not None:
+            # NaN differs from itself. Where there is one, min and max say nothing.
+            if not all(map(eq, values, values)):
+                return False
+            if min(values) < self.low or max(values) >= self.high:
+                return False
+        return self.also is None or all(map(self.also, values))
 
 
-def whole_number(low: int, high: int, name: str) -> Rule:
-    """Make the rule of a whole number; neither a float nor a boolean is one.
-
-    Args:
-        low: Smallest number.
-        high: First number that is too large.
-        name: Of the range, for the message.
-
-    Returns:
-        The rule.
-    """
-    return Rule(f'a whole number {name}', lambda value: type(value) is int and low <= value < high)
-
-
-def is_text(value: Any) -> bool:
-    """Whether a value is a text that is not blank and can be written to a file."""
-    if type(value) is not str or not value.strip():
+def is_text(value: str) -> bool:
+    """Whether a text is not blank and can be written to a file (no half of a surrogate pair)."""
+    if not value.strip():
         return False
     return value.isascii() or not any('\ud800' <= character <= '\udfff' for character in value)
 
 
-def is_finite(value: Any) -> bool:
-    """Whether a value is a number that is neither NaN nor infinite nor beyond 2**63."""
-    return type(value) in (int, float) and -(2**63) < value < 2**63 and not math.isnan(value)
+def all_sound(records: Sequence, rules: dict[str, Rule]) -> bool:
+    """Whether all entries of a file keep the rules of their kind."""
+    return set(map(type, records)) <= {dict} and all(
+        rule.holds(*[record.get(name, MISSING) for record in records])
+        for name, rule in rules.items()
+    )
 
 
 class Faults:
@@ -126,30 +142,38 @@ class Faults:
         self.errors.append(str(error))
 
     def check(
-        self, record: Any, rules: dict[str, Rule], file: str, kind: str, row: int, key: str
-    ) -> bool:
-        """Compare an entry of a file with the rules of its kind.
+        self, records: Sequence, rules: dict[str, Rule], file: str, kind: str, key: str
+    ) -> list[bool]:
+        """Compare entries of a file with the rules of their kind.
 
         Args:
-            record: The entry.
+            records: The entries.
             rules: By field. Other fields are not looked at.
             file: The file, for the message.
-            kind: What the entry is, e.g. ``'reference'``, for the message.
-            row: Its position in the file, which names an entry whose id is faulty.
-            key: The field that is its id.
+            kind: What an entry is, e.g. ``'reference'``, for the message.
+            key: The field that is its id. The position names an entry whose id is faulty.
 
         Returns:
-            Whether the entry is sound.
+            Which entries are sound.
         """
+        if all_sound(records, rules):
+            return [True] * len(records)
+        return [
+            self._check_one(record, rules, file, f'{kind} at position {row}', kind, key)
+            for row, record in enumerate(records)
+        ]
+
+    def _check_one(
+        self, record: Any, rules: dict[str, Rule], file: str, place: str, kind: str, key: str
+    ) -> bool:
         if type(record) is not dict:
-            self.add(fault(file, f'{kind} at position {row}', record, 'a dict'))
+            self.add(fault(file, place, record, 'a dict'))
             return False
-        get = record.get
-        wrong = [name for name, rule in rules.items() if not rule.holds(get(name, MISSING))]
-        if wrong:
-            number = MISSING if key in wrong else get(key, MISSING)
-            name = f'at position {row}' if number is MISSING else shown(number)
-            entry = f'{file}: {kind} {name}'
-            for field in wrong:
-                self.add(fault(entry, field, get(field, MISSING), rules[field].allowed))
+        values = {name: record.get(name, MISSING) for name in rules}
+        wrong = [name for name, rule in rules.items() if not rule.holds(values[name])]
+        number = record.get(key, MISSING)
+        known = number is not MISSING and key not in wrong
+        for name in wrong:
+            entry = f'{file}: {kind} {shown(number)}' if known else f'{file}: {place}'
+            self.add(fault(entry, name, values[name], rules[name].allowed))
         return not wrong
