@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nemo_mmseg.utils.fileio import collector_paused, load_json, load_plain_pickle
+from nemo_mmseg.utils.images import image_name
 
 
 @dataclass(frozen=True)
@@ -147,6 +148,10 @@ def _reference(
                 f'{annotation["image_id"]}; {instances.file} must hold that image'
             )
         targets.append(annotation)
+    try:
+        image['file_name'] = image_name(image['file_name'])
+    except (TypeError, ValueError) as error:
+        raise ValueError(f'{instances.file}: image {image_id}: file_name: {error}') from None
     # As published: a crowd beside other targets is left out.
     targets = [one for one in targets if not one.get('iscrowd')] or targets
     categories = {one['category_id'] for one in targets}

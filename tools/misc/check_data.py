@@ -8,7 +8,7 @@ import argparse
 import os.path as osp
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,10 +20,12 @@ from prettytable import PrettyTable
 from tqdm import tqdm
 
 import nemo_mmseg  # noqa: F401  (registers our classes, whether or not the config asks for it)
-from nemo_mmseg.datasets.transforms.loading import decode_segmentation, read_image
+from nemo_mmseg.datasets.transforms.loading import decode_segmentation
 from nemo_mmseg.utils.config import add_config_arguments, leaf_datasets, load_config
+from nemo_mmseg.utils.images import orientation_of, read_image
 
 LOADERS = ('train', 'val', 'test')
+MOST_REMARKS = 10  # of one kind
 COUNTS = ('references', 'expressions', 'images', 'objects')
 GENERALIZED_COUNTS = ('multi_target', 'no_target')  # expressions, where a data set has such
 
@@ -39,6 +41,7 @@ class DataReport:
         counts: Numbers of ``references``, ``expressions``, ``images`` and ``objects``; of a
             generalised data set also of ``multi_target`` and ``no_target`` expressions.
         errors: One line each, naming file and id.
+        remarks: One line each of what is no error, but may surprise.
     """
 
     loaders: list[str]
@@ -46,6 +49,7 @@ class DataReport:
     split: str
     counts: dict[str, int] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
 
 
 def check_data(
@@ -119,6 +123,8 @@ def check_dataset(
         found = pool.map(find, items)
         bar = tqdm(found, total=len(items), desc=title, unit='image', disable=not progress)
         report.errors += [error for errors in bar for error in errors]
+        if decode:
+            report.remarks += _turned_images(items, pool.map(orientation_of, _paths(items)))
     return report
 
 
@@ -134,6 +140,7 @@ def format_reports(reports: Sequence[DataReport]) -> str:
             [', '.join(report.loaders), report.name, report.split, *counts, len(report.errors)]
         )
         lines += [f'error: {report.split} {error}' for error in report.errors]
+        lines += [f'remark: {report.split} {remark}' for remark in report.remarks]
     return '\n'.join([*lines, table.get_string()])
 
 
@@ -147,6 +154,22 @@ def _listed_errors(item: dict) -> list[str]:
     if osp.isfile(item['img_path']):
         return []
     return [f'image {item["img_id"]}: {item["img_path"]} is missing']
+
+
+def _paths(items: Sequence[dict]) -> list[str]:
+    return [item['img_path'] for item in items]
+
+
+def _turned_images(items: Sequence[dict], orientations: Iterable[int]) -> list[str]:
+    """Say which images viewers show turned; training takes the stored pixels."""
+    turned = [
+        f'image {item["img_id"]}: {item["img_path"]} has EXIF orientation {orientation}. Its masks '
+        'belong to the stored pixels, and viewers show them turned'
+        for item, orientation in zip(items, orientations)
+        if orientation != 1
+    ]
+    more = len(turned) - MOST_REMARKS
+    return turned[:MOST_REMARKS] + ([f'{more} more images like these'] if more > 0 else [])
 
 
 def _decoded_errors(item: dict) -> list[str]:
