@@ -194,12 +194,12 @@ class FolderPool(ImagePool):
     def find(self, image_id: int, path: str) -> int | None:
         """Return the row of the file of the same name and size, None where there is none.
 
-        Of several such files it is the one in the folders of the same names.
+        Of several such files it is the one in folders of the same names.
         """
         rows = self._rows_of.get((osp.basename(path), osp.getsize(path)))
         if rows is None or len(rows) == 1:
             return rows and rows[0]
-        return max(rows, key=lambda row: _same_ending(str(self.names[row]), path))
+        return max(rows, key=lambda row: _likeness(str(self.names[row]), path))
 
     def subset(self, rows: np.ndarray) -> FolderPool:
         """Return the pool of some rows ``(n,)``, rising; it keeps the fingerprint."""
@@ -256,10 +256,11 @@ class BankImages:
         return pool.path(rows[row])
 
 
-def _same_ending(name: str, path: str) -> int:
-    """Count the parts in which two paths are the same, from the last one on."""
+def _likeness(name: str, path: str) -> tuple[int, int]:
+    """How many parts two paths share from the last one on; and less, the more ``name`` has."""
     parts = zip(reversed(name.split('/')), reversed(path.split('/')))
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], parts))
+    same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], parts))
+    return same, -name.count('/')
 
 
 def _is_local(path: str) -> bool:
