@@ -10,7 +10,7 @@ import torch
 from check_data import check_data, format_reports
 from mini_refcoco import HEIGHT, WIDTH
 from mmengine.config import Config
-from mmseg.registry import DATASETS
+from mmseg.registry import DATASETS, TRANSFORMS
 from nemo_helpers import mosaic_config, write_bank
 from PIL import Image
 
@@ -146,15 +146,22 @@ def test_16_bits_are_the_same_everywhere(mini, tmp_path):
         np.testing.assert_array_equal(arrays_of(dataset[SampleIndex(row, 0, 0)])[0], high)
 
 
+@pytest.mark.parametrize('option', ['color_type', 'imdecode_backend', 'to_float32', 'anything'])
+def test_the_loading_of_images_has_no_options(option):
+    """Options of mmcv's transform would contradict the one rule, or be ignored."""
+    with pytest.raises(TypeError, match='LoadReferringImage'):
+        TRANSFORMS.build(dict(type='LoadReferringImage', **{option: 'cv2'}))
+
+
 def faulty_files(path):
     """Contents that are no whole image of the annotated size."""
     rgb = np.random.default_rng(0).integers(0, 255, (HEIGHT, WIDTH, 3), dtype=np.uint8)
     Image.fromarray(rgb).save(path, quality=95)
     whole, middle = path.read_bytes(), path.stat().st_size // 2
-    noise = bytes(range(255, -1, -1))  # with a marker, or no decoder could tell
+    noise = b'\xff\xc7' * 200  # markers: of zeros alone no decoder can tell
     at = whole.index(b'\xff\xc0') + 5
     yield 'cut', whole[:middle]
-    yield 'overwritten', whole[:middle] + noise + whole[middle + 256 :]
+    yield 'overwritten', whole[:middle] + noise + whole[middle + 400 :]
     yield 'bomb', whole[:at] + b'\xff\xdc\xff\xdc' + whole[at + 4 :]
     yield 'empty', b''
 
