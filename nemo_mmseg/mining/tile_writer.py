@@ -18,10 +18,10 @@ from mmengine.logging import print_log
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from nemo_mmseg.datasets.transforms.loading import read_image
 from nemo_mmseg.negatives.pool import ImagePool
 from nemo_mmseg.negatives.tile_store import ARRAYS, FORMAT_VERSION, TileSpec, TileStore
 from nemo_mmseg.utils.dist import rank_and_world, wait_for
+from nemo_mmseg.utils.images import read_image
 from nemo_mmseg.utils.tensor_file import header_of
 
 JPEG_QUALITY = 92

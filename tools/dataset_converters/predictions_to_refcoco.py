@@ -20,20 +20,24 @@ from nemo_mmseg.utils.fileio import load_json, load_plain_pickle
 from nemo_mmseg.version import __version__
 
 
-def convert(results: str, split_file: str, out_dir: str) -> tuple[int, int]:
+def convert(
+    results: str, split_file: str, out_dir: str, images_folder: str | None = None
+) -> tuple[int, int]:
     """Write the predictions of a run as annotations.
 
     Args:
         results: Folder with ``predictions.json``.
         split_file: ``refs(*).p`` of the data that was predicted.
         out_dir: Folder to write to, made if missing.
+        images_folder: Folder of the images, where their names have folders inside it. Defaults to
+            None: an image is named by its file alone.
 
     Returns:
         Numbers of the references that were written and of those left out.
 
     Raises:
         FileNotFoundError: A file is missing.
-        ValueError: The predictions are not of these references.
+        ValueError: The predictions are not of these references, or an image is not in the folder.
     """
     source = Path(results) / 'predictions.json'
     content = load_json(str(source))
@@ -50,7 +54,8 @@ def convert(results: str, split_file: str, out_dir: str) -> tuple[int, int]:
         if not record['area']:
             continue
         kept.add(ref['ref_id'])
-        (height, width), name = record['rle']['size'], Path(record['image']).name
+        (height, width), path = record['rle']['size'], Path(record['image'])
+        name = path.name if images_folder is None else str(path.relative_to(images_folder))
         images[image_id] = dict(id=image_id, file_name=name, height=height, width=width)
         annotations[ref['ann_id']] = dict(
             id=ref['ann_id'],
@@ -87,6 +92,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('results', help='folder with predictions.json of tools/test.py --out')
     parser.add_argument('split_file', help='refs(*).p of the same data')
     parser.add_argument('out', help='folder to write to')
+    parser.add_argument('--images', help='folder of the images, if their names have sub-folders')
     return parser.parse_args()
 
 
@@ -94,7 +100,7 @@ def main() -> int:
     """Convert; an error is one line and exit code 1."""
     args = parse_args()
     try:
-        written, left_out = convert(args.results, args.split_file, args.out)
+        written, left_out = convert(args.results, args.split_file, args.out, args.images)
     except (OSError, ValueError) as error:
         print(f'predictions_to_refcoco: {error}', file=sys.stderr)
         return 1
