@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from nemo_mmseg.negatives.pool import BankImages
-from nemo_mmseg.utils.dist import ordered_map
+from nemo_mmseg.utils.dist import end_with_parent, ordered_map
 
 from .clip_embedder import ClipEmbedder
 from .vectors import KEY_BYTES, VectorStore, image_key, text_keys
@@ -129,6 +129,7 @@ def embed_images(
         pin_memory=torch.device(embedder.device).type == 'cuda',
         # Its own generator: the loader would draw a seed from the global one.
         generator=torch.Generator(),
+        worker_init_fn=end_with_parent,
     )
     with store:
         for rows, found, vectors in ordered_map(embed, loader, embedder.device):
