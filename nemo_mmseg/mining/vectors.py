@@ -163,7 +163,8 @@ class VectorStore:
             keys, vectors = (file.get_tensor(name).numpy() for name in ('keys', 'vectors'))
             if pack not in self._checked:
                 same = (file.metadata() or {}).get('crc32') == _checksum(keys, vectors)
-                if not same or keys.shape != (len(vectors), KEY_BYTES):
+                same &= keys.shape == (len(vectors), KEY_BYTES) and vectors.dtype == np.float32
+                if not same:
                     raise ValueError('damaged')
                 self._checked.add(pack)
                 with suppress(OSError):  # another user's, or a disk that is not written to
