@@ -70,7 +70,11 @@ def while_writing(
     """
     try:
         yield
-    except OSError as error:
+    except (OSError, RuntimeError) as error:
+        if isinstance(error, RuntimeError):  # as torch.save hides what the system said
+            if not isinstance(error.__context__, OSError):
+                raise
+            error = error.__context__
         known = error.filename is not None and str(error.filename) not in map(str, (path, part))
         if known or error.errno is None:
             raise

@@ -142,7 +142,7 @@ def check_tensors(source: str | os.PathLike, state_dict: Mapping[str, Any]) -> N
         other = names.setdefault(str(name).removeprefix('module.'), str(name))
         if other != str(name):
             raise ValueError(f'{source} names one tensor twice, as {other!r} and {str(name)!r}')
-        if not isinstance(tensor, Tensor):
+        if not isinstance(tensor, Tensor) or tensor.is_meta:
             continue
         if tensor.is_complex() or tensor.layout != torch.strided:
             kind = f'{tensor.dtype}, {tensor.layout}'

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from nemo_mmseg.evaluation.predictions import write_csv, write_image, write_json
 from nemo_mmseg.utils.atomic_write import atomic_write, check_folder_path, write_bytes, write_text
 
 
@@ -79,6 +80,25 @@ def test_a_full_disk_names_the_file_and_leaves_nothing(tmp_path, file_size_limit
     with file_size_limit(100_000), pytest.raises(OSError, match=f'while writing {path}'):
         write_bytes(path, bytes(200_000))
     assert os.listdir(path.parent) == []
+
+
+@pytest.mark.parametrize(
+    'write',
+    [
+        lambda path, noise: write_image(path, noise),
+        lambda path, noise: write_json(path, noise.tolist()),
+        lambda path, noise: write_csv(path, [dict(value=value) for value in noise.ravel()]),
+    ],
+    ids=['image', 'json', 'csv'],
+)
+def test_so_do_the_writers_of_results(tmp_path, file_size_limit, write):
+    noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8)
+    with (
+        file_size_limit(60_000),
+        pytest.raises(OSError, match=f'File too large, while writing {tmp_path}/file'),
+    ):
+        write(tmp_path / 'file', noise)
+    assert os.listdir(tmp_path) == []
 
 
 def test_paths_at_which_no_file_can_be(tmp_path):

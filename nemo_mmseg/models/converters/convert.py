@@ -133,8 +133,8 @@ def convert_file(
     try:
         with atomic_write(target) as part, part.open('wb') as file:
             torch.save(dict(state_dict=converted.state_dict, meta=meta), file)
-    except RuntimeError as error:  # PyTorch's, e.g. of a full disk
-        raise OSError(f'{error}, while writing {target}') from error
+    except RuntimeError as error:  # PyTorch's, where the system said nothing
+        raise OSError(f'{target} cannot be written: {error}') from error
     return converted
 
 
