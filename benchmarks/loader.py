@@ -40,6 +40,7 @@ from nemo_mmseg.datasets.base import BaseReferringDataset  # noqa: E402
 from nemo_mmseg.datasets.requirements import TileRequirement  # noqa: E402
 from nemo_mmseg.datasets.samplers import SampleIndex  # noqa: E402
 from nemo_mmseg.mining.requirements import make, requirements_of  # noqa: E402
+from nemo_mmseg.negatives.tile_store import TileStore  # noqa: E402
 
 FIRST = 'MMSegmentation'
 
@@ -121,6 +122,26 @@ def measure(sets: dict[str, BaseReferringDataset], rounds: int) -> None:
         texts = ', '.join(f'{name} {value:.2f}' for name, value in parts.items())
         table.add_row([kind, f'{1 / seconds:.0f}', f'{1e3 * seconds:.2f}', *ratios, texts])
     print(table)
+
+
+def measure_reads(sets: dict[str, BaseReferringDataset]) -> None:
+    """Print what a tile costs when a process reads it first, with its checksum, and afterwards."""
+    for kind, data in sets.items():
+        for requirement in requirements_of(data):
+            if not isinstance(requirement, TileRequirement):
+                continue
+            store, times = TileStore(requirement.spec.path), ([], [])
+            for row in range(len(store)):
+                store.read(row).sum()  # in the cache of the processor
+            for _ in range(20):
+                store = TileStore(requirement.spec.path)
+                for row in range(len(store)):
+                    for found in times:
+                        start = time.perf_counter()
+                        store.read(row)
+                        found.append(time.perf_counter() - start)
+            first, again = (1e6 * median(found) for found in times)
+            print(f'{kind}: a tile in {first:.1f} us at first, then in {again:.1f} us')
 
 
 class Consecutive(torch.utils.data.Sampler):
@@ -205,6 +226,7 @@ def main() -> None:
             measure_workers(sets, args.workers, args.samples)
         else:
             measure(sets, args.rounds)
+            measure_reads(sets)
 
 
 if __name__ == '__main__':

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from nemo_mmseg.negatives.pool import BankImages
-from nemo_mmseg.utils.dist import ordered_map
+from nemo_mmseg.utils.dist import end_with_parent, ordered_map
 from nemo_mmseg.utils.images import decode_image
 
 from .clip_embedder import ClipEmbedder
@@ -128,6 +128,7 @@ def embed_images(
         pin_memory=torch.device(embedder.device).type == 'cuda',
         # Its own generator: the loader would draw a seed from the global one.
         generator=torch.Generator(),
+        worker_init_fn=end_with_parent,
     )
     with store:
         for rows, found, vectors in ordered_map(embed, loader, embedder.device):

@@ -15,7 +15,7 @@ import pickle
 import sys
 from pathlib import Path
 
-from nemo_mmseg.utils.atomic_write import write_bytes, write_text
+from nemo_mmseg.utils.atomic_write import check_folder_path, write_bytes, write_text
 from nemo_mmseg.utils.fileio import load_json, load_plain_pickle
 from nemo_mmseg.version import __version__
 
@@ -39,6 +39,7 @@ def convert(
         FileNotFoundError: A file is missing.
         ValueError: The predictions are not of these references, or an image is not in the folder.
     """
+    check_folder_path(out_dir)
     source = Path(results) / 'predictions.json'
     content = load_json(str(source))
     refs = {ref['ref_id']: ref for ref in load_plain_pickle(split_file)}
