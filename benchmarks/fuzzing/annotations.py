@@ -299,9 +299,9 @@ def _structure(
         try:
             content = dumps(changed) if plain else pickle.dumps(changed, protocol=rng.randrange(6))
             break
-        except (RecursionError, UnicodeError):  # the writer's limits
+        except (RecursionError, ValueError):  # the writer's limits
             continue
-    about = _about(before, path)
+    about = () if what.startswith('whole') else _about(before, path)
     if of_instances:
         refs_bytes = dumps(refs) if generalized else pickle.dumps(refs, protocol=2)
         instances_bytes = content
