@@ -36,17 +36,17 @@ def kinds() -> dict[str, Kind]:
 
 
 def jobs_of(chosen: list[Kind], number: int, first: int) -> list[tuple[Kind, int]]:
-    """List mutations: of each kind its share of a number, or all its listed cases."""
-    drawn = sum(kind.share for kind in chosen if not kind.count) or 1
-    return [
-        (kind, seed)
-        for kind in chosen
-        for seed in (
-            range(kind.count)
-            if kind.count
-            else range(first, first + max(1, round(number * kind.share / drawn)))
-        )
-    ]
+    """List mutations: of each kind its share of a number, and of listed cases as large a part.
+
+    All listed cases are there from 1,000 mutations on.
+    """
+    drawn = sum(kind.share for kind in chosen) or 1
+    step = max(1, 1000 // number)
+    jobs = []
+    for kind in chosen:
+        seeds = range(first, first + max(1, round(number * kind.share / drawn)))
+        jobs += [(kind, seed) for seed in (range(0, kind.count, step) if kind.count else seeds)]
+    return jobs
 
 
 def fuzz(

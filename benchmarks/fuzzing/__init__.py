@@ -1,1 +1,1 @@
-"""Parts of ``benchmarks/fuzz_files.py``: mutations, what reads the files, and independent truths."""
+"""Parts of ``benchmarks/fuzz_files.py``: mutations, readers of files, and independent truths."""

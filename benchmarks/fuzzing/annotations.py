@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import io
 import json
 import os
@@ -18,10 +17,10 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from .judge import Case, Kind
-from .mutate import change_structure, dumps, odd_value, other_bytes, short
+from .mutate import change_structure, dumps, other_bytes, short
+from .segmentations import HEIGHT, WIDTH, odd_segmentation, runs_of
 from .truth import Invalid, Reader, digest
 
-HEIGHT, WIDTH = 24, 36
 NUM_IMAGES = 5
 FIELDS = (
     'ref_id', 'ann_id', 'image_id', 'category_id', 'split', 'sentences', 'sent', 'sent_id',
@@ -60,7 +59,7 @@ def tables(generalized: bool = False) -> tuple[list, dict]:
             code = coco_mask.encode(np.asfortranarray(box))
             segmentation = dict(size=[HEIGHT, WIDTH], counts=code['counts'].decode())
         elif form == 2:
-            segmentation = dict(size=[HEIGHT, WIDTH], counts=_runs(box))
+            segmentation = dict(size=[HEIGHT, WIDTH], counts=runs_of(box))
         elif form == 3:
             segmentation = [corners, [20, 15, 30, 15, 25.5, 22]]
         ann_id, category = 100 + number, 1 + number % 3
@@ -85,13 +84,6 @@ def tables(generalized: bool = False) -> tuple[list, dict]:
         )  # fmt: skip
     names = [dict(id=i, name=f'kind {i}') for i in range(1, 4)]
     return refs, dict(images=images, annotations=annotations, categories=names)
-
-
-def _runs(mask: np.ndarray) -> list[int]:
-    """Column-major runs; the first is of zeros."""
-    flat = mask.flatten(order='F')
-    edges = np.flatnonzero(np.diff(flat)) + 1
-    return np.diff([0, *edges, flat.size]).tolist()
 
 
 @cache
@@ -153,7 +145,9 @@ def read_all(split_file: Path) -> list[tuple]:
             raise AssertionError(f'a mask with the value {masks.max()}')
         if digest(packed['inputs'].numpy()) != expected_images()[name]:
             raise AssertionError(f'{name} has other pixels')
-        columns = (item[key] for key in ('sent_ids', 'expressions', 'num_targets', 'num_distractors'))
+        columns = (
+            item[key] for key in ('sent_ids', 'expressions', 'num_targets', 'num_distractors')
+        )
         for row, (sent_id, text, targets, distractors) in enumerate(zip(*columns, strict=True)):
             found.append((sent_id, text, name, digest(masks[row]), targets, distractors))
     dataset.expressions()
@@ -348,61 +342,6 @@ def _segmentation(folder: Path, rng: random.Random, seed: int) -> Case:
     about = (str(one['id']), 'segmentation')
     refs_bytes = pickle.dumps(refs, protocol=2)
     return case(folder, False, refs_bytes, content, what, parsed, about, exact=True)
-
-
-def odd_segmentation(value: Any, rng: random.Random) -> tuple[Any, str]:
-    """Draw a segmentation that is broken, or sound in a rare form."""
-    value = copy.deepcopy(value)
-    box = [4.0, 3.0, 20.0, 3.0, 20.0, 12.0, 4.0, 12.0]
-    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
-    mask[rng.randrange(9) : 15, 5 : rng.randrange(9, WIDTH)] = 1
-    code = coco_mask.encode(np.asfortranarray(mask))['counts'].decode()
-    runs, size = _runs(mask), [HEIGHT, WIDTH]
-    at = rng.randrange(len(code))
-    number = rng.choice((float('nan'), float('inf'), -float('inf'), 2e8, 1e30, -1e30, 1e308, 2**31,
-                         2**63, 2**70, -5, 1e5, 9000, None, True, '7', [], 'nan', '@digits@',
-                         '@1e400@', '@deep@', -0.5, 1e-300))  # fmt: skip
-    place = rng.randrange(8)
-    with_number = [*box[:place], number, *box[place + 1 :]]
-    run = rng.choice((-1, 1.0, 0.5, None, True, '7', 2**32, 2**63, 2**70, 1e30, float('nan'), [1]))
-    row = rng.randrange(len(runs))
-    negative = list(runs)
-    negative[row] = -5
-    negative[(row + 1) % len(runs)] += runs[row] + 5
-    noise = ''.join(chr(rng.randrange(48, 112)) for _ in range(rng.randrange(1, 30)))
-    forms = dict(
-        coordinate=[with_number], coordinate_2=[box, with_number], flat=box, flat_odd=with_number,
-        odd_length=[box[:-1]], odd_of_seven=[[*box, 5.0]], short=[box[:4]], short_too=[box[:4], box],
-        text=[list(map(str, box))], pairs=[[box[i : i + 2] for i in range(0, 8, 2)]],
-        none=None, number=7, word='polygon', empty=[], empties=[[], []], no_dict={}, true=True,
-        mixed=[box, dict(size=size, counts=code)], mixed_runs=[dict(size=size, counts=runs), box],
-        list_of_codes=[dict(size=size, counts=code)] * 2, list_of_runs=[dict(size=size, counts=runs)],
-        junk_in_list=[box, rng.choice((None, 'a', 5, {}, [[]]))],
-        flipped=dict(size=size[::-1], counts=code), other_size=dict(size=[9, 9], counts=code),
-        huge_size=dict(size=[2**31, 2**31], counts=code), no_size=dict(counts=code),
-        odd_size=dict(size=rng.choice((None, 5, 'ab', [24], [24.0, 36.0], ['24', '36'], [24.5, 36],
-                                       [24, 36, 1], [True, 36], [[24], 36])), counts=code),
-        cut=dict(size=size, counts=code[:at]), longer=dict(size=size, counts=code + noise),
-        garbage=dict(size=size, counts=noise), flip=dict(size=size, counts=_one_char(code, rng)),
-        odd_characters=dict(size=size, counts=rng.choice(('\x00', 'é', '\ud800', ' ', '\n', '~~'))),
-        text_runs=dict(size=size, counts=' '.join(map(str, runs))),
-        run=dict(size=size, counts=[*runs[:row], run, *runs[row + 1 :]]),
-        more=dict(size=size, counts=[*runs, rng.choice((0, 1, 10**6))]),
-        negative=dict(size=size, counts=negative), float_runs=dict(size=size, counts=[float(r) for r in runs]),
-        zeros=dict(size=size, counts=[*runs[:1], 0, 0, *runs[1:]]),
-        all_ones=dict(size=size, counts=[0, HEIGHT * WIDTH]), all_zero=dict(size=size, counts=[HEIGHT * WIDTH]),
-        no_counts=dict(size=size), odd_counts=dict(size=size, counts=odd_value(rng, True)),
-        many=dict(size=size, counts=[1] * (HEIGHT * WIDTH)), long=[box * 2000], many_polygons=[box] * 300,
-        outside=[[100, 100, 120, 100, 120, 120, 100, 120]], line=[[3, 3, 9, 3, 6, 3]], point=[[3, 3] * 4],
-        sound=value, odd=odd_value(rng, True),
-    )  # fmt: skip
-    name = rng.choice(tuple(forms))
-    return forms[name], f'segmentation {name}: {short(forms[name], 90)}'
-
-
-def _one_char(code: str, rng: random.Random) -> str:
-    at = rng.randrange(len(code))
-    return code[:at] + chr(ord(code[at]) ^ (1 << rng.randrange(6))) + code[at + 1 :]
 
 
 def _kind(name: str, share: int, make: Callable) -> Kind:

@@ -29,7 +29,10 @@ def bases() -> dict[str, tuple[str, bytes, np.ndarray]]:
     rgb = np.ascontiguousarray(picture(3, HEIGHT, WIDTH)[..., ::-1])
     image, grey = Image.fromarray(rgb), Image.fromarray(rgb[..., 1])
     alpha = image.copy()
-    alpha.putalpha(Image.fromarray(np.linspace(0, 255, HEIGHT * WIDTH).astype(np.uint8).reshape(HEIGHT, WIDTH)))
+    alpha.putalpha(
+        Image.fromarray(np.linspace(0, 255, HEIGHT * WIDTH).astype(np.uint8).reshape(HEIGHT, WIDTH))
+    )
+    turned = image.rotate(9).quantize(32)
     deep = Image.fromarray(rgb[..., 1].astype(np.uint16) * 257)
 
     def exif(orientation: int) -> Any:
@@ -38,23 +41,29 @@ def bases() -> dict[str, tuple[str, bytes, np.ndarray]]:
         return tags
 
     forms: dict[str, tuple] = {
-        'jpeg': (image, 'jpg', dict(quality=92)), 'jpeg 4:4:4': (image, 'jpg', dict(quality=85, subsampling=0)),
+        'jpeg': (image, 'jpg', dict(quality=92)),
+        'jpeg 4:4:4': (image, 'jpg', dict(quality=85, subsampling=0)),
         'jpeg progressive': (image, 'jpg', dict(progressive=True)), 'jpeg grey': (grey, 'jpg', {}),
         'jpeg restart': (image, 'jpg', dict(restart_marker_blocks=1)),
-        'jpeg cmyk': (image.convert('CMYK'), 'jpg', {}), 'jpeg optimised': (image, 'jpg', dict(optimize=True)),
+        'jpeg cmyk': (image.convert('CMYK'), 'jpg', {}),
+        'jpeg optimised': (image, 'jpg', dict(optimize=True)),
         **{f'jpeg exif {n}': (image, 'jpg', dict(exif=exif(n))) for n in (1, 3, 6, 8, 99)},
-        'mpo': (image, 'mpo', dict(save_all=True, append_images=[grey])),
-        'png': (image, 'png', {}), 'png grey': (grey, 'png', {}), 'png alpha': (alpha, 'png', {}),
-        'png 16': (deep, 'png', {}), 'png palette': (image.quantize(16), 'png', {}),
+        'mpo': (image, 'mpo', dict(save_all=True, append_images=[grey])), 'png': (image, 'png', {}),
+        'png grey': (grey, 'png', {}), 'png alpha': (alpha, 'png', {}), 'png 16': (deep, 'png', {}),
+        'png palette': (image.quantize(16), 'png', {}),
         'png transparent palette': (image.quantize(16), 'png', dict(transparency=3)),
         'png 1': (grey.convert('1'), 'png', {}), 'png grey alpha': (alpha.convert('LA'), 'png', {}),
-        'png exif 3': (image, 'png', dict(exif=exif(3))), 'apng': (image, 'png', dict(save_all=True, append_images=[image.rotate(9)])),
-        'gif': (image.quantize(32), 'gif', {}), 'gif moving': (image.quantize(32), 'gif', dict(save_all=True, append_images=[image.rotate(9).quantize(32)])),
+        'png exif 3': (image, 'png', dict(exif=exif(3))),
+        'apng': (image, 'png', dict(save_all=True, append_images=[image.rotate(9)])),
+        'gif': (image.quantize(32), 'gif', {}),
+        'gif moving': (image.quantize(32), 'gif', dict(save_all=True, append_images=[turned])),
         'bmp': (image, 'bmp', {}), 'bmp palette': (image.quantize(16), 'bmp', {}),
         'tiff': (image, 'tif', {}), 'tiff lzw': (image, 'tif', dict(compression='tiff_lzw')),
         'tiff 16': (deep, 'tif', {}), 'tiff exif 3': (image, 'tif', dict(exif=exif(3))),
-        'webp': (image, 'webp', dict(quality=90)), 'webp lossless': (image, 'webp', dict(lossless=True)),
-        'webp alpha': (alpha, 'webp', dict(lossless=True)), 'webp exif 3': (image, 'webp', dict(exif=exif(3), lossless=True)),
+        'webp': (image, 'webp', dict(quality=90)),
+        'webp lossless': (image, 'webp', dict(lossless=True)),
+        'webp alpha': (alpha, 'webp', dict(lossless=True)),
+        'webp exif 3': (image, 'webp', dict(exif=exif(3), lossless=True)),
         'ppm': (image, 'ppm', {}), 'jp2': (image, 'jp2', {}), 'avif': (image, 'avif', {}),
     }  # fmt: skip
     found = {}
@@ -75,7 +84,9 @@ def decode(content: bytes) -> np.ndarray | None:
         image.load()
         if image.mode.startswith('I'):
             deep = np.asarray(image).astype(np.int64)
-            return np.repeat((np.clip(deep, 0, 2**16 - 1) >> 8).astype(np.uint8)[..., None], 3, axis=2)
+            return np.repeat(
+                (np.clip(deep, 0, 2**16 - 1) >> 8).astype(np.uint8)[..., None], 3, axis=2
+            )
         return np.asarray(image.convert('RGB'))
     except Exception:  # whatever a decoder raises
         return None
@@ -154,7 +165,9 @@ def make(folder: Path, rng: random.Random, seed: int) -> Case:
     path = folder / 'images' / file
     path.write_bytes(content)
     image = dict(id=1, file_name=file, height=HEIGHT, width=WIDTH)
-    annotation = dict(id=5, image_id=1, category_id=1, segmentation=[BOX], area=1.0, bbox=BOX[:4], iscrowd=0)
+    annotation = dict(
+        id=5, image_id=1, category_id=1, segmentation=[BOX], area=1.0, bbox=BOX[:4], iscrowd=0
+    )
     sentence = dict(sent_id=0, sent='the box', raw='the box', tokens=['the', 'box'])
     ref = dict(ref_id=0, ann_id=5, image_id=1, category_id=1, split='train', sentences=[sentence],
                sent_ids=[0], file_name=file)  # fmt: skip
@@ -206,7 +219,8 @@ def make(folder: Path, rng: random.Random, seed: int) -> Case:
         if meant is None:
             return 'read, but Pillow refuses it and the pixels are others'
         if not close(pixels, meant):
-            return f'the pixels are not those that Pillow reads ({np.abs(pixels.astype(int) - meant).mean():.0f} off)'
+            off = np.abs(pixels.astype(int) - meant).mean()
+            return f'the pixels are not those that Pillow reads ({off:.0f} off)'
         words = complaints(content)
         return f'damaged, but read: {words[:200]}' if words else None
 

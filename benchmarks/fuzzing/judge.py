@@ -108,9 +108,9 @@ def judge(kind: Kind, seed: int, folder: Path) -> Outcome:
         error, result, detail = raised, ELSE, ''
     if problem is None:
         problem = case.after(error)
-    if problem is None and (stray := sorted(_listing(folder) - before)):
-        stray = [name for name in stray if not name.startswith('made/')]
-        problem = f'files are left: {stray}' if stray else None
+    stray = {name for name in _listing(folder) - before if name.partition('/')[0] != 'made'}
+    if problem is None and stray:
+        problem = f'files are left: {sorted(stray)}'
     if problem is not None:
         return Outcome(kind.name, seed, ELSE, case.what, problem)
     return Outcome(kind.name, seed, result, case.what, detail)

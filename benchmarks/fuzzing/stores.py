@@ -155,7 +155,9 @@ def _store(folder: Path, rng: random.Random, seed: int, name: str) -> Case:
         content, what = other_bytes(contents[name], rng, others)
     path = folder / name
     path.write_bytes(content)
-    return Case(what, partial(read, split_file, path), partial(differs, wanted=answers[name]), (str(path),))
+    return Case(
+        what, partial(read, split_file, path), partial(differs, wanted=answers[name]), (str(path),)
+    )
 
 
 def other_header(content: bytes, rng: random.Random) -> tuple[bytes, str]:
@@ -163,7 +165,7 @@ def other_header(content: bytes, rng: random.Random) -> tuple[bytes, str]:
     length = int.from_bytes(content[:8], 'little')
     header = json.loads(content[8 : 8 + length])
     (key, inner), *_ = header['__metadata__'].items()
-    if rng.random() < 0.3:
+    if rng.random() < 0.3 and inner.startswith('{'):
         changed, what, _ = change_structure(json.loads(inner), rng, True)
         header['__metadata__'][key] = dumps(changed).decode()
     else:
