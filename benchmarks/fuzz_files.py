@@ -29,9 +29,9 @@ import nemo_mmseg  # noqa: E402, F401
 
 def kinds() -> dict[str, Kind]:
     """Return all kinds of files by name."""
-    from fuzzing import annotations, images, pickles, results, stores, weights
+    from fuzzing import annotations, images, networks, pickles, results, stores, weights
 
-    modules = [annotations, images, stores, weights, results, pickles]
+    modules = [annotations, images, stores, weights, networks, results, pickles]
     return {kind.name: kind for module in modules for kind in module.KINDS}
 
 

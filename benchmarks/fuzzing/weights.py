@@ -1,11 +1,10 @@
-"""Checkpoints and Swin's weights: mutated, they fill a network with the same numbers, or not."""
+"""Checkpoints: mutated, they fill a network with the numbers that they mean, or are refused."""
 
 from __future__ import annotations
 
 import io
 import random
 import zipfile
-from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,6 @@ from torch import Tensor, nn
 
 from .judge import Case, Kind
 from .mutate import odd_value, other_bytes
-
-SWIN = dict(embed_dims=8, depths=(1, 1), num_heads=(1, 2), window_size=2, strides=(4, 2),
-            out_indices=(0, 1))  # fmt: skip
 
 
 def _network() -> nn.Module:
@@ -38,11 +34,11 @@ def save(content: Any, legacy: bool) -> bytes:
     return file.getvalue()
 
 
-def fill(path: Path, network: Callable[[], nn.Module] = _network) -> dict[str, Tensor]:
+def fill(path: Path) -> dict[str, Tensor]:
     """Fill a network from a file; returns its tensors."""
     from nemo_mmseg.apis.inference import fill_model
 
-    model = network()
+    model = _network()
     fill_model(model, path)
     return model.state_dict()
 
@@ -88,11 +84,16 @@ def expected(read: Any, wanted: dict[str, Tensor]) -> dict[str, Tensor] | str:
     for name, value in zip(names, found.values()):
         if not isinstance(value, Tensor) or value.shape != wanted[name].shape:
             return f'{name} is no tensor, or of another shape'
-        plain = value.layout == torch.strided and not value.is_quantized and not value.is_meta
-        if not plain or value.is_complex() or not value.double().isfinite().all():
+        if not plain(value):
             return f'{name} is complex, sparse, quantized, nowhere or not finite'
         result[name] = value.to(wanted[name].dtype)
     return result
+
+
+def plain(tensor: Tensor) -> bool:
+    """Tell whether a tensor holds real finite numbers, one after the other."""
+    odd = tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta
+    return not odd and not tensor.is_complex() and bool(tensor.double().isfinite().all())
 
 
 def _case(path: Path, content: bytes, what: str, exact: bool = False) -> Case:
@@ -198,75 +199,8 @@ def _content(folder: Path, rng: random.Random, seed: int) -> Case:
     return case
 
 
-@cache
-def _swin() -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Return Swin's weights by their published names, and what they fill."""
-    from mmseg.models.backbones import SwinTransformer
-
-    from nemo_mmseg.models.converters import swin
-    from nemo_mmseg.models.converters.rename import inverse, translate
-
-    torch.manual_seed(2)
-    ours = SwinTransformer(**SWIN).state_dict()
-    ours = {name: value for name, value in ours.items() if 'relative_position_index' not in name}
-    back = inverse(swin.TABLE)
-    published = {
-        translate(back, name): value for name, value in ours.items() if translate(back, name)
-    }
-    return published, {name: value for name, value in ours.items() if translate(back, name)}
-
-
-def _fill_swin(path: Path) -> dict[str, Tensor]:
-    from mmseg.models.backbones import SwinTransformer
-
-    from nemo_mmseg.models.utils.swin_weights import load_swin_weights
-
-    model = SwinTransformer(**SWIN)
-    load_swin_weights(model, path)
-    return model.state_dict()
-
-
-def _of_swin(folder: Path, rng: random.Random, seed: int) -> Case:
-    published, _ = _swin()
-    path, sound = folder / 'swin.pth', folder / 'sound.pth'
-    sound.write_bytes(save(dict(model=published), False))
-    wanted = _fill_swin(sound)
-    tensors: dict = dict(published)
-    if rng.random() < 0.5:
-        content, what = other_bytes(sound.read_bytes(), rng, (save(published, True),))
-    else:
-        name = rng.choice(list(tensors))
-        tensors[name], what = odd_tensor(tensors[name], rng), f'value {name}'
-        try:
-            content = save(dict(model=tensors), False)
-        except Exception:
-            content = sound.read_bytes()
-    path.write_bytes(content)
-
-    def wrong(found: dict[str, Tensor]) -> str | None:
-        different = [
-            n for n in wanted if not torch.equal(found[n], wanted[n]) and 'norm' not in n[:4]
-        ]
-        if not different:
-            return None
-        if content[:2] == b'PK' and not intact(content):
-            return 'read, but its checksums are wrong'
-        bad = [n for n in different if not found[n].isfinite().all()]
-        if bad:
-            return f'read, but {bad[0]} is not finite'
-        read = torch.load(io.BytesIO(content), weights_only=True)
-        tensors = read.get('model', read)
-        odd = [
-            n for n, v in tensors.items() if isinstance(v, Tensor) and (v.is_complex() or v.is_meta)
-        ]
-        return f'read, but {odd[0]} is complex or nowhere' if odd else None
-
-    return Case(what, partial(_fill_swin, path), wrong, (str(path),))
-
-
 KINDS = [
     Kind('checkpoint-zip', 70, partial(_bytes, legacy=False), lambda: state()),
     Kind('checkpoint-legacy', 50, partial(_bytes, legacy=True), lambda: state()),
     Kind('checkpoint-content', 70, _content, lambda: state()),
-    Kind('swin-weights', 50, _of_swin, lambda: _swin()),
 ]
