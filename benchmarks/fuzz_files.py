@@ -99,6 +99,9 @@ def main() -> int:
         if outcome.result == ELSE or args.only or args.all:
             print(f'{outcome.result}  --only {outcome.kind}:{outcome.seed}  {outcome.what}')
             print(f'    {outcome.detail}')
+    noted = [one for one in outcomes if one.result == RIGHT and one.detail]
+    if noted:
+        print(f'{len(noted)} with a remark, the first: {noted[0].detail}')
     now = os.times()
     seconds = sum(now[:4]) - sum(spent[:4])
     print(table(outcomes))

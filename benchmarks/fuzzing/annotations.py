@@ -289,13 +289,17 @@ def _structure(
     plain = of_instances or generalized
     before = instances if of_instances else refs
     for _ in range(20):
-        changed, what, path = change_structure(before, rng, plain, FIELDS)
+        changed, what, paths = change_structure(before, rng, plain, FIELDS)
         try:
             content = dumps(changed) if plain else pickle.dumps(changed, protocol=rng.randrange(6))
             break
         except (RecursionError, ValueError):  # the writer's limits
             continue
-    about = () if what.startswith('whole') else _about(before, path)
+    about = (
+        ()
+        if what.startswith('whole')
+        else ('position', *(word for path in paths for word in _about(before, path)))
+    )
     if of_instances:
         refs_bytes = dumps(refs) if generalized else pickle.dumps(refs, protocol=2)
         instances_bytes = content

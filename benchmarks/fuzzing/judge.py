@@ -13,7 +13,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ class Case:
         about: Texts of which a message must have one, e.g. ids and fields; none for any message.
         sound: Whether the file is certainly sound, so that it must be read.
         after: Called with the error, or None; looks further and returns what is wrong, or None.
+        notes: Remarks on what was read, filled by ``wrong``.
     """
 
     what: str
@@ -46,6 +47,7 @@ class Case:
     about: Sequence[str] = ()
     sound: Callable[[], bool] = lambda: False
     after: Callable[[Exception | None], str | None] = lambda error: None
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ def judge(kind: Kind, seed: int, folder: Path) -> Outcome:
     try:
         answer = case.use()
         problem = case.wrong(answer)
-        result, detail = RIGHT, ''
+        result, detail = RIGHT, '; '.join(case.notes)
     except allowed_errors() as raised:
         error, result, detail = raised, NAMED, f'{type(raised).__name__}: {str(raised)[:LONGEST]}'
         problem = _unnamed(raised, case)

@@ -159,7 +159,7 @@ PICKLED = {
 
 def change_structure(
     content: Any, rng: random.Random, plain: bool, fields: tuple[str, ...] = ()
-) -> tuple[Any, str, list]:
+) -> tuple[Any, str, list[list]]:
     """Change one place in a tree of lists and dicts.
 
     Args:
@@ -169,7 +169,7 @@ def change_structure(
         fields: Keys that most changes go to.
 
     Returns:
-        The changed tree, in words what was done, and the keys on the way there.
+        The changed tree, in words what was done, and the keys on the way to each place.
     """
     content = copy.deepcopy(content)
     places = list(_places(content, []))
@@ -180,7 +180,7 @@ def change_structure(
         ('set', 'delete', 'cast', 'wrap', 'rename', 'double', 'exchange', 'whole'),
         (60, 8, 12, 5, 4, 4, 5, 2),
     )[0]
-    value = holder[key]
+    value, paths = holder[key], [path]
     if action == 'set':
         holder[key] = odd_value(rng, plain)
     elif action == 'delete':
@@ -195,6 +195,7 @@ def change_structure(
         holder.insert(rng.randrange(len(holder) + 1), copy.deepcopy(value))
     elif action == 'exchange':
         other_path, other = rng.choice(places)
+        paths.append(other_path)
         if not (set(map(id, _parents(content, other_path))) & {id(value)}) and not (
             set(map(id, _parents(content, path))) & {id(other[other_path[-1]])}
         ):
@@ -203,7 +204,7 @@ def change_structure(
         content = odd_value(rng, plain)
     else:
         holder[key] = odd_value(rng, plain)
-    return content, f'{action} {path} (was {short(value)})', path
+    return content, f'{action} {path} (was {short(value)})', paths
 
 
 def _places(value: Any, path: list) -> Any:

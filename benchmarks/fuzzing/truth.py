@@ -90,12 +90,16 @@ class Reader:
             self.loose.append('nothing is left')
         if len({sample[0] for sample in samples}) < len(samples):
             self.loose.append('sentence ids are repeated')
+        if len({repr(ref.get('ref_id')) for ref in refs}) < len(refs):
+            self.loose.append('reference ids are repeated')
         return Truth(sorted(samples, key=repr), self.loose)
 
     def integer(self, value: Any, what: str) -> int:
         """Return a whole number; an equal float and digits are loose."""
         if type(value) is int:
             need(-(2**63) <= value < 2**63, f'{what} is out of range')
+            if value < 0:
+                self.loose.append(f'{what} is negative')
             return value
         if isinstance(value, float) and value == value and abs(value) < 2**53 and value % 1 == 0:
             self.loose.append(f'{what} is a float')
@@ -200,6 +204,8 @@ class Reader:
         if not isinstance(ann_id, list):
             self.loose.append('ann_id is no list')
             ann_id = [ann_id]
+        if ann_id in ([-1], [-1, -1]) and type(ann_id[0]) is int:
+            return []
         ids = list(dict.fromkeys(self.integer(one, 'ann_id') for one in ann_id))
         if ids == [-1]:
             return []
