@@ -172,7 +172,8 @@ class ReferringInferencer(BaseInferencer):
 
         Args:
             images: An image or a list of images: path, ``(H, W, 3)`` uint8 array in BGR order as
-                mmcv reads it, or PIL image.
+                mmcv reads it, or PIL image. An EXIF orientation is not applied: masks are those of
+                the stored pixels, and a warning says so.
             expressions: For one image an expression or a list of them. For a list of images a list
                 with the same for each image, or one expression for all.
             out_dir: Folder for masks, overlays and ``predictions.json``; None writes nothing.

@@ -181,7 +181,8 @@ def _open(content: bytes) -> ImageFile.ImageFile:
         raise ValueError('it is empty')
     for start, reader in _FORMATS.items():
         if content.startswith(start):
-            return reader(io.BytesIO(content))
+            with _strict_pillow:
+                return reader(io.BytesIO(content))
     raise ValueError('it is no JPEG, PNG, WebP, BMP, TIFF or GIF file')
 
 

@@ -37,13 +37,14 @@ def convert(
 
     Raises:
         FileNotFoundError: A file is missing.
-        ValueError: The predictions are not of these references, or an image is not in the folder.
+        ValueError: The predictions are not of these references, an image is not in the folder, or
+            two images have one name.
     """
     check_folder_path(out_dir)
     source = Path(results) / 'predictions.json'
     content = load_json(str(source))
     refs = {ref['ref_id']: ref for ref in load_plain_pickle(split_file)}
-    images, annotations, kept = {}, {}, set()
+    images, annotations, kept, paths = {}, {}, set(), {}
     # By rising score, so that of several expressions of an object the best one comes last.
     for record in sorted(content['predictions'], key=lambda record: record.get('score', 0)):
         ref, image_id = refs.get(record['ref_id'], {}), record['image_id']
@@ -57,6 +58,8 @@ def convert(
         kept.add(ref['ref_id'])
         (height, width), path = record['rle']['size'], Path(record['image'])
         name = path.name if images_folder is None else str(path.relative_to(images_folder))
+        if paths.setdefault(name, path) != path:
+            raise ValueError(f'{paths[name]} and {path} have one name: give --images, their folder')
         images[image_id] = dict(id=image_id, file_name=name, height=height, width=width)
         annotations[ref['ann_id']] = dict(
             id=ref['ann_id'],
