@@ -72,7 +72,7 @@ def load_json(path: str) -> Any:
         ValueError: The file is no JSON, cut short, or nested too deeply.
     """
     content = get(path)
-    with suppress(ValueError):  # Python also writes NaN, which orjson refuses
+    with suppress(ValueError, RecursionError):  # Python also writes NaN, which orjson refuses
         return fast_loads(content)
     try:
         return json.loads(content)

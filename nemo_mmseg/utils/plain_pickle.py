@@ -40,7 +40,7 @@ _USUAL = re.compile(
 )
 # Tuples, and numbers of up to 2,040 bits: harmless but as keys.
 _UNUSUAL = re.compile(
-    rb'(?s:[t)\x85\x86\x87]|\x8a' + _counted(9, 255, 0) + rb'|[IL]-?\d{19,600}L?\n)'
+    rb'(?s:[t)\x85\x86\x87]|\x8a' + _counted(9, 255, 0) + rb'|[IL]-?\d{19,600}L?\n){1,1000}'
 )
 # Longer texts: the instruction, and the number of bytes of their length.
 _LONG_TEXTS = {ord('X'): 4, ord('T'): 4, ord('B'): 4, 0x8C: 1, ord('U'): 1, ord('C'): 1}
