@@ -45,7 +45,7 @@ def load_plain_pickle(path: str) -> Any:
         path: The file, local or of any MMEngine file backend.
 
     Returns:
-        What was pickled.
+        What was pickled, with lists in the place of tuples.
 
     Raises:
         FileNotFoundError: No such file.

@@ -23,12 +23,18 @@ PLAIN = [
 ]
 
 
+def with_lists(value):
+    if isinstance(value, dict):
+        return {key: with_lists(one) for key, one in value.items()}
+    return [with_lists(one) for one in value] if isinstance(value, (list, tuple)) else value
+
+
 @pytest.mark.parametrize('protocol', range(pickle.HIGHEST_PROTOCOL + 1))
 @pytest.mark.parametrize('content', PLAIN, ids=lambda value: str(value)[:20])
 def test_plain_data_comes_back(content, protocol):
     if protocol < 3 and b'bytes' in content:
         pytest.skip('a function call in these protocols')
-    assert loads_plain(pickle.dumps(content, protocol)) == content
+    assert repr(loads_plain(pickle.dumps(content, protocol))) == repr(with_lists(content))
 
 
 def doubled(depth):
