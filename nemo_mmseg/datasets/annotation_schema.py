@@ -26,7 +26,7 @@ FILE_NAME = Rule(
     (str,),
     also=lambda value: is_text(value) and is_image_name(value),
 )
-LIST = Rule('a list', (list, tuple))
+LIST = Rule('a list', (list,))
 NO_TARGET = Rule('-1', (int,), -1, 0)
 NUMBER = Rule('a number', (int, float), -(2**63), 2**63)
 AREA = Rule('a number of at least 0', (int, float), 0, 2**63, optional=True)
@@ -53,10 +53,10 @@ def _are_targets(value: Any) -> bool:
 ONE_TARGET = replace(ID, allowed=f'{ID.allowed}; GRefCOCODataset reads lists of targets')
 TARGETS = Rule(
     f'{ID.allowed}, or a list of such; only [-1] stands for no target',
-    (int, list, tuple),
+    (int, list),
     also=_are_targets,
 )
-EXPRESSIONS = Rule('a list of at least one expression', (list, tuple), also=len)
+EXPRESSIONS = Rule('a list of at least one expression', (list,), also=len)
 
 
 def reference_rules(generalized: bool) -> dict[str, Rule]:

@@ -1,4 +1,4 @@
-"""Read pickles from the web: lists, dicts, tuples, texts, numbers and None, nothing else.
+"""Read pickles from the web: lists, dicts, texts, numbers and None, nothing else.
 
 A pickle is a program. Without any class or function it cannot run code, but a few hundred bytes of
 it can still fill the memory (a place in the memo far away) or keep Python busy for ever (tuples of
@@ -13,6 +13,7 @@ import io
 import pickle
 import pickletools
 import re
+from functools import partial
 from typing import Any
 
 from .faults import shown
@@ -38,16 +39,19 @@ _USUAL = re.compile(
     + _counted(0, 8, 0)
     + rb'|[gp]\d{1,7}\n|[IL]-?\d{1,18}L?\n|F[^\n]{1,40}\n|[SV][^\n]*\n){1,1000}'
 )
-# Tuples, and numbers of up to 2,040 bits: harmless but as keys.
+# Tuples, and numbers of up to 2,040 bits: harmless but as keys, whose hash takes long or collides.
 _UNUSUAL = re.compile(
-    rb'(?s:[t)\x85\x86\x87]|\x8a' + _counted(9, 255, 0) + rb'|[IL]-?\d{19,600}L?\n)'
+    rb'(?s:[t)\x85\x86\x87]|\x8a' + _counted(9, 255, 0) + rb'|[IL]-?\d{19,600}L?\n){1,1000}'
 )
 # Longer texts: the instruction, and the number of bytes of their length.
 _LONG_TEXTS = {ord('X'): 4, ord('T'): 4, ord('B'): 4, 0x8C: 1, ord('U'): 1, ord('C'): 1}
 
 
 class _CarefulUnpickler(pickle._Unpickler):
-    """Python's own unpickler in Python, with texts as the only keys; slow."""
+    """Python's unpickler in Python (slow): tuples become lists, and all keys must be texts.
+
+    So nothing that is read has a hash that takes long, here or where it is used.
+    """
 
     dispatch = dict(pickle._Unpickler.dispatch)
 
@@ -68,9 +72,17 @@ class _CarefulUnpickler(pickle._Unpickler):
             if type(key) is not str:
                 raise pickle.UnpicklingError(f'a key is {shown(key)}, not a text')
 
+    def _load_short_tuple(self, length: int) -> None:
+        self.stack[-length:] = [self.stack[-length:]]
+
     dispatch[ord('s')] = load_setitem
     dispatch[ord('u')] = load_setitems
     dispatch[ord('d')] = load_dict
+    dispatch[ord(')')] = pickle._Unpickler.load_empty_list
+    dispatch[ord('t')] = pickle._Unpickler.load_list
+    dispatch[0x85] = partial(_load_short_tuple, length=1)
+    dispatch[0x86] = partial(_load_short_tuple, length=2)
+    dispatch[0x87] = partial(_load_short_tuple, length=3)
 
 
 def loads_plain(content: bytes) -> Any:
@@ -81,7 +93,7 @@ def loads_plain(content: bytes) -> Any:
             Latin-1.
 
     Returns:
-        What was pickled.
+        What was pickled, with lists in the place of tuples.
 
     Raises:
         ValueError: The pickle is damaged, cut short, or holds anything but plain data.
