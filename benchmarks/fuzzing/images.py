@@ -87,7 +87,7 @@ def decode(content: bytes) -> np.ndarray | None:
     """Decode by Pillow alone: stored pixels ``(H, W, 3)`` RGB uint8; None for what it refuses."""
     try:
         image = Image.open(io.BytesIO(content), formats=FORMATS)
-        if image.width * image.height > 10**7:
+        if image.width * image.height > 9 * 10**7:
             return None
         turned = image.getexif().get(0x0112) if image.format == 'TIFF' else None
         image.load()
