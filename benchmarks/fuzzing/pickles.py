@@ -18,7 +18,7 @@ from .annotations import check, lay_out, read_all, splits_of, tables
 from .judge import Case, Kind
 from .mutate import dumps
 
-READERS = ('refs', 'checkpoint zip', 'checkpoint legacy', 'checkpoint plain')
+READERS = ('refs', 'checkpoint zip', 'checkpoint legacy')
 SENTINEL = 'made-by-code'
 
 
@@ -256,7 +256,7 @@ def make(folder: Path, rng: random.Random, seed: int) -> Case:
             after=look,
         )
     path = folder / 'weights.pth'
-    path.write_bytes({'zip': _zip, 'legacy': _legacy, 'plain': bytes}[reader.split()[1]](content))
+    path.write_bytes({'zip': _zip, 'legacy': _legacy}[reader.split()[1]](content))
 
     def use() -> Any:
         import torch

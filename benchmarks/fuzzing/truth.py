@@ -90,7 +90,8 @@ class Reader:
             self.loose.append('nothing is left')
         if len({sample[0] for sample in samples}) < len(samples):
             self.loose.append('sentence ids are repeated')
-        if len({repr(ref.get('ref_id')) for ref in refs}) < len(refs):
+        ids = [one for one in (ref.get('ref_id') for ref in refs) if type(one) is int]
+        if len(set(ids)) < len(ids):
             self.loose.append('reference ids are repeated')
         return Truth(sorted(samples, key=repr), self.loose)
 
@@ -249,6 +250,7 @@ class Reader:
         return same - sum(not one.get('iscrowd') for one in targets)
 
     def _segmentation(self, value: Any, height: int, width: int) -> np.ndarray:
+        need(type(height) is type(width) is int and 0 < height * width < 10**6, 'the size')
         if isinstance(value, dict):
             mask = self._rle(value, height, width)
         else:
@@ -335,7 +337,7 @@ def need(condition: bool, what: str) -> None:
 
 
 def _finite(value: Any) -> bool:
-    return type(value) in (int, float) and abs(value) < 1e300
+    return type(value) in (int, float) and abs(value) < 1e15
 
 
 def _text(value: str | bytes) -> str:

@@ -82,6 +82,8 @@ def expected(read: Any, wanted: dict[str, Tensor]) -> dict[str, Tensor] | str:
         return 'other names'
     result = {name: wanted[name] for name in counters}
     for name, value in zip(names, found.values()):
+        if isinstance(value, Tensor) and value.shape == (1,) and not wanted[name].ndim:
+            value = value[0]  # as PyTorch before 0.4 saved numbers
         if not isinstance(value, Tensor) or value.shape != wanted[name].shape:
             return f'{name} is no tensor, or of another shape'
         if not plain(value):
