@@ -22,7 +22,7 @@ from PIL import Image
 from torch import nn
 
 from nemo_mmseg.compat import mmengine_globals
-from nemo_mmseg.datasets.transforms.loading import LoadReferentMask
+from nemo_mmseg.datasets.transforms.loading import LoadReferentMask, LoadReferringImage
 from nemo_mmseg.evaluation.predictions import (
     describe_mask,
     mask_scores,
@@ -40,7 +40,7 @@ ImageInput = str | os.PathLike | np.ndarray | Image.Image
 Images = ImageInput | Sequence[ImageInput]
 Expressions = str | Sequence[str] | Sequence[Sequence[str]]
 # Transforms of a test pipeline that read what is given here, or what is not known here.
-LOADING = (LoadImageFromFile, LoadReferentMask, LoadAnnotations)
+LOADING = (LoadImageFromFile, LoadReferringImage, LoadReferentMask, LoadAnnotations)
 
 
 def init_model(
