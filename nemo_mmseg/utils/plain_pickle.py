@@ -47,7 +47,21 @@ _UNUSUAL = re.compile(
 _LONG_TEXTS = {ord('X'): 4, ord('T'): 4, ord('B'): 4, 0x8C: 1, ord('U'): 1, ord('C'): 1}
 
 
-class _CarefulUnpickler(pickle._Unpickler):
+class _NoClasses:
+    """Second line of defence, behind the look at the instructions."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        raise pickle.UnpicklingError(f'it asks for {module}.{name}')
+
+    def persistent_load(self, pid: Any) -> Any:
+        raise pickle.UnpicklingError('it asks for an object kept elsewhere')
+
+
+class _QuickUnpickler(_NoClasses, pickle.Unpickler):
+    """The unpickler in C, for pickles of usual instructions."""
+
+
+class _CarefulUnpickler(_NoClasses, pickle._Unpickler):
     """Python's unpickler in Python (slow): tuples become lists, and all keys must be texts.
 
     So nothing that is read has a hash that takes long, here or where it is used.
@@ -98,7 +112,7 @@ def loads_plain(content: bytes) -> Any:
     Raises:
         ValueError: The pickle is damaged, cut short, or holds anything but plain data.
     """
-    unpickler = pickle.Unpickler if _is_usual(content) else _CarefulUnpickler
+    unpickler = _QuickUnpickler if _is_usual(content) else _CarefulUnpickler
     problem: Exception | None = None
     for encoding in ('utf-8', 'latin-1'):
         try:
