@@ -225,8 +225,8 @@ def main() -> None:
         if args.workers:
             measure_workers(sets, args.workers, args.samples)
         else:
-            measure(sets, args.rounds)
             measure_reads(sets)
+            measure(sets, args.rounds)
 
 
 if __name__ == '__main__':
