@@ -1,6 +1,6 @@
 """Kill mining and the making of tile stores at random, and look at what is left each time.
 
-    python benchmarks/kills.py                      # 30 kills, about 8 minutes on two cores
+    python benchmarks/kills.py                      # 30 kills, a few minutes on two cores
     python benchmarks/kills.py --kills 100 --seed 1
 
 It runs ``tools/mine_negatives.py`` and ``tools/misc/make_tile_store.py``, with two workers, on
@@ -9,6 +9,8 @@ other, at random moments after the tool has begun to write; then a run finishes.
 nothing may lie under the final name, or the whole file, and no process of the killed run may be
 left. After each finish, the file must be byte for byte that of an unbroken run, and nothing else
 may lie beside it. One line per burst, then the counts; exit code 1 if anything was wrong.
+
+The tools run in forks of this process: to import what they need takes longer than what they do.
 """
 
 from __future__ import annotations
@@ -16,16 +18,29 @@ from __future__ import annotations
 import argparse
 import os
 import random
-import subprocess
+import runpy
 import sys
 import tempfile
 import time
+import traceback
 from dataclasses import dataclass, field
+from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import psutil
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+# What the tools import, so that it is there in each fork.
+import mmseg.models  # noqa: E402, F401
+import open_clip  # noqa: E402, F401
+
+import nemo_mmseg.engine  # noqa: E402, F401
+import nemo_mmseg.mining  # noqa: E402, F401
+from nemo_mmseg.refshapes import make_refshapes  # noqa: E402
+
 CONFIG = ROOT / 'configs/refshapes/cris_refshapes-clip_nemo_1xb16-4e_refshapes-plus-256x256.py'
 CONFIG_TEXT = """
 import copy
@@ -51,34 +66,29 @@ class Tool:
 
     Attributes:
         name: What it makes, for messages.
-        command: How it is run.
+        command: The program and its arguments.
         path: The file that it makes.
-        environment: Of its runs.
         whole: The bytes of an unbroken run.
         seconds: How long that run took after it had begun to write.
         wrong: What was wrong.
-        finished: How many killed runs had finished before they were killed.
     """
 
     name: str
     command: list[str]
     path: Path
-    environment: dict[str, str]
     whole: bytes = b''
     seconds: float = 0.0
     wrong: list[str] = field(default_factory=list)
-    finished: int = 0
 
-    def start(self) -> subprocess.Popen:
+    def start(self) -> BaseProcess:
         """Start a run, and return when it has begun to write or is over."""
-        run = subprocess.Popen(
-            self.command, cwd=ROOT, env=self.environment, stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
+        log = self.path.parent.parent / f'{self.name}.log'
+        run = get_context('fork').Process(target=run_tool, args=(self.command, log))
+        run.start()
         lock = self.path.parent / f'{self.path.name}.lock'
         work = self.path.parent / f'{self.path.name}.work' / 'lock'
         said = f'process {run.pid} on'
-        while run.poll() is None and not any(_says(file, said) for file in (lock, work)):
+        while run.is_alive() and not any(_says(file, said) for file in (lock, work)):
             time.sleep(0.005)
         return run
 
@@ -86,31 +96,30 @@ class Tool:
         """Run it to its end; return the seconds since it has begun to write."""
         run = self.start()
         started = time.monotonic()
-        try:
-            _, errors = run.communicate(timeout=FINISHED)
-        except subprocess.TimeoutExpired:
+        run.join(FINISHED)
+        if run.exitcode != 0:
             run.kill()
-            errors = f'it did not finish in {FINISHED} s'
-        if run.returncode:
-            self.wrong.append(f'a run failed: {errors[-500:]}')
+            log = self.path.parent.parent / f'{self.name}.log'
+            self.wrong.append(f'a run failed or did not end: {log.read_text()[-500:]}')
         return time.monotonic() - started
 
-    def kill(self, after: float) -> None:
-        """Start a run and kill it some seconds after it has begun to write."""
+    def kill(self, after: float) -> bool:
+        """Start a run and kill it some seconds after it has begun to write, unless it is over."""
         run = self.start()
-        time.sleep(after)
-        try:
-            workers = psutil.Process(run.pid).children(recursive=True)
-        except psutil.NoSuchProcess:
-            workers = []
-        self.finished += run.poll() is not None
+        started = time.monotonic()
+        run.join(after)
+        if not run.is_alive():
+            self.seconds = min(self.seconds, time.monotonic() - started)
+            return False
+        workers = psutil.Process(run.pid).children(recursive=True)
         run.kill()
-        run.communicate()
+        run.join()
         if self.path.exists() and self.path.read_bytes() != self.whole:
             self.wrong.append('something else than the whole file lay under its name')
         left = psutil.wait_procs(workers, timeout=GONE)[1]
         if left:
             self.wrong.append(f'{len(left)} processes of a killed run were left after {GONE} s')
+        return True
 
     def check(self) -> None:
         """Compare the file with that of the unbroken run, and look for others."""
@@ -119,6 +128,22 @@ class Tool:
         beside = sorted(set(os.listdir(self.path.parent)) - {self.path.name})
         if beside:
             self.wrong.append(f'left beside the file: {beside}')
+
+
+def run_tool(command: list[str], log: Path) -> None:
+    """Be one of the tools; its output goes into a file."""
+    with log.open('w') as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+        sys.argv = command
+        try:
+            runpy.run_path(command[0], run_name='__main__')
+        except Exception:
+            traceback.print_exc()
+            raise
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
 
 
 def _says(file: Path, text: str) -> bool:
@@ -130,11 +155,7 @@ def _says(file: Path, text: str) -> bool:
 
 def tools(folder: Path, images: int) -> list[Tool]:
     """Make the data, and return the tools that run on them."""
-    make = [sys.executable, str(ROOT / 'tools/dataset_converters/make_refshapes.py'), str(folder)]
-    make += ['--variants', 'refshapes+', '--train', str(images), '--val', '1']
-    subprocess.run([*make, '--testA', '1', '--testB', '1'], check=True, cwd=ROOT)
-    environment = dict(os.environ, NEMO_MMSEG_CACHE=str(folder / 'cache'))
-    environment['PYTHONPATH'] = os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')])
+    make_refshapes(folder, 'refshapes+', dict(train=images, val=1, testA=1, testB=1), workers=2)
     found = []
     for name, program in (('bank', 'mine_negatives.py'), ('tiles', 'misc/make_tile_store.py')):
         path = folder / name / f'{name}.safetensors'
@@ -144,31 +165,40 @@ def tools(folder: Path, images: int) -> list[Tool]:
         config.write_text(
             CONFIG_TEXT.format(config=str(CONFIG), root=f'{folder}/', changes=changes)
         )
-        command = [sys.executable, '-W', 'ignore', str(ROOT / 'tools' / program), str(config)]
-        command += ['--workers', '2']
+        command = [str(ROOT / 'tools' / program), str(config), '--workers', '2']
         if name == 'bank':
             command += ['--no-cache', '--batch-size', '8']
-        found.append(Tool(name, command, path, environment))
+        found.append(Tool(name, command, path))
     return found
 
 
 def burst(tool: Tool, chance: random.Random, kills: int) -> None:
     """Kill some runs, finish one, and compare."""
     tool.path.unlink(missing_ok=True)
-    for _ in range(kills):
+    done = late = 0
+    while done < kills:
         # As far as the whole run takes, at most: what was done is not done again.
-        tool.kill(chance.uniform(0, tool.seconds))
+        if tool.kill(chance.uniform(0, tool.seconds)):
+            done += 1
+        else:
+            late += 1
+            tool.check()
+            tool.path.unlink()
     seconds = tool.finish()
     tool.check()
     state = '; '.join(tool.wrong) or 'all as it should be'
-    print(f'{tool.name}: {kills} kills, then finished in {seconds:.1f} s; {state}', flush=True)
+    print(
+        f'{tool.name}: {kills} kills ({late} runs were over before), then finished in '
+        f'{seconds:.1f} s; {state}',
+        flush=True,
+    )
 
 
 def main() -> int:
     """Make the data, kill, and count."""
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('--kills', type=int, default=30, help='of both tools (default 30)')
-    parser.add_argument('--images', type=int, default=400, help='of the data (default 400)')
+    parser.add_argument('--images', type=int, default=128, help='of the data (default 128)')
     parser.add_argument('--seed', type=int, default=0, help='of the moments (default 0)')
     args = parser.parse_args()
     chance = random.Random(args.seed)
@@ -185,8 +215,7 @@ def main() -> int:
                 burst(tool, chance, BURST)
                 killed += BURST
         wrong = [f'{tool.name}: {text}' for tool in made for text in tool.wrong]
-        late = sum(tool.finished for tool in made)
-    print(f'{killed} kills ({late} came when the run was over), {len(wrong)} things wrong')
+    print(f'{killed} kills, {len(wrong)} things wrong')
     print('\n'.join(wrong))
     return bool(wrong)
 

@@ -247,8 +247,8 @@ def main() -> None:
             measure_workers(sets, args.workers, args.samples)
         else:
             measure_decoding(folder, args.rounds)
-            measure(sets, args.rounds)
             measure_reads(sets)
+            measure(sets, args.rounds)
 
 
 if __name__ == '__main__':

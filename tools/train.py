@@ -74,7 +74,7 @@ def main() -> None:
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
     if args.resume is not None:
         set_resume(cfg, args.resume)
-    if not cfg.get('resume') and os.path.isfile(cfg.get('load_from') or ''):
+    elif os.path.isfile(cfg.get('load_from') or ''):
         read_checkpoint(cfg.load_from, allow=mmengine_globals(), mmap=True)  # as above
     Runner.from_cfg(cfg).train()
     leave_process_group()

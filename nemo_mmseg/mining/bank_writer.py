@@ -66,7 +66,7 @@ class BankWriter:
         self._layout = {name: layout[name] for name in TENSORS}
         self._metadata = dict(metadata, format=FORMAT_VERSION)
         # The header is written last; this one is as long.
-        checked = [name for name in TENSORS if name not in RANKINGS]
+        checked = [name for name in TENSORS if name not in (*RANKINGS, 'row_checksums')]
         _, self._at = header_of(
             self._layout, self._metadata, dict.fromkeys(checked, checksum_text(b''))
         )
@@ -99,7 +99,11 @@ class BankWriter:
                 self._finish()
 
     def _finish(self) -> None:
-        checksums = {name: checksum_text(array) for name, array in self._whole.items()}
+        checksums = {
+            name: checksum_text(array)
+            for name, array in self._whole.items()
+            if name != 'row_checksums'
+        }
         for name, array in self._whole.items():
             self._file.seek(self._at[name])
             self._file.write(array.tobytes())

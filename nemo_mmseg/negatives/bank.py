@@ -16,9 +16,10 @@ Tensors, for E expressions, I images and M stored images per expression:
 ``row_checksums``      uint64 (E, 2)   of each row of ``neighbors`` and of ``similarities``
 =====================  ==============  ============================================================
 
-Whoever opens the file compares the header and all tensors but the two rankings with checksums in
-the header (6 ms for RefCOCO). A row of the rankings is compared when a process first reads it
-(about 1 us). Banks of format 1, from before there were checksums, are read unchecked.
+A process compares with checksums in the header: when it opens the file, the header and the small
+tensors; when it first looks at them, the vectors. A row of the rankings is compared with its own
+checksums when it is first read (about 2 us), and so these need none. Banks of format 1, from before
+there were checksums, are read unchecked.
 """
 
 from __future__ import annotations
@@ -90,6 +91,8 @@ class NegativeBank(MappedFile):
         1: tuple(name for name in TENSORS if name != 'row_checksums'),
     }
     CHECKED_FROM = 2
+    # It is a hundred times as large as the others, and only thresholds between images look at it.
+    COMPARED_LATE = ('image_vectors',)
     MAKE_COMMAND = 'python tools/mine_negatives.py CONFIG'
     ERROR = BankError
 
@@ -124,7 +127,7 @@ class NegativeBank(MappedFile):
     @property
     def image_vectors(self) -> np.ndarray:
         """Unit vectors ``(I, D)`` float16 of the images."""
-        return self.arrays['image_vectors']
+        return self.whole('image_vectors')
 
     @property
     def stored(self) -> int:
@@ -152,15 +155,18 @@ class NegativeBank(MappedFile):
     def _compare(self, rows: Iterable[int]) -> None:
         """Compare the rankings of some expressions with their checksums, if they were not yet."""
         if self._compared is None:
-            self._compared = bytearray(0 if self.checked else 1 for _ in range(len(self)))
-        seen = self._compared
-        for row in rows:
-            if seen[row]:
-                continue
-            for name, written in zip(RANKINGS, self.arrays['row_checksums'][row].tolist()):
-                if checksum(self.arrays[name][row]) != written:
+            self._compared = bytearray(b'\0' if self.checked else b'\1') * len(self)
+        seen, arrays = self._compared, self.arrays
+        new = [row for row in rows if not seen[row]]
+        if not new:
+            return
+        for name, column in zip(RANKINGS, arrays['row_checksums'][new].T.tolist()):
+            table = arrays[name]
+            for row, written in zip(new, column):
+                if checksum(table[row]) != written:
                     sent_id = self.sent_ids[row]
                     raise self.damaged(f'{name} of expression {sent_id} is not what was written')
+        for row in new:
             seen[row] = 1
 
     def row(

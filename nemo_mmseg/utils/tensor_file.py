@@ -105,6 +105,8 @@ class MappedFile:
     FORMATS: dict[int, tuple[str, ...]]
     # The first format with checksums.
     CHECKED_FROM: int
+    # Arrays that are compared when `whole` is first asked for them, not when the file is opened.
+    COMPARED_LATE: tuple[str, ...] = ()
     # Command that makes the file, for messages.
     MAKE_COMMAND: str
     # Class of the errors.
@@ -113,6 +115,8 @@ class MappedFile:
     def __init__(self, path: str | os.PathLike) -> None:
         self.path = Path(path)
         self._mapped: tuple[dict[str, Any], dict[str, np.ndarray]] | None = None
+        # Checksums of arrays that were not compared yet.
+        self._late: dict[str, str] = {}
 
     def __reduce__(self) -> tuple[type[MappedFile], tuple[Path]]:
         return type(self), (self.path,)
@@ -134,6 +138,19 @@ class MappedFile:
     def arrays(self) -> dict[str, np.ndarray]:
         """The arrays by name, read-only."""
         return self._map()[1]
+
+    def whole(self, name: str) -> np.ndarray:
+        """Return an array that is compared with its checksum the first time.
+
+        Raises:
+            ERROR: It differs.
+        """
+        array = self.arrays[name]
+        if name in self._late:
+            if checksum_text(array) != self._late[name]:
+                raise self.damaged(f'the array {name} is not what was written')
+            del self._late[name]
+        return array
 
     def _map(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         if self._mapped is None:
@@ -189,7 +206,9 @@ class MappedFile:
             count, place = (end - begin) // dtype.itemsize, 8 + length + begin
             arrays[name] = np.frombuffer(memory, dtype, count, place).reshape(entry['shape'])
         for name, written in checksums.items():
-            if checksum_text(arrays[name]) != written:
+            if name in self.COMPARED_LATE:
+                self._late[name] = written
+            elif checksum_text(arrays[name]) != written:
                 raise ValueError(f'the array {name} is not what was written')
         return metadata, arrays
 

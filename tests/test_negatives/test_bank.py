@@ -219,7 +219,7 @@ def test_the_damaged_array_and_expression_are_named(tmp_path):
         with pytest.raises(BankError, match=said):
             read_all(tmp_path / 'bad')
         with pytest.raises(BankError, match=said):
-            NegativeBank(tmp_path / 'bad').num_remaining([BandRule(0.9)])
+            NegativeBank(tmp_path / 'bad').num_remaining([BandRule(0.9, i2i_sim_thres=0.9)])
 
 
 def test_banks_from_before_there_were_checksums_are_read(tmp_path):
