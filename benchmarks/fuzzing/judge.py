@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import pickle
 import random
@@ -199,6 +200,7 @@ def _fork(jobs: list[tuple[Kind, int]], folder: Path, keep: bool) -> Iterator[Ou
 def _serve(jobs: list[tuple[Kind, int]], folder: Path, keep: bool, writing: int) -> None:
     """Judge jobs and report each; ends the process."""
     try:
+        faulthandler.disable()  # a crash is reported by the parent
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         quiet = os.open(os.devnull, os.O_WRONLY)
         os.dup2(quiet, 1)

@@ -5,6 +5,7 @@ import pickle
 import random
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -80,15 +81,17 @@ def test_the_judge_counts_what_is_right_and_what_is_named(parts, tmp_path):
 
 
 def test_the_judge_sees_every_fault(parts, tmp_path, monkeypatch):
-    monkeypatch.setattr(parts.judge, 'SECONDS', 0.5)
-    monkeypatch.setattr(parts.judge, 'MEMORY', 2**28)
+    monkeypatch.setattr(parts.judge, 'SECONDS', 2)
+    monkeypatch.setattr(parts.judge, 'MEMORY', 2**27)
 
     def hang(place):
         while True:
             pass
 
     def eat(place):
-        return np.ones(2**27)
+        held = np.ones(2**25)
+        time.sleep(60)
+        return held
 
     faults = {
         'another answer': lambda place: 'another answer',
@@ -99,7 +102,7 @@ def test_the_judge_sees_every_fault(parts, tmp_path, monkeypatch):
         'a bare': raising(UnicodeDecodeError('utf-8', b'refs.p', 0, 1, 'refs.p')),
         'SIGSEGV': lambda place: os.kill(os.getpid(), 11),
         'exit code': lambda place: os._exit(7),
-        'more than 0.5 s': hang,
+        'more than 2 s': hang,
         'GB of memory': eat,
         'files are left': lambda place: (place / 'refs.p.part').touch(),
     }
