@@ -77,14 +77,12 @@ class CLIPCalibrationLoss(BaseModule):
         seen = self.see(inputs, output, text)
         own = [one for sample in data_samples for one in sample.metainfo['expressions']]
         cosine = (seen * self.read(own)).sum(dim=1)
-        positive = -cosine.clamp(MARGIN, 1 - MARGIN).log().mean()
-        losses = dict(loss_calibration=self.positive_weight * positive)
+        losses = dict(loss_calibration=self.positive_weight * near_loss(cosine))
         if self.negative_weight:
             others = [one for sample in data_samples for one in negatives_of(sample)]
             said = self.read([one for several in others for one in several])
             cosine = (said.unflatten(0, (len(own), -1)) @ seen[:, :, None])[..., 0]
-            negative = -(1 - cosine).clamp(min=MARGIN).log().mean()
-            losses['loss_calibration_negative'] = self.negative_weight * negative
+            losses['loss_calibration_negative'] = self.negative_weight * far_loss(cosine)
         return losses
 
     def see(self, inputs: Tensor, output: HeadOutput, text: TextFeatures) -> Tensor:
@@ -99,10 +97,24 @@ class CLIPCalibrationLoss(BaseModule):
 
     def read(self, expressions: list[str]) -> Tensor:
         """Return CLIP's unit vectors ``(E, D)`` of expressions."""
+        return self.teacher.encode_text(self.read_ids(expressions))
+
+    def read_ids(self, expressions: list[str]) -> Tensor:
+        """Return the token ids ``(E, T)`` that CLIP reads."""
         ids = self.teacher.tokenize(expressions)
         if self.max_tokens is not None:
             ids[:, self.max_tokens :] = self.teacher.tokenize([''])[0, -1]  # padding
-        return self.teacher.encode_text(ids)
+        return ids
+
+
+def near_loss(cosine: Tensor) -> Tensor:
+    """Return the mean of -ln(cos); one below 1e-4 counts as this, and has no gradient."""
+    return -cosine.clamp(MARGIN, 1 - MARGIN).log().mean()
+
+
+def far_loss(cosine: Tensor) -> Tensor:
+    """Return the mean of -ln(1 - cos)."""
+    return -(1 - cosine).clamp(min=MARGIN).log().mean()
 
 
 def negatives_of(sample: SegDataSample) -> list[list[str]]:
