@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from mmcv.transforms import Compose
+from mmcv.transforms import Compose, LoadAnnotations, LoadImageFromFile
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.device import get_device
@@ -22,7 +22,7 @@ from PIL import Image, ImageOps
 from torch import nn
 
 from nemo_mmseg.compat import mmengine_globals
-from nemo_mmseg.datasets.transforms.loading import read_image
+from nemo_mmseg.datasets.transforms.loading import LoadReferentBoxes, LoadReferentMask, read_image
 from nemo_mmseg.evaluation.predictions import (
     describe_mask,
     mask_scores,
@@ -39,7 +39,7 @@ ImageInput = str | os.PathLike | np.ndarray | Image.Image
 Images = ImageInput | Sequence[ImageInput]
 Expressions = str | Sequence[str] | Sequence[Sequence[str]]
 # Transforms of a test pipeline that read what is given here, or what is not known here.
-LOADING = ('LoadReferringImage', 'LoadImageFromFile', 'LoadReferentMask', 'LoadAnnotations')
+LOADING = (LoadImageFromFile, LoadReferentMask, LoadReferentBoxes, LoadAnnotations)
 
 
 def init_model(
@@ -294,7 +294,8 @@ def build_pipeline(cfg: Config) -> Compose:
     if not pipeline:
         raise ValueError('the config has no test_dataloader with a pipeline to prepare images')
     init_default_scope(cfg.get('default_scope') or 'mmseg')
-    return Compose([step for step in pipeline if step['type'].split('.')[-1] not in LOADING])
+    steps = Compose(pipeline).transforms
+    return Compose([step for step in steps if not isinstance(step, LOADING)])
 
 
 def make_items(images: Images, expressions: Expressions) -> list[dict]:

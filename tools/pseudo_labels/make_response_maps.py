@@ -1,10 +1,12 @@
-"""Make the response maps of a data set.
+"""Make the response maps of a data set, one for each reference.
 
-``python tools/pseudo_labels/make_response_maps.py CONFIG CHECKPOINT`` runs the network over the images of the config's test data set, split ``response_maps.split`` (no
-mask is read), and keeps one map of each reference, chosen by ``response_maps.selection`` (PRMS).
-On several GPUs: ``torchrun --nproc_per_node N tools/pseudo_labels/make_response_maps.py CONFIG
-CHECKPOINT``. A run that was killed is continued by the same command. A network that is used as it
-was published needs no checkpoint.
+``python tools/pseudo_labels/make_response_maps.py CONFIG CHECKPOINT`` runs the network over the
+images of the config's test data set, split ``response_maps.split``, and chooses by
+``response_maps.selection`` (PRMS). No mask is read. A network that is used as it was published
+needs no checkpoint.
+
+On several GPUs: ``torchrun --nproc_per_node N tools/pseudo_labels/make_response_maps.py ...``. A
+run that was killed is continued by the same command.
 """
 
 import argparse
