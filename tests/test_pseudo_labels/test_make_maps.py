@@ -162,6 +162,38 @@ def test_the_tool(cfg, refshapes, tmp_path, capsys):
         run_tool(TOOL, tmp_path / 'config.py', '--out', out, '--selection', 'mean')
 
 
+def test_the_tool_with_the_first_stage_of_tris(cfg, tmp_path, capsys):
+    models = ROOT / 'configs/_base_/models'
+    cfg.model = Config.fromfile(models / 'tris-stage1_refshapes-clip.py').model
+    cfg.dump(tmp_path / 'config.py')
+    model = MODELS.build(cfg.model)
+    model.init_weights()
+    model.eval()
+    torch.save(dict(state_dict=model.state_dict()), tmp_path / 'stage1.pth')
+    out = tmp_path / 'maps.safetensors'
+    run_tool(TOOL, tmp_path / 'config.py', tmp_path / 'stage1.pth', '--out', out, '--workers', 0)
+    maps = ResponseMaps(out)
+    assert maps.metadata['checkpoint']['name'] == 'stage1.pth'
+    ref_id = int(maps.ref_ids[0])
+    record = maps.record(ref_id)
+
+    steps = [one for one in cfg.test_dataloader.dataset.pipeline if 'Referent' not in one.type]
+    dataset = DATASETS.build({**cfg.test_dataloader.dataset, 'split': 'train', 'pipeline': steps})
+    data = model.data_preprocessor(pseudo_collate([dataset[0]]), False)
+    (sample,) = data['data_samples']
+    with torch.no_grad():
+        scores = model.encode_decode(data['inputs'], [sample])[:, 0].numpy()
+    expected = scores[sample.sent_ids.index(record.sent_id)]
+    assert sample.ref_ids[sample.sent_ids.index(record.sent_id)] == ref_id
+    np.testing.assert_allclose(record.scores, expected, rtol=2e-3, atol=2e-3 * abs(expected).max())
+
+    # the second stage is another network
+    other = MODELS.build(Config.fromfile(models / 'tris-stage2_refshapes-clip.py').model)
+    torch.save(dict(state_dict=other.state_dict()), tmp_path / 'stage2.pth')
+    with pytest.raises(ValueError, match=r'stage2\.pth does not fit the network'):
+        run_tool(TOOL, tmp_path / 'config.py', tmp_path / 'stage2.pth', '--out', tmp_path / 'x')
+
+
 @pytest.mark.slow
 def test_two_processes_make_the_same_file(cfg, tmp_path):
     cfg.dump(tmp_path / 'config.py')
