@@ -31,7 +31,9 @@ def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description='Evaluate a referring segmentation network')
     add_config_arguments(parser)
-    parser.add_argument('checkpoint', help='checkpoint file of the network')
+    parser.add_argument(
+        'checkpoint', nargs='?', help='checkpoint file; none for a network used as published'
+    )
     parser.add_argument('--out', help='folder to write a mask per expression and a JSON file to')
     parser.add_argument('--splits', nargs='+', help="splits to evaluate, in place of the config's")
     parser.add_argument('--show-dir', help='folder for drawings of ground truth and prediction')
@@ -42,7 +44,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Build the runner from the config, load the checkpoint and evaluate."""
     args = parse_args()
-    if not os.path.isfile(args.checkpoint):
+    if args.checkpoint is not None and not os.path.isfile(args.checkpoint):
         raise FileNotFoundError(f'there is no checkpoint {args.checkpoint}')
     cfg = load_config(args)
     cfg.load_from, cfg.resume = None, False
@@ -74,12 +76,13 @@ def add_results_writer(evaluator: Evaluator, out_dir: str) -> None:
     evaluator.dataset_meta = evaluator.dataset_meta  # the evaluator hands it to each metric
 
 
-def evaluate(cfg: Config, checkpoint: str, split: str | None, out_dir: str | None) -> None:
+def evaluate(cfg: Config, checkpoint: str | None, split: str | None, out_dir: str | None) -> None:
     """Evaluate one split.
 
     Args:
         cfg: Config of the run; changed.
-        checkpoint: File with the weights; they must fit the network exactly.
+        checkpoint: File with the weights, which must fit the network exactly; None where it is used
+            as it was published.
         split: Name of the split; None for the config's own.
         out_dir: Folder for the results, or None. A named split gets a folder inside it.
     """

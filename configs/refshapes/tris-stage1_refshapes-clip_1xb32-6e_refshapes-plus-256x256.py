@@ -2,11 +2,13 @@
 # encoder, initial weights and the frozen CLIP that compares masked images with expressions.
 _base_ = [
     '../_base_/models/tris-stage1_refshapes-clip.py',
-    '../_base_/datasets/refshapes-plus.py',
+    '../_base_/datasets/refshapes-plus_boxes.py',
     '../_base_/default_runtime.py',
 ]
 max_epochs = 6
 
+# What tools/pseudo_labels/make_response_maps.py keeps of a reference.
+response_maps = dict(split='train', selection=dict(type='PRMS', **_base_.clip))
 model = dict(aux_losses=[dict(type='CLIPCalibrationLoss', **_base_.clip)])
 text_pipeline = [
     *_base_.sample_transforms,

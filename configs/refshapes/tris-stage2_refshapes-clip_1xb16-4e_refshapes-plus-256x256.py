@@ -2,7 +2,7 @@
 # stage's response maps, and is tested with the annotated ones.
 _base_ = [
     '../_base_/models/tris-stage2_refshapes-clip.py',
-    '../_base_/datasets/refshapes-plus.py',
+    '../_base_/datasets/refshapes-plus_boxes.py',
     '../_base_/default_runtime.py',
 ]
 max_epochs = 4

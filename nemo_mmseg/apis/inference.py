@@ -22,7 +22,11 @@ from PIL import Image
 from torch import nn
 
 from nemo_mmseg.compat import mmengine_globals
-from nemo_mmseg.datasets.transforms.loading import LoadReferentMask, LoadReferringImage
+from nemo_mmseg.datasets.transforms.loading import (
+    LoadReferentBoxes,
+    LoadReferentMask,
+    LoadReferringImage,
+)
 from nemo_mmseg.evaluation.predictions import (
     describe_mask,
     mask_scores,
@@ -40,7 +44,9 @@ ImageInput = str | os.PathLike | np.ndarray | Image.Image
 Images = ImageInput | Sequence[ImageInput]
 Expressions = str | Sequence[str] | Sequence[Sequence[str]]
 # Transforms of a test pipeline that read what is given here, or what is not known here.
-LOADING = (LoadImageFromFile, LoadReferringImage, LoadReferentMask, LoadAnnotations)
+LOADING = (
+    LoadImageFromFile, LoadReferringImage, LoadReferentMask, LoadReferentBoxes, LoadAnnotations,
+)  # fmt: skip
 
 
 def init_model(
@@ -74,7 +80,7 @@ def init_model(
     init_default_scope(cfg.get('default_scope') or 'mmseg')
     model = MODELS.build(copy.deepcopy(cfg.model))  # parts take settings out of their dicts
     model.cfg = cfg
-    if checkpoint is None:
+    if checkpoint is None and not getattr(model, 'training_free', False):
         warnings.warn('no checkpoint given: the network is untrained, and its masks mean nothing')
         model.init_weights()
     else:
@@ -82,17 +88,26 @@ def init_model(
     return model.to(device or get_device()).eval()
 
 
-def fill_model(model: nn.Module, checkpoint: str | os.PathLike) -> None:
+def fill_model(model: nn.Module, checkpoint: str | os.PathLike | None) -> None:
     """Load a checkpoint strictly.
 
     Args:
         model: The network, filled in place.
-        checkpoint: See :func:`init_model`.
+        checkpoint: See :func:`init_model`; None for a network that is used as it was published.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is damaged, holds other things, or does not fit the network.
+        ValueError: It is damaged, holds other things, or does not fit the network; or it is missing
+            where the network needs one, or given where there is nothing to fill.
     """
+    training_free, name = getattr(model, 'training_free', False), type(model).__name__
+    if checkpoint is None:
+        if not training_free:
+            raise ValueError(f'{name} needs a checkpoint')
+        model.init_weights()
+        return
+    if training_free:
+        raise ValueError(f'{name} is used as it was published: it takes no checkpoint')
     content = read_checkpoint(checkpoint, allow=mmengine_globals())
     state = content.get('state_dict', content) if isinstance(content, dict) else None
     if not state or not all(isinstance(value, torch.Tensor) for value in state.values()):

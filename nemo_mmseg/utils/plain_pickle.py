@@ -1,4 +1,4 @@
-"""Read pickles from the web: lists, dicts, texts, numbers and None, nothing else.
+"""Read pickles from the web: lists, dicts, sets, texts, numbers and None, nothing else.
 
 A pickle is a program. Without any class or function it cannot run code, but a few hundred bytes of
 it can still fill the memory (a place in the memo far away) or keep Python busy for ever (tuples of
@@ -40,8 +40,11 @@ _USUAL = re.compile(
     + rb'|[gp]\d{1,7}\n|[IL]-?\d{1,18}L?\n|F[^\n]{1,40}\n|[SV][^\n]*\n){1,1000}'
 )
 # Tuples, and numbers of up to 2,040 bits: harmless but as keys, whose hash takes long or collides.
+# Sets, and before protocol 4 calls of their class: whoever reads them looks at what goes in.
 _UNUSUAL = re.compile(
-    rb'(?s:[t)\x85\x86\x87]|\x8a' + _counted(9, 255, 0) + rb'|[IL]-?\d{19,600}L?\n){1,1000}'
+    rb'(?s:[t)R\x85\x86\x87\x8f\x90]|c(?:builtins|__builtin__)\nset\n|\x8a'
+    + _counted(9, 255, 0)
+    + rb'|[IL]-?\d{19,600}L?\n){1,1000}'
 )
 # Longer texts: the instruction, and the number of bytes of their length.
 _LONG_TEXTS = {ord('X'): 4, ord('T'): 4, ord('B'): 4, 0x8C: 1, ord('U'): 1, ord('C'): 1}
@@ -64,7 +67,7 @@ class _QuickUnpickler(_NoClasses, pickle.Unpickler):
 class _CarefulUnpickler(_NoClasses, pickle._Unpickler):
     """Python's unpickler in Python (slow): tuples become lists, and all keys must be texts.
 
-    So nothing that is read has a hash that takes long, here or where it is used.
+    Members of sets are texts and numbers of 64 bits. So nothing that is read has a hash that takes long, here or where it is used.
     """
 
     dispatch = dict(pickle._Unpickler.dispatch)
@@ -86,9 +89,33 @@ class _CarefulUnpickler(_NoClasses, pickle._Unpickler):
             if type(key) is not str:
                 raise pickle.UnpicklingError(f'a key is {shown(key)}, not a text')
 
+    def load_additems(self) -> None:
+        self._check_members(self.stack)
+        pickle._Unpickler.load_additems(self)
+
+    def load_reduce(self) -> None:
+        # Nothing but the class of sets can be called: find_class knows no other.
+        arguments = self.stack[-1]
+        if type(arguments) is not list or [*map(type, arguments)] != [list]:
+            raise pickle.UnpicklingError(f'a set is made of {shown(arguments)}, not of a list')
+        self._check_members(arguments[0])
+        pickle._Unpickler.load_reduce(self)
+
+    def find_class(self, module: str, name: str) -> type:
+        if module in ('builtins', '__builtin__') and name == 'set':
+            return set
+        return super().find_class(module, name)
+
+    def _check_members(self, members: list) -> None:
+        for one in members:
+            if type(one) is not str and (type(one) is not int or one.bit_length() > 64):
+                raise pickle.UnpicklingError(f'a member of a set is {shown(one)}')
+
     def _load_short_tuple(self, length: int) -> None:
         self.stack[-length:] = [self.stack[-length:]]
 
+    dispatch[ord('R')] = load_reduce
+    dispatch[0x90] = load_additems
     dispatch[ord('s')] = load_setitem
     dispatch[ord('u')] = load_setitems
     dispatch[ord('d')] = load_dict

@@ -37,6 +37,12 @@ def test_plain_data_comes_back(content, protocol):
     assert repr(loads_plain(pickle.dumps(content, protocol))) == repr(with_lists(content))
 
 
+@pytest.mark.parametrize('protocol', range(2, pickle.HIGHEST_PROTOCOL + 1))
+def test_sets_of_texts_and_numbers_come_back(protocol):
+    content = dict(a={3, 4}, b=set(), c=[{'x'}, dict(d={2**40})])
+    assert loads_plain(pickle.dumps(content, protocol)) == content
+
+
 def doubled(depth):
     """A tuple of two tuples of two ...: hashing it takes 2**depth steps."""
     return b')' + b''.join(b'q%ch%c\x86' % (level, level) for level in range(depth))
@@ -73,6 +79,10 @@ HARMFUL = {
     'a number of 10**6 digits': b'L' + b'9' * 10**6 + b'L\n.',
     'a frame of 2**60 bytes': b'\x80\x04\x95' + struct.pack('<Q', 2**60) + b'N.',
     'a float of 10**6 digits': b'F' + b'9' * 10**6 + b'\n.',
+    'tuples in a set, protocol 2': b'cbuiltins\nset\n](' + doubled(200) + b'e\x85R.',
+    'a set of nothing known': b'cbuiltins\nset\nK\x01\x85R.',
+    'a call of a text': b'X\x01\x00\x00\x00a]\x85R.',
+    'huge numbers in a set': b'\x8f(\x8a\x0c' + b'\x01' * 12 + b'\x90.',
     'a class': b'cos\nsystem\n(S"touch harmed"\ntR.',
     'a class by name on the stack': b'\x8c\x02os\x8c\x06system\x93.',
     'an instance': b'(ios\nsystem\n.',
