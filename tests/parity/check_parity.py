@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from parity import METHODS, write_small
+from parity import METHODS, method_of, write_small
 from parity.common import Comparison
 
 
@@ -54,16 +54,17 @@ def main() -> int:
     args = parser.parse_args()
     folders = [folder.resolve() for folder in args.folders]
     for folder in folders:
-        if folder.name.split('_')[0] not in METHODS:
+        method = method_of(folder.name)
+        if method is None:
             parser.error(f'{folder}: no check for this method; known: {sorted(METHODS)}')
-        known = METHODS[folder.name.split('_')[0]].CASES
-        if folder.name not in known:
-            parser.error(f'{folder}: no check for this size; known: {sorted(known)}')
-        if not (folder / 'case.npz').is_file():
-            parser.error(f'{folder}: no such folder, or there is no case.npz in it')
+        if folder.name not in method.CASES:
+            parser.error(f'{folder}: no check for this size; known: {sorted(method.CASES)}')
+        for file in getattr(method, 'FILES', ('case.npz',)):
+            if not (folder / file).is_file():
+                parser.error(f'{folder}: no such folder, or there is no {file} in it')
     failed = made = 0
     for folder in folders:
-        method = METHODS[folder.name.split('_')[0]]
+        method = method_of(folder.name)
         if args.small:
             size = write_small(method, folder, args.small / folder.name)
             print(f'{args.small / folder.name}: {size / 1024:.0f} KiB')

@@ -16,6 +16,7 @@ MAY_IMPORT = {
     'mining': DATA[:3],
     'models': ('utils',),
     'evaluation': ('utils',),
+    'pseudo_labels': (*DATA[:3], 'evaluation', 'models'),
     'visualization': (*DATA, 'evaluation', 'models'),
     'engine': (*DATA, 'evaluation', 'models', 'visualization'),
     'apis': (*DATA, 'evaluation', 'models', 'visualization', 'engine'),

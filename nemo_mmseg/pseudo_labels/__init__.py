@@ -1,0 +1,1 @@
+"""From response maps to pseudo masks: how networks learn from expressions without masks."""

@@ -1,0 +1,222 @@
+"""TRIS's pseudo labels (IRN): confidence labels, the affinity network, its training, its masks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.registry import init_default_scope
+from mmengine.structures import PixelData
+from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
+from torch import Tensor, nn
+
+from nemo_mmseg.models.affinity.affinity_displacement_loss import AffinityDisplacementLoss
+from nemo_mmseg.models.affinity.pixel_paths import affinity, common_region, pixel_paths
+from nemo_mmseg.models.converters.convert import convert_checkpoint
+from nemo_mmseg.models.converters.irn import TABLE
+from nemo_mmseg.models.converters.rename import inverse, translate
+
+from .common import Case, Comparison, Tap, base_model, compare_middle, relative, tapped
+
+CASES = ('tris_irn',)
+FILES = ('names.json', 'crf.npz', 'network.npz', 'losses.npz', 'train.npz', 'post.npz')
+TAPS = {
+    **{f'stage{i + 1}': Tap('backbone', lambda maps, i=i: maps[i]) for i in range(5)},
+    **{f'fc_edge{i + 1}': Tap(f'edge_branches.{i}') for i in range(5)},
+    'fc_edge6': Tap('edge_out'),
+    **{f'fc_dp{i + 1}': Tap(f'displacement_branches.{i}') for i in range(5)},
+    'fc_dp6': Tap('displacement_merge'),
+}
+
+
+def published_file(case: Case, mean: np.ndarray | None = None) -> dict[str, Tensor]:
+    """The state dict of a published file, each tensor under all its names.
+
+    Args:
+        case: Says which seed the weights have.
+        mean: The mean of the displacements; None for zeros, as before the training.
+    """
+    names = json.loads((case.folder / 'names.json').read_text())
+    weights = {
+        one['name']: torch.zeros(one['shape'], dtype=getattr(torch, one['dtype']))
+        for one in names['entries']
+    }
+    weights = case.fill.fill_state_dict(
+        weights, int(case['seed']), skip=['mean_shift.running_mean']
+    )
+    if mean is not None:
+        weights['mean_shift.running_mean'] = torch.from_numpy(mean)
+    aliases = {alias: weights[name] for alias, name in names['aliases'].items()}
+    buffers = {name: torch.zeros(1) for name in names['also_in_the_training_file']}
+    return {**weights, **aliases, **buffers}
+
+
+def network(case: Case, mean: np.ndarray | None = None) -> nn.Module:
+    """Our network with the weights of the case, loaded through the converter."""
+    init_default_scope('mmseg')
+    converted = convert_checkpoint('irn', published_file(case, mean))
+    model = MODELS.build(base_model('irn', converted.model)).eval()
+    model.load_state_dict(converted.state_dict)
+    return model
+
+
+def check_network(folder: Path) -> Iterator[Comparison]:
+    """Edges and displacements of an image, and what the layers make of it and its mirror image."""
+    case = Case(folder, 'network.npz')
+    model = network(case, case['running_mean_yx'])
+    image = case.fill.make_image(1, *case['image_size'].tolist(), int(case['image_seed']))
+    # There, the last layer also subtracts the mean.
+    shifted = Tap('displacement_out', lambda x: x - model.mean_displacement[:, None, None])
+    taps = {**TAPS, 'fc_dp7': shifted}
+    for prefix, dtype in (('', torch.float32), ('f64/', torch.float64)):
+        model.to(dtype)
+        with tapped(model, taps) as seen:
+            edge, displacement = model.predict(image.to(dtype))
+        yield from case.compare(f'{prefix}edge', edge, 1e-5)
+        yield from case.compare(f'{prefix}displacement', displacement[0], 1e-5)
+        yield from compare_middle(
+            f'{prefix}mid', seen, {name: case.summary(f'{prefix}mid/{name}') for name in taps}, 1e-5
+        )
+    yield from case.all_read({})
+
+
+def parts_of(losses: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Our losses under the names of the training loop, without their weights."""
+    return {
+        'pos_affinity': 2 * losses['loss_positive_affinity'],
+        'neg_affinity': 2 * losses['loss_negative_affinity'],
+        'fg_displacement': 2 * losses['loss_object_displacement'],
+        'bg_displacement': 2 * losses['loss_background_displacement'],
+    }
+
+
+def check_losses(folder: Path) -> Iterator[Comparison]:
+    """Losses and gradients of given maps, for two radii."""
+    case = Case(folder, 'losses.npz')
+    for radius, dtype in ((r, d) for r in (5, 10) for d in (torch.float32, torch.float64)):
+        run = f'r{radius}/'
+        prefix = run if dtype == torch.float32 else f'f64/{run}'
+        edge, displacement = (
+            case.tensor(run + name).to(dtype).requires_grad_()
+            for name in ('edge_logits', 'displacement')
+        )
+        labels = case.tensor(run + 'labels')
+        losses = AffinityDisplacementLoss(radius)(edge, displacement, labels)
+        total = sum(losses.values())
+        total.backward()
+        parts = parts_of(losses)
+        theirs = {
+            'pos_affinity': (case[f'{prefix}loss/bg_pos'] + case[f'{prefix}loss/fg_pos']) / 2,
+            'neg_affinity': case[f'{prefix}loss/neg'],
+            'fg_displacement': case[f'{prefix}loss/dp_fg'],
+            'bg_displacement': case[f'{prefix}loss/dp_bg'],
+        }
+        for name, value in theirs.items():
+            yield Comparison(prefix + name, relative(parts[name].detach(), value), 1e-5)
+        yield from case.compare(f'{prefix}loss/total', total.detach(), 1e-5)
+        for name, grad in (('edge', edge.grad), ('displacement', displacement.grad)):
+            yield from case.compare(f'{prefix}grad_norm/{name}', grad.norm(), 1e-4)
+            if dtype == torch.float32:
+                yield from case.compare(f'{prefix}grad/{name}', grad, 1e-4)
+        if dtype == torch.float32:
+            yield from check_pairs(case, run, radius, edge.detach().sigmoid()[:, 0], labels)
+    yield from case.all_read({})
+
+
+def check_pairs(
+    case: Case, run: str, radius: int, edge: Tensor, labels: Tensor
+) -> Iterator[Comparison]:
+    """The neighbours, the lengths of the paths to them, and how much they belong together."""
+    paths = pixel_paths(radius)
+    lengths, counts = np.unique([len(path.pixels) for path in paths], return_counts=True)
+    for name, ours in (
+        ('search_dst_yx', np.array([path.end for path in paths])),
+        ('path_lengths', lengths),
+        ('paths_per_length', counts),
+    ):
+        yield Comparison(run + name, relative(ours, case[run + name]), 0)
+    region = common_region(radius, *labels.shape[-2:])
+    ours = torch.stack([affinity(edge, path, region).flatten(1) for path in paths], 1)
+    yield from case.compare(f'{run}affinity', ours, 1e-5)
+    start, ends = region.of(labels), [region.of(labels, path.end) for path in paths]
+    same = [(start == end, start, end) for end in ends]
+    ours = [
+        sum(int((equal & (one == 0)).sum()) for equal, one, _ in same),
+        sum(int((equal & (one == 1)).sum()) for equal, one, _ in same),
+        sum(int((~equal & (one < 255) & (two < 255)).sum()) for equal, one, two in same),
+    ]
+    key = f'{run}n_pairs_labelled_bg_fg_neg'
+    yield Comparison(key, relative(np.array(ours), case[key]), 0)
+
+
+def check_training(folder: Path) -> Iterator[Comparison]:
+    """Three steps of the published training, and the mean of the displacements after it."""
+    case = Case(folder, 'train.npz')
+    crop, batch, steps = (int(case[key]) for key in ('crop', 'batch', 'epochs'))
+    images = case.fill.make_image(batch, crop, crop, int(case['image_seed']))
+    samples = [
+        SegDataSample(gt_sem_seg=PixelData(data=labels[None]))
+        for labels in case.tensor('reduced_labels')
+    ]
+    for prefix, dtype in (('', torch.float32), ('f64/', torch.float64)):
+        model = network(case).to(dtype).train()
+        optimizer = torch.optim.SGD(
+            [
+                dict(params=[p for n, p in model.named_parameters() if n.startswith('edge')]),
+                dict(params=[p for n, p in model.named_parameters() if n.startswith('disp')]),
+            ],
+            lr=0.1,
+        )
+        for step in range(steps):
+            rates = case[f'{prefix}lr_edge_displacement'][step]
+            yield Comparison(
+                f'{prefix}learning rates of step {step}',
+                relative([0.1 * f * (1 - step / steps) ** 0.9 for f in (1, 10)], rates),
+                1e-6,
+            )
+            for i, group in enumerate(optimizer.param_groups):
+                group['lr'] = float(rates[i])
+                group['momentum'] = float(case[f'{prefix}sgd_momentum'][step, i])
+                group['weight_decay'] = float(case[f'{prefix}sgd_weight_decay'][step, i])
+            optimizer.zero_grad()
+            losses = model(images.to(dtype), samples, mode='loss')
+            sum(losses.values()).backward()
+            for name, value in parts_of(losses).items():
+                theirs = case[f'{prefix}loss/{name}'][step]
+                yield Comparison(
+                    f'{prefix}step {step} {name}', relative(value.detach(), theirs), 1e-4
+                )
+            for name, parameter in model.named_parameters():
+                if parameter.requires_grad:
+                    key = f'{prefix}grad_norm/{translate(inverse(TABLE), name)}'
+                    yield Comparison(
+                        f'step {step} {key}',
+                        relative(parameter.grad.norm(), case[key][step]),
+                        5e-3 if step else 1e-3,
+                        middle=True,
+                    )
+            optimizer.step()
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                key = f'{prefix}after/{translate(inverse(TABLE), name)}'
+                for one in case.compare(key, parameter.detach(), 5e-3):
+                    yield replace(one, middle=True)
+        yield from check_mean(case, prefix, model, batch)
+    yield from case.all_read({'labels': 'the reduced ones are used', 'f64/labels': 'same'})
+
+
+def check_mean(case: Case, prefix: str, model: nn.Module, batch: int) -> Iterator[Comparison]:
+    """The mean of the displacements over the batches that are whole."""
+    crop, seed = int(case['crop']), int(case['mean_shift_image_seed'])
+    images = case.fill.make_image(3, crop, crop, seed)[:batch]
+    with torch.no_grad():
+        _, displacement = model.eval()(images.to(next(model.parameters()).dtype))
+    yield from case.compare(f'{prefix}running_mean_yx', displacement.mean((0, 2, 3)), 1e-2)
+
+
+CHECKS = {'network': check_network, 'losses': check_losses, 'training': check_training}
