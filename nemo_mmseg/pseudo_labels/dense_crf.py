@@ -103,3 +103,67 @@ def _normalised(features: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
 def _sigmoid(logits: np.ndarray) -> np.ndarray:
     with np.errstate(over='ignore'):  # the limit, 0, is right
         return 1 / (1 + np.exp(-logits))
+
+
+class PyDenseCRF(DenseCRF):
+    """The same field computed by pydensecrf, the library that TRIS uses.
+
+    Equal labels, for comparison. It builds both lattices anew for every mask.
+
+    Args:
+        image: ``(H, W, 3)`` uint8, RGB.
+        settings: Defaults to those of TRIS.
+
+    Raises:
+        ImportError: The library is not installed.
+    """
+
+    def __init__(self, image: np.ndarray, settings: CRFSettings | None = None) -> None:
+        try:
+            from pydensecrf.densecrf import DenseCRF2D
+        except ImportError as error:
+            raise ImportError(
+                'the CRF library pydensecrf is missing: pip install pydensecrf2 (it needs a C++ '
+                "compiler), or use library='own', which gives the same labels"
+            ) from error
+        self.settings = settings or CRFSettings()
+        self.shape = image.shape[:2]
+        self._image = np.ascontiguousarray(image)
+        self._field_of = DenseCRF2D
+
+    def probabilities(self, masks: np.ndarray) -> np.ndarray:
+        """Compute how probable label 1 is at each pixel, see :class:`DenseCRF`."""
+        return np.stack([self._probability(mask) for mask in masks])
+
+    def _probability(self, mask: np.ndarray) -> np.ndarray:
+        settings, (height, width) = self.settings, self.shape
+        certainty = np.where(mask.ravel(), settings.certainty, 1 - settings.certainty)
+        energy = -np.log(np.stack([1 - certainty, certainty])).astype(np.float32)
+        crf = self._field_of(width, height, 2)
+        crf.setUnaryEnergy(np.ascontiguousarray(energy))
+        crf.addPairwiseGaussian(sxy=settings.smooth_xy, compat=settings.smooth_weight)
+        crf.addPairwiseBilateral(
+            sxy=settings.colour_xy,
+            srgb=settings.colour_rgb,
+            rgbim=self._image,
+            compat=settings.colour_weight,
+        )
+        return np.asarray(crf.inference(settings.steps), np.float32)[1].reshape(self.shape)
+
+
+def make_crf(image: np.ndarray, settings: CRFSettings, library: str = 'own') -> DenseCRF:
+    """Make the field of an image.
+
+    Args:
+        image: ``(H, W, 3)`` uint8, RGB.
+        settings: Of the field.
+        library: ``'own'``, or ``'pydensecrf'`` (``pip install pydensecrf2``).
+
+    Raises:
+        ImportError: The library is not installed.
+        ValueError: There is no such library.
+    """
+    libraries = {'own': DenseCRF, 'pydensecrf': PyDenseCRF}
+    if library not in libraries:
+        raise ValueError(f'library must be one of {sorted(libraries)}, not {library!r}')
+    return libraries[library](image, settings)

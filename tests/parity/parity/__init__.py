@@ -1,8 +1,9 @@
 """Comparisons with what the published implementations returned; a file for each method.
 
-The file of a method, named after it, or of a single case, named as its folder, has ``CASES``: names of the folders that it knows; ``CHECKS``:
-name -> function that takes a case folder and yields comparisons; and ``SMALL``: what the tests of
-this project keep of a case (see :mod:`.small`). A file with ``CHECKS`` is a method.
+The file of a method, named after it, or of one case, named as its folder, has ``CASES``: names of
+the folders that it knows; ``CHECKS``: name -> function that takes a case folder and yields
+comparisons; and ``SMALL``: what the tests of this project keep of a case (see :mod:`.small`); a
+case whose values are not in ``case.npz`` has ``FILES``. A file with ``CHECKS`` is a method.
 """
 
 from importlib import import_module

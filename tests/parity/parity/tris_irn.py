@@ -20,6 +20,9 @@ from nemo_mmseg.models.affinity.pixel_paths import affinity, common_region, pixe
 from nemo_mmseg.models.converters.convert import convert_checkpoint
 from nemo_mmseg.models.converters.irn import TABLE
 from nemo_mmseg.models.converters.rename import inverse, translate
+from nemo_mmseg.pseudo_labels.confidence import ConfidenceSettings, confidence_labels
+from nemo_mmseg.pseudo_labels.dense_crf import DenseCRF
+from nemo_mmseg.pseudo_labels.refine import PUBLISHED, Refiner
 
 from .common import Case, Comparison, Tap, base_model, compare_middle, relative, tapped
 
@@ -219,4 +222,85 @@ def check_mean(case: Case, prefix: str, model: nn.Module, batch: int) -> Iterato
     yield from case.compare(f'{prefix}running_mean_yx', displacement.mean((0, 2, 3)), 1e-2)
 
 
-CHECKS = {'network': check_network, 'losses': check_losses, 'training': check_training}
+CRF_THRESHOLDS = {'sure_foreground': 0.3, 'not_background': 0.1}
+
+
+def check_crf(folder: Path) -> Iterator[Comparison]:
+    """Confidence labels of given maps, and what the dense CRF makes of the masks before."""
+    case = Case(folder, 'crf.npz')
+    for run in (f'case{i}/' for i in range(int(case['cases']))):
+        image, response = case[run + 'image_rgb'], case[run + 'map']
+        crf = DenseCRF(image)
+        for name, threshold in CRF_THRESHOLDS.items():
+            mask = (response > np.float32(threshold)).astype(np.uint8)
+            yield different(f'{run}{name}_before_crf', case, mask, 0)
+            yield different(f'{run}{name}_after_crf', case, crf.refine(mask[None])[0], 1e-3)
+            key = f'{run}{name}_prob1'
+            largest = np.abs(crf.probabilities(mask[None])[0] - case[key]).max()
+            yield Comparison(key, float(largest), 1e-3)
+        labels = confidence_labels(image, response[None], ConfidenceSettings())[0]
+        yield different(f'{run}confidence_label', case, labels, 1e-3)
+
+
+def different(key: str, case: Case, ours: np.ndarray, tolerance: float) -> Comparison:
+    """The share of pixels that are not as stored."""
+    if ours.shape != case[key].shape:
+        return Comparison(f'{key}: {ours.shape} for {case[key].shape}', float('inf'), 0)
+    return Comparison(key, float((ours != case[key]).mean()), tolerance)
+
+
+def unpacked(case: Case, key: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Stored masks of one bit a pixel."""
+    return np.unpackbits(case[key], count=int(np.prod(shape))).reshape(shape)
+
+
+def check_masks(folder: Path) -> Iterator[Comparison]:
+    """Masks of given edges, displacements and response maps."""
+    case = Case(folder, 'post.npz')
+    for run in (f'case{i}/' for i in range(int(case['cases']))):
+        image_shape = tuple(case[run + 'image_hw'].tolist())
+        response = case[run + 'map']
+        refiner = Refiner(case[run + 'edge'][0], case[run + 'displacement_yx'], PUBLISHED)
+        yield different(run + 'centroids_yx', case, refiner.centroids, 0)
+
+        shape = tuple(case[run + 'instance_map_shape'].tolist())
+        instances = unpacked(case, run + 'instance_map_packed', shape)
+        ours = np.arange(shape[0])[:, None, None] == refiner.instances
+        yield Comparison(f'{run}instances', float((ours != instances).sum()), 0)
+        areas = np.bincount(refiner.instances.ravel())
+        yield Comparison(f'{run}instance_areas', relative(areas, case[run + 'instance_areas']), 0)
+
+        spread = refiner.spread(response)
+        yield Comparison(
+            f'{run}random_walk', relative(spread[:, None], case[run + 'random_walk']), 1e-4
+        )
+        norm = float(case[f'f64/{run}random_walk_norm'])
+        yield Comparison(f'f64/{run}norm', relative(np.linalg.norm(spread), norm), 1e-4)
+        parts = refiner.parts(response)
+        shape = tuple(case[run + 'masks_shape'].tolist())
+        if parts.masks.shape != shape:
+            yield Comparison(f'{run}masks: {parts.masks.shape} for {shape}', float('inf'), 0)
+            continue
+        masks = unpacked(case, run + 'masks_packed', shape)
+        yield Comparison(f'{run}pixels of masks', float((parts.masks != masks).sum()), 0)
+        union = unpacked(case, run + 'pseudo_mask_packed', image_shape)
+        yield Comparison(f'{run}pixels of the union', float((parts.union != union).sum()), 0)
+        scores = case[run + 'scores']
+        if np.isnan(scores).any():  # nothing to divide by
+            yield Comparison(
+                f'{run}scores are no numbers', float((~np.isnan(parts.scores)).sum()), 0
+            )
+            continue
+        yield Comparison(f'{run}scores', relative(parts.scores, scores), 1e-4)
+        yield Comparison(f'f64/{run}scores', relative(parts.scores, case[f'f64/{run}scores']), 1e-4)
+        upsampled = torch.from_numpy(refiner.upsample(spread, image_shape))
+        yield from case.compare(f'{run}upsampled', upsampled, 1e-4)
+
+
+CHECKS = {
+    'crf': check_crf,
+    'masks': check_masks,
+    'network': check_network,
+    'losses': check_losses,
+    'training': check_training,
+}
