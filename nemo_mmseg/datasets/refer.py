@@ -11,6 +11,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+from mmengine.logging import print_log
+
 from nemo_mmseg.utils.fileio import collector_paused, load_json, load_plain_pickle
 
 
@@ -46,6 +48,10 @@ class _Instances:
     num_objects: Counter
 
 
+class MissingAnnotationError(ValueError):
+    """A reference has no annotation."""
+
+
 @collector_paused()
 def load_references(
     split_file: str,
@@ -54,6 +60,7 @@ def load_references(
     text_key: str = 'sent',
     errors: list[str] | None = None,
     generalized: bool = False,
+    leave_out_unlabelled: bool = False,
 ) -> list[Reference]:
     """Join the references of one split with their images and annotations.
 
@@ -67,6 +74,8 @@ def load_references(
             first one raises.
         generalized: Whether a reference may have several targets or none, as in gRefCOCO. Defaults
             to False.
+        leave_out_unlabelled: Whether references whose annotation ``ann_file`` lacks are left out,
+            as pseudo masks can lack some. Defaults to False: they are an error.
 
     Returns:
         The references in the order of the file.
@@ -84,15 +93,41 @@ def load_references(
         splits = ', '.join(sorted({str(ref.get('split')) for ref in refs}))
         raise ValueError(f'{split_file} has no split {split!r}; it has: {splits}')
     instances = _load_instances(ann_file)
-    references = []
+    references, unlabelled = [], []
     for ref in chosen:
         try:
             references.append(_reference(ref, instances, split_file, text_key, generalized))
+        except MissingAnnotationError as error:
+            unlabelled.append((ref['ref_id'], str(error)))
         except ValueError as error:
             if errors is None:
                 raise
             errors.append(str(error))
+    _tell_unlabelled(unlabelled, ann_file, len(chosen), errors, leave_out_unlabelled)
     return references
+
+
+def _tell_unlabelled(
+    unlabelled: list[tuple[int, str]],
+    ann_file: str,
+    total: int,
+    errors: list[str] | None,
+    leave_out: bool,
+) -> None:
+    """Name and count the references without annotation, and refuse them unless asked not to."""
+    if not unlabelled:
+        return
+    ids = ', '.join(str(ref_id) for ref_id, _ in unlabelled[:10])
+    more = ', ...' if len(unlabelled) > 10 else ''
+    count = f'{len(unlabelled)} of {total} references have no annotation in {ann_file}: {ids}{more}'
+    if leave_out:
+        print_log(f'{count}. They are left out', 'current')
+    elif errors is None:
+        raise MissingAnnotationError(
+            f'{unlabelled[0][1]}. {count}. unlabelled="leave_out" trains without them'
+        )
+    else:
+        errors.extend(error for _, error in unlabelled)
 
 
 def _load_instances(file: str) -> _Instances:
@@ -140,7 +175,9 @@ def _reference(
     for ann_id in ann_ids:
         annotation = instances.annotations.get(ann_id)
         if annotation is None:
-            raise ValueError(f'{what} has annotation {ann_id}, which {instances.file} lacks')
+            raise MissingAnnotationError(
+                f'{what} has annotation {ann_id}, which {instances.file} lacks'
+            )
         if image is None or annotation['image_id'] != image['id']:
             raise ValueError(
                 f'{what} has image {image_id}, annotation {ann_id} has image '

@@ -59,6 +59,8 @@ def main() -> int:
             parser.error(f'{folder}: no check for this method; known: {sorted(METHODS)}')
         if folder.name not in method.CASES:
             parser.error(f'{folder}: no check for this size; known: {sorted(method.CASES)}')
+        if args.small and not hasattr(method, 'SMALL'):
+            parser.error(f'{folder}: the tests keep no small copy of this case')
         for file in getattr(method, 'FILES', ('case.npz',)):
             if not (folder / file).is_file():
                 parser.error(f'{folder}: no such folder, or there is no {file} in it')

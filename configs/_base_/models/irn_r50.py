@@ -2,7 +2,12 @@
 # stage keeps the stride of 16 without dilation.
 model = dict(
     type='EdgeDisplacementNet',
-    data_preprocessor=dict(type='ImgDataPreprocessor'),
+    data_preprocessor=dict(
+        type='ImgDataPreprocessor',
+        mean=[123.675, 116.28, 103.53],
+        std=[58.395, 57.12, 57.375],
+        bgr_to_rgb=True,
+    ),
     backbone=dict(
         type='StemResNet',
         depth=50,

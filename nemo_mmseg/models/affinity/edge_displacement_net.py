@@ -40,10 +40,11 @@ class EdgeDisplacementNet(BaseModel):
     training images; it is subtracted when displacements are predicted.
 
     Args:
-        backbone: Config of a network that returns five maps: those of its stem and its four stages.
-        channels: Their channels.
-        strides: Their strides, in pixels.
+        backbone: Config of a network that returns maps, the finest first: those of its stem and its
+            four stages, or of the stages alone.
         loss: Config of the losses.
+        channels: Channels of the maps. Defaults to those of a ResNet-50 with its stem.
+        strides: Their strides, in pixels; one or two of 4, then coarser ones.
         **kwargs: Of MMEngine's ``BaseModel``.
     """
 
@@ -62,16 +63,19 @@ class EdgeDisplacementNet(BaseModel):
         self.edge_branches = nn.ModuleList(
             _Branch(width, 32, 4, scale) for width, scale in zip(channels, scales)
         )
-        self.edge_out = nn.Conv2d(5 * 32, 1, 1)
-        # The last three meet at the stride of the third map, and go from there to the first's.
-        middle = [1, 1, 1, *(stride // strides[2] for stride in strides[3:])]
-        widths, groups = (64, 128, 256, 256, 256), (8, 16, 16, 16, 16)
+        self.edge_out = nn.Conv2d(len(channels) * 32, 1, 1)
+        # The coarser maps meet at the size of the finest of them, and go from there to the others.
+        self.num_fine = scales.count(1)
+        middle = scales[self.num_fine]
+        widths = [64, 128][-self.num_fine :] + [256] * (len(channels) - self.num_fine)
         self.displacement_branches = nn.ModuleList(
-            _Branch(*sizes) for sizes in zip(channels, widths, groups, middle)
+            _Branch(width, out, min(out // 8, 16), max(scale // middle, 1))
+            for width, out, scale in zip(channels, widths, scales)
         )
-        self.displacement_merge = _Branch(3 * 256, 256, 16, scales[2])
+        self.displacement_merge = _Branch(sum(widths[self.num_fine :]), 256, 16, middle)
         self.displacement_out = nn.Sequential(
-            _Branch(64 + 128 + 256, 256, 16, 1), nn.Conv2d(256, 2, 1, bias=False)
+            _Branch(sum(widths[: self.num_fine]) + 256, 256, 16, 1),
+            nn.Conv2d(256, 2, 1, bias=False),
         )
         self.register_buffer('mean_displacement', torch.zeros(2))
 
@@ -95,8 +99,9 @@ class EdgeDisplacementNet(BaseModel):
             features = self.backbone(images)
         size = features[0].shape[-2:]
         edges = _cropped(self.edge_branches, features, size)
-        early = _cropped(self.displacement_branches[:2], features[:2], size)
-        late = _cropped(self.displacement_branches[2:], features[2:], features[2].shape[-2:])
+        fine, branches = self.num_fine, self.displacement_branches
+        early = _cropped(branches[:fine], features[:fine], size)
+        late = _cropped(branches[fine:], features[fine:], features[fine].shape[-2:])
         late = self.displacement_merge(torch.cat(late, 1))[..., : size[0], : size[1]]
         displacement = self.displacement_out(torch.cat([*early, late], 1))
         return self.edge_out(torch.cat(edges, 1)), displacement
