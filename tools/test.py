@@ -23,6 +23,9 @@ from nemo_mmseg.evaluation.predictions import write_json
 from nemo_mmseg.utils.config import add_config_arguments, add_run_arguments, load_config
 from nemo_mmseg.utils.dist import leave_process_group
 
+# Metrics whose rules the results are written by.
+COUNTING = ('ReferringIoU', 'ReferringLocalization', 'GeneralizedReferringIoU')
+
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
@@ -67,7 +70,7 @@ def add_results_writer(cfg: Config, out_dir: str) -> None:
     no_target = ('no_target', 'min_pixels', 'score_threshold')
     writer = dict(type='DumpReferringResults', out_dir=out_dir)
     for metric in evaluators:
-        if metric['type'] in ('ReferringIoU', 'GeneralizedReferringIoU'):
+        if metric['type'] in COUNTING:
             writer.update({key: metric[key] for key in rules if key in metric})
         if metric['type'] == 'GeneralizedReferringIoU':
             writer['no_target_rule'] = {key: metric[key] for key in no_target if key in metric}

@@ -6,6 +6,7 @@ from .difficulty import DIFFICULTIES, slice_by
 from .dump_results import DumpReferringResults
 from .generalized_iou import GeneralizedReferringIoU
 from .iou import count_pixels, iou_values
+from .localization import ReferringLocalization
 from .referring_iou import ReferringIoU
 from .scores import ExpressionScores, NoTargetRule
 
@@ -18,6 +19,7 @@ __all__ = [
     'NoTargetRule',
     'PairedDifference',
     'ReferringIoU',
+    'ReferringLocalization',
     'RunComparison',
     'compare_runs',
     'count_pixels',

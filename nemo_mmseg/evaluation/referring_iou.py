@@ -131,10 +131,11 @@ class ReferringIoU(BaseMetric):
         for name in datasets if len(datasets) > 1 else ():
             rows.append(self._row('dataset', name, scores.datasets == name))
             metrics.update({f'{name}/{key}': rows[-1][key] for key in measures})
+        sliced = [*[*measures][:2], *scores.measures]
         for by in self.by:
             for label, where in slice_by(scores, by).items():
                 rows.append(self._row(by, label, where))
-                metrics.update({f'{by}={label}/{key}': rows[-1][key] for key in [*measures][:2]})
+                metrics.update({f'{by}={label}/{key}': rows[-1][key] for key in sliced})
         if self.csv_file is not None:
             write_csv(self.csv_file, rows)
         print_log(self._report(rows), logger='current')

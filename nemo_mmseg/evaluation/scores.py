@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +95,7 @@ class ExpressionScores:
         empty_union: IoU where ground truth and prediction are both empty; of no meaning if
             ``generalized``. Defaults to 1.0.
         tie: ``'>='`` or ``'>'``: whether an IoU of exactly X counts in Pr@X. Defaults to ``'>='``.
+        measures: Further measures by name, each ``(E,)`` in 0..1, whose means are reported.
 
     Raises:
         ValueError: The columns differ in length.
@@ -113,11 +114,13 @@ class ExpressionScores:
     generalized: bool = False
     empty_union: float = 1.0
     tie: str = '>='
+    measures: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, (dtype, *_) in _COLUMNS.items():
             setattr(self, name, np.asarray(getattr(self, name), dtype=dtype))
         lengths = {name: len(getattr(self, name)) for name in _COLUMNS}
+        lengths.update({name: len(values) for name, values in self.measures.items()})
         if len(set(lengths.values())) > 1:
             raise ValueError(f'{self.images[:1]}: the numbers of values differ: {lengths}')
         either = self.no_target | self.predicted_no_target
@@ -206,11 +209,18 @@ class ExpressionScores:
     def join(cls, parts: Sequence[ExpressionScores]) -> ExpressionScores:
         """Put tables one below the other; the settings are those of the first."""
         columns = {name: [getattr(part, name) for part in parts] for name in _COLUMNS}
-        return replace(parts[0], **{key: np.concatenate(of) for key, of in columns.items()})
+        measures = {
+            name: np.concatenate([part.measures[name] for part in parts])
+            for name in parts[0].measures
+        }
+        joined = {key: np.concatenate(of) for key, of in columns.items()}
+        return replace(parts[0], **joined, measures=measures)
 
     def take(self, rows: np.ndarray) -> ExpressionScores:
         """Return the table of some expressions, in the order of ``rows``, ``(n,)`` int64."""
-        return replace(self, **{name: getattr(self, name)[rows] for name in _COLUMNS})
+        measures = {name: values[rows] for name, values in self.measures.items()}
+        columns = {name: getattr(self, name)[rows] for name in _COLUMNS}
+        return replace(self, **columns, measures=measures)
 
     def __len__(self) -> int:
         return len(self.union)
@@ -257,7 +267,8 @@ class ExpressionScores:
         }
         overall, mean = (self.intersection, self.union), (iou, every)
         if not self.generalized:
-            return {'oIoU': overall, 'mIoU': mean, **hits}
+            further = {name: (values, every) for name, values in self.measures.items()}
+            return {'oIoU': overall, 'mIoU': mean, **hits, **further}
         return {
             'cIoU': overall,
             'gIoU': mean,
@@ -292,9 +303,10 @@ class ExpressionScores:
             where: The expressions that count, ``(E,)`` bool; None for all.
 
         Returns:
-            ``oIoU``, ``mIoU`` and ``Pr@X``, or, if ``generalized``, ``cIoU``, ``gIoU``, ``N-acc``,
-            ``T-acc`` and ``Pr@X``: in per cent, but N-acc and T-acc in 0..1, as published. Those
-            two are 0 without a no-target expression. Else nan if there is nothing to divide by.
+            ``oIoU``, ``mIoU``, ``Pr@X`` and ``measures``, or, if ``generalized``, ``cIoU``,
+            ``gIoU``, ``N-acc``, ``T-acc`` and ``Pr@X``: in per cent, but N-acc and T-acc in 0..1,
+            as published. Those two are 0 without a no-target expression. Else nan if there is
+            nothing to divide by.
         """
         rows = slice(None) if where is None else where
         ratios = self.ratios(thresholds)

@@ -16,7 +16,7 @@ METADATA_KEY = 'nemo_mmseg'
 # safetensors' names of the types.
 DTYPES = {
     'I64': np.dtype('<i8'), 'I32': np.dtype('<i4'), 'U16': np.dtype('<u2'),
-    'F16': np.dtype('<f2'), 'U8': np.dtype('u1'),
+    'F32': np.dtype('<f4'), 'F16': np.dtype('<f2'), 'U8': np.dtype('u1'),
 }  # fmt: skip
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
@@ -62,6 +62,8 @@ class MappedFile:
     FORMAT_VERSION: int
     # Command that makes the file, for messages.
     MAKE_COMMAND: str
+    # Whether the NegativeMiningHook makes the file.
+    MADE_BY_TRAINING = True
     # Class of the errors.
     ERROR: type[Exception]
 
@@ -88,9 +90,10 @@ class MappedFile:
     def _map(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         if self._mapped is None:
             if not self.path.is_file():
+                hint = ' (training does it by itself when the config has the NegativeMiningHook)'
                 raise FileNotFoundError(
-                    f'there is no {self.KIND} {self.path}. Make it with `{self.MAKE_COMMAND}` '
-                    '(training does it by itself when the config has the NegativeMiningHook)'
+                    f'there is no {self.KIND} {self.path}. Make it with `{self.MAKE_COMMAND}`'
+                    + (hint if self.MADE_BY_TRAINING else '')
                 )
             with open(self.path, 'rb') as file:
                 try:

@@ -3,7 +3,7 @@
 from .expressions import SampleExpressions
 from .formatting import PackReferringInputs
 from .geometry import Letterbox, ReferringFlip
-from .loading import LoadReferentMask, LoadReferringImage
+from .loading import LoadReferentBoxes, LoadReferentMask, LoadReferringImage
 from .mixing import CopyPaste, CutMix, MixGen
 from .nemo import NeMoMosaic
 
@@ -11,6 +11,7 @@ __all__ = [
     'CopyPaste',
     'CutMix',
     'Letterbox',
+    'LoadReferentBoxes',
     'LoadReferentMask',
     'LoadReferringImage',
     'MixGen',

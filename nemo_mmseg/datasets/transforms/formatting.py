@@ -26,6 +26,7 @@ META_KEYS = (
     'ref_ids',
     'num_targets',
     'num_distractors',
+    'gt_bboxes',
     'dataset_name',
     'mosaic',
     'mixed',

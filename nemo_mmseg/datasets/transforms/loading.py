@@ -173,3 +173,37 @@ class LoadReferentMask(BaseTransform):
 
     def __repr__(self) -> str:
         return f'{type(self).__name__}()'
+
+
+@TRANSFORMS.register_module()
+class LoadReferentBoxes(BaseTransform):
+    """Load the boxes of each expression's targets, at the size of the original image.
+
+    COCO's ``x, y, width, height`` are cut to whole numbers, as published with TRIS, and turned into
+    corners.
+
+    Required Keys:
+
+    - instances, targets, img_path
+
+    Added Keys:
+
+    - gt_bboxes: for each expression a list of boxes ``[x1, y1, x2, y2]`` in pixels, of its targets
+    """
+
+    def transform(self, results: dict) -> dict:
+        """Turn the annotated boxes into corners."""
+        corners = [_corners(instance, results['img_path']) for instance in results['instances']]
+        results['gt_bboxes'] = [[corners[i] for i in targets] for targets in results['targets']]
+        return results
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}()'
+
+
+def _corners(instance: dict, path: str) -> list[int]:
+    box = instance['bbox']
+    if box is None or len(box) != 4:
+        raise ValueError(f'annotation {instance["ann_id"]} of {path} has no box, but {box}')
+    x, y, width, height = map(int, box)
+    return [x, y, x + width, y + height]

@@ -26,12 +26,12 @@ class Small:
     """What is kept of the files of a case.
 
     Args:
-        names: File of values -> file of the names that its weights have.
+        names: File of values -> file of the names that its weights have; None if it has none.
         summarized: Keys of which a summary is kept.
         dropped: Keys that are left out.
     """
 
-    names: Mapping[str, str]
+    names: Mapping[str, str | None]
     summarized: tuple[str, ...] = ()
     dropped: tuple[str, ...] = ()
 
@@ -54,7 +54,8 @@ def write_small(method: ModuleType, folder: Path, target: Path) -> int:
     rules: Small = method.SMALL
     for values, names in rules.names.items():
         case = Case(folder, values, names)
-        check_rule(case)
+        if names is not None:
+            check_rule(case)
         kept = {}
         for key in case.keys():
             if key in rules.summarized:
@@ -64,8 +65,10 @@ def write_small(method: ModuleType, folder: Path, target: Path) -> int:
                 kept[key] = case[key]
         with atomic_write(target / values) as part, part.open('wb') as file:
             np.savez_compressed(file, **kept)
-        packed = gzip.compress((folder / names).read_bytes(), mtime=0)
-        write_bytes(target / f'{names}.gz', packed)
+        if names is not None:
+            packed = gzip.compress((folder / names).read_bytes(), mtime=0)
+            packed_names = target / f'{Path(names).name}.gz'
+            write_bytes(packed_names, packed)
     return sum(path.stat().st_size for path in target.iterdir())
 
 

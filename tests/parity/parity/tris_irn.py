@@ -27,7 +27,6 @@ from nemo_mmseg.pseudo_labels.refine import PUBLISHED, Refiner
 from .common import Case, Comparison, Tap, base_model, compare_middle, relative, tapped
 
 CASES = ('tris_irn',)
-FILES = ('names.json', 'crf.npz', 'network.npz', 'losses.npz', 'train.npz', 'post.npz')
 TAPS = {
     **{f'stage{i + 1}': Tap('backbone', lambda maps, i=i: maps[i]) for i in range(5)},
     **{f'fc_edge{i + 1}': Tap(f'edge_branches.{i}') for i in range(5)},
