@@ -64,14 +64,15 @@ def _transition(edge: np.ndarray, radius: int, beta: float) -> sparse.dia_array:
         region.of(total).add_(weight)
         region.of(total, path.end).add_(weight)
         pairs.append((path.end, region, weight))
-    # One diagonal a neighbour, by the column of its entries. Each column of the published matrix is
-    # divided by its sum, and multiplied from the left.
-    offsets, diagonals = [0], [1 / total]
+    # One diagonal a neighbour, by the column of its entries; in narrow maps, neighbours on both
+    # sides share one. Each column of the published matrix is divided by its sum, and multiplied
+    # from the left.
+    diagonals = {0: 1 / total}
     for (y, x), region, weight in pairs:
-        there, back = torch.zeros_like(tensor), torch.zeros_like(tensor)
-        region.of(there, (y, x)).copy_(weight / region.of(total))
-        region.of(back).copy_(weight / region.of(total, (y, x)))
-        offsets += [y * width + x, -y * width - x]
-        diagonals += [there, back]
-    data = torch.stack(diagonals).flatten(1).numpy()
-    return sparse.dia_array((data, offsets), shape=(edge.size,) * 2)
+        offset = y * width + x
+        for one in (offset, -offset):
+            diagonals.setdefault(one, torch.zeros_like(tensor))
+        region.of(diagonals[offset], (y, x)).add_(weight / region.of(total))
+        region.of(diagonals[-offset]).add_(weight / region.of(total, (y, x)))
+    data = torch.stack(list(diagonals.values())).flatten(1).numpy()
+    return sparse.dia_array((data, list(diagonals)), shape=(edge.size,) * 2)
