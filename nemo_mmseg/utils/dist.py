@@ -14,6 +14,7 @@ from typing import TypeVar
 
 import numpy as np
 import torch
+import torch.distributed.nn.functional
 
 S = TypeVar('S')
 T = TypeVar('T')
@@ -26,6 +27,33 @@ def rank_and_world() -> tuple[int, int]:
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_rank(), torch.distributed.get_world_size()
     return int(os.environ.get('RANK', 0)), int(os.environ.get('WORLD_SIZE', 1))
+
+
+def gather_rows(x: torch.Tensor) -> tuple[torch.Tensor, int]:
+    """Join the rows of all ranks.
+
+    Gradients come back to the rank of a row, as the sum over all ranks. Where each rank's loss is
+    the mean over its own samples, and the ranks have equally many, DDP's mean of the gradients is
+    then that of one process with the whole batch.
+
+    Args:
+        x: ``(E, ...)``, of as many rows as the rank has.
+
+    Returns:
+        The rows of rank 0, then those of rank 1, and so on, and where those of this rank begin.
+    """
+    rank, world = rank_and_world()
+    if world == 1 or not torch.distributed.is_initialized():
+        return x, 0
+    own = torch.tensor([len(x)], device=x.device)
+    found = [torch.empty_like(own) for _ in range(world)]
+    torch.distributed.all_gather(found, own)
+    counts = torch.cat(found).tolist()
+    missing = max(counts) - len(x)
+    padded = torch.cat((x, x.new_zeros(missing, *x.shape[1:]))) if missing else x
+    parts = torch.distributed.nn.functional.all_gather(padded)
+    rows = torch.cat([part[:count] for part, count in zip(parts, counts)])
+    return rows, sum(counts[:rank])
 
 
 def default_device() -> str:

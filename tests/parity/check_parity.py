@@ -57,8 +57,6 @@ def main() -> int:
     for folder in folders:
         if folder.name not in method_of:
             parser.error(f'{folder}: no check for this case; known: {sorted(method_of)}')
-        if args.small and not hasattr(method_of[folder.name], 'SMALL'):
-            parser.error(f'{folder}: the tests keep no small copy of this case')
         if not any(folder.glob('*.npz')):
             parser.error(f'{folder}: no such folder, or there are no values in it')
     failed = made = 0

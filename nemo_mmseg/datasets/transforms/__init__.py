@@ -1,6 +1,6 @@
 """Transforms of referring samples."""
 
-from .expressions import SampleExpressions
+from .expressions import SampleExpressions, SampleNegativeExpressions
 from .formatting import PackReferringInputs
 from .geometry import Letterbox, ReferringFlip
 from .loading import LoadReferentBoxes, LoadReferentMask, LoadReferringImage
@@ -19,4 +19,5 @@ __all__ = [
     'PackReferringInputs',
     'ReferringFlip',
     'SampleExpressions',
+    'SampleNegativeExpressions',
 ]

@@ -17,7 +17,8 @@ class OpenCLIPTextEncoder(BaseModule):
     """Word and sentence features from the text encoder of any plain open_clip model.
 
     Start, end and padding ids and the vocabulary come from the model's tokenizer. Expressions are
-    cut to ``context_length`` tokens, the last of which is then the end token. Padding is told by
+    cut to ``context_length`` tokens, the last of which is then the end token (but see
+    ``keep_end``). Padding is told by
     its id, as CLIP-based networks publish it: with OpenAI's vocabulary the piece "!" inside a word
     shares it. The transformer is causal and sees the padding; ``mask`` is for those who attend to
     the words later.
@@ -29,6 +30,11 @@ class OpenCLIPTextEncoder(BaseModule):
         pretrained: Tag or local file of the weights, loaded by ``init_weights``; None for random
             ones.
         context_length: Number of tokens per expression, at most the model's own; None takes that.
+        keep_end: Whether the end token stays when an expression is cut. If not, as TRIS published
+            it, the sentence feature of such an expression is that of the start token, which sees
+            no word: all long expressions have the same one.
+        sentence: Whether there are sentence features. A network that uses the words alone has no
+            weights for them.
         init_cfg: As in MMEngine.
 
     Raises:
@@ -40,6 +46,8 @@ class OpenCLIPTextEncoder(BaseModule):
         model: str,
         pretrained: str | None = None,
         context_length: int | None = None,
+        keep_end: bool = True,
+        sentence: bool = True,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
@@ -52,7 +60,11 @@ class OpenCLIPTextEncoder(BaseModule):
             raise ValueError(
                 f'context_length must be 3 to {longest} for {model!r}, not {context_length}'
             )
-        self.tokenizer = load_clip_tokenizer(model, context_length=self.context_length)
+        if not sentence:
+            self.tower.text_projection = None
+        self.sentence = sentence
+        read = self.context_length if keep_end else longest
+        self.tokenizer = load_clip_tokenizer(model, context_length=read)
         self.eot_token_id = int(self.tokenizer.eot_token_id)
         # The id after the end of an empty sentence is the one that pads.
         self.pad_token_id = int(self.tokenizer([''])[0, -1])
@@ -75,7 +87,7 @@ class OpenCLIPTextEncoder(BaseModule):
             ``ids`` ``(E, T)`` long and ``mask`` ``(E, T)`` bool, True on tokens that are no
             padding; on the CPU.
         """
-        ids = self.tokenizer(list(expressions))
+        ids = self.tokenizer(list(expressions))[:, : self.context_length]
         return ids, ids != self.pad_token_id
 
     def encode(self, ids: Tensor, mask: Tensor) -> TextFeatures:
@@ -87,7 +99,7 @@ class OpenCLIPTextEncoder(BaseModule):
 
         Returns:
             Features whose ``words`` are normalised and not projected ``(E, T, Cw)`` and whose
-            ``sentence`` is the projected feature of the end token ``(E, Cs)``.
+            ``sentence`` is the projected feature of the end token ``(E, Cs)``, or None.
         """
         tower = self.tower
         device = tower.positional_embedding.device
@@ -96,13 +108,16 @@ class OpenCLIPTextEncoder(BaseModule):
         x = tower.token_embedding(ids) + tower.positional_embedding[:length]
         causal = None if tower.attn_mask is None else tower.attn_mask[:length, :length]
         words = tower.ln_final(tower.transformer(x, attn_mask=causal))
+        index = torch.arange(len(ids), device=device)
+        if not self.sentence:
+            return TextFeatures(words, mask, None, index, one_to_one=True)
+        # without an end token this is 0, the place of the start token
         end = (ids == self.eot_token_id).int().argmax(dim=-1)
-        sentence = words[torch.arange(len(ids), device=device), end]
+        sentence = words[index, end]
         if isinstance(tower.text_projection, nn.Linear):
             sentence = tower.text_projection(sentence)
         elif tower.text_projection is not None:
             sentence = sentence @ tower.text_projection
-        index = torch.arange(len(ids), device=device)
         return TextFeatures(words, mask, sentence, index, one_to_one=True)
 
     def forward(self, expressions: list[str]) -> TextFeatures:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 from torch import Tensor, nn
@@ -201,7 +202,9 @@ class Case:
             name: torch.zeros(shape, dtype=getattr(torch, dtype))
             for name, (shape, dtype) in (names if part is None else names[part]).items()
         }
-        return self.fill.fill_state_dict(empty, seed=int(self['seed']))
+        drawn = self.fill.fill_state_dict(empty, seed=int(self['seed']))
+        # the rule makes vectors of single numbers
+        return {name: tensor.reshape(empty[name].shape) for name, tensor in drawn.items()}
 
 
 def base_model(method: str, name: str) -> dict:
@@ -215,18 +218,23 @@ def tell_left_out(left_out: Mapping[str, str]) -> None:
         print(f'    left out {count}: {reason}')
 
 
-def load_converted(method: str, published: Mapping[str, Any]) -> nn.Module:
+def load_converted(
+    method: str, published: Mapping[str, Any], changes: Mapping[str, Any] | None = None
+) -> nn.Module:
     """The network that a published checkpoint fits, with its weights, in evaluation mode.
 
     Args:
         method: Name of the converter.
         published: The checkpoint.
+        changes: Dotted name -> value of settings that differ from the base model's.
     """
     init_default_scope('mmseg')
     converted = convert_checkpoint(method, published)
     print(f'    {method}: {len(converted.state_dict)} tensors of {converted.model}')
     tell_left_out(converted.left_out)
-    model = MODELS.build(base_model(method, converted.model)).eval()
+    config = Config(dict(model=base_model(method, converted.model)))
+    config.merge_from_dict(dict(changes or {}))
+    model = MODELS.build(config.model).eval()
     model.load_state_dict(converted.state_dict)
     return model
 
