@@ -1,7 +1,7 @@
 """Label what response maps leave no doubt about: ``make_confidence_labels.py CONFIG MAPS OUT``.
 
 MAPS was made by ``make_response_maps.py CONFIG ...``. OUT trains the affinity network
-(``configs/tris/irn_*``, ``label_file``).
+(``configs/tris/tris-irn_*``, ``label_file``).
 """
 
 import argparse

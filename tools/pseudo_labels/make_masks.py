@@ -35,7 +35,7 @@ def parse_args() -> argparse.Namespace:
         '--affinity',
         nargs=2,
         metavar=('CONFIG', 'CHECKPOINT'),
-        help='affinity network that refines the maps (configs/tris/irn_*)',
+        help='affinity network that refines the maps (configs/tris/tris-irn_*)',
     )
     parser.add_argument('--proposals', metavar='FILE', help='JSON file of masks to choose from')
     parser.add_argument(

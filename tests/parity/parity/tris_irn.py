@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -25,6 +26,7 @@ from nemo_mmseg.pseudo_labels.dense_crf import DenseCRF
 from nemo_mmseg.pseudo_labels.refine import PUBLISHED, Refiner
 
 from .common import Case, Comparison, Tap, base_model, compare_middle, relative, tapped
+from .small import Small
 
 CASES = ('tris_irn',)
 TAPS = {
@@ -43,16 +45,18 @@ def published_file(case: Case, mean: np.ndarray | None = None) -> dict[str, Tens
         case: Says which seed the weights have.
         mean: The mean of the displacements; None for zeros, as before the training.
     """
-    names = json.loads((case.folder / 'names.json').read_text())
+    path = case.folder / 'names.json'
+    if not path.is_file():
+        names = json.loads(gzip.decompress(path.with_name('names.json.gz').read_bytes()))
+    else:
+        names = json.loads(path.read_text())
     weights = {
         one['name']: torch.zeros(one['shape'], dtype=getattr(torch, one['dtype']))
         for one in names['entries']
     }
-    weights = case.fill.fill_state_dict(
-        weights, int(case['seed']), skip=['mean_shift.running_mean']
-    )
-    if mean is not None:
-        weights['mean_shift.running_mean'] = torch.from_numpy(mean)
+    weights = case.fill.fill_state_dict(weights, int(case['seed']))
+    mean = np.zeros(2, np.float32) if mean is None else mean
+    weights['mean_shift.running_mean'] = torch.from_numpy(mean)
     aliases = {alias: weights[name] for alias, name in names['aliases'].items()}
     buffers = {name: torch.zeros(1) for name in names['also_in_the_training_file']}
     return {**weights, **aliases, **buffers}
@@ -303,3 +307,12 @@ CHECKS = {
     'losses': check_losses,
     'training': check_training,
 }
+# The training takes twelve seconds.
+SMALL = Small(
+    names={
+        'crf.npz': None,
+        'losses.npz': None,
+        'network.npz': 'names.json',
+        'post.npz': None,
+    }
+)

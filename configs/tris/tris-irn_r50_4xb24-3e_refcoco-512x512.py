@@ -3,7 +3,7 @@
 #
 # The published code hands the weight decay to SGD as its momentum, so that it trains without
 # momentum. Here it has one, with a tenth of the learning rates, so that steps are as long. The mean
-# displacement is that of the images; published, padding counts, too. What ends with `_published`
+# displacement is that of the images; published, padding counts, too. `tris-irn-published_*`
 # trains as published.
 _base_ = ['../_base_/models/irn_r50.py', '../_base_/default_runtime.py']
 
