@@ -17,5 +17,6 @@ model = dict(
     ),
     channels=(64, 128, 256, 512),
     strides=(4, 8, 16, 32),
+    pad_to=32,
     loss=dict(type='AffinityDisplacementLoss', radius=10),
 )

@@ -45,6 +45,8 @@ class EdgeDisplacementNet(BaseModel):
         loss: Config of the losses.
         channels: Channels of the maps. Defaults to those of a ResNet-50 with its stem.
         strides: Their strides, in pixels; one or two of 4, then coarser ones.
+        pad_to: Images are padded with zeros to a multiple of this many pixels, for backbones whose
+            maps are rounded down. Defaults to 1, no padding.
         **kwargs: Of MMEngine's ``BaseModel``.
     """
 
@@ -54,10 +56,12 @@ class EdgeDisplacementNet(BaseModel):
         loss: dict,
         channels: Sequence[int] = (64, 256, 512, 1024, 2048),
         strides: Sequence[int] = (4, 4, 8, 16, 16),
+        pad_to: int = 1,
         **kwargs,
     ) -> None:
         super().__init__(**kwargs)
         self.backbone = MODELS.build(backbone).requires_grad_(False)
+        self.pad_to = pad_to
         self.loss_pairs = MODELS.build(loss)
         scales = [stride // STRIDE for stride in strides]
         self.edge_branches = nn.ModuleList(
@@ -95,9 +99,11 @@ class EdgeDisplacementNet(BaseModel):
             ``(B, 1, h, w)`` and ``(B, 2, h, w)`` (rows, columns; in cells), a quarter of the size
             of the images, rounded up.
         """
+        height, width = images.shape[-2:]
         with torch.no_grad():
-            features = self.backbone(images)
-        size = features[0].shape[-2:]
+            padding = -width % self.pad_to, -height % self.pad_to
+            features = self.backbone(F.pad(images, (0, padding[0], 0, padding[1])))
+        size = -(-height // STRIDE), -(-width // STRIDE)
         edges = _cropped(self.edge_branches, features, size)
         fine, branches = self.num_fine, self.displacement_branches
         early = _cropped(branches[:fine], features[:fine], size)
