@@ -14,24 +14,26 @@ from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.dist import is_main_process
+from mmengine.evaluator import Evaluator
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 import nemo_mmseg  # noqa: F401  (registers our classes, whether or not the config asks for it)
 from nemo_mmseg.apis.inference import fill_model
+from nemo_mmseg.evaluation.dump_results import DumpReferringResults
 from nemo_mmseg.evaluation.predictions import write_json
+from nemo_mmseg.evaluation.referring_iou import ReferringIoU
 from nemo_mmseg.utils.config import add_config_arguments, add_run_arguments, load_config
 from nemo_mmseg.utils.dist import leave_process_group
-
-# Metrics whose rules the results are written by.
-COUNTING = ('ReferringIoU', 'ReferringLocalization', 'GeneralizedReferringIoU')
 
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description='Evaluate a referring segmentation network')
     add_config_arguments(parser)
-    parser.add_argument('checkpoint', help='checkpoint file of the network')
+    parser.add_argument(
+        'checkpoint', nargs='?', help='checkpoint file; none for a network used as published'
+    )
     parser.add_argument('--out', help='folder to write a mask per expression and a JSON file to')
     parser.add_argument('--splits', nargs='+', help="splits to evaluate, in place of the config's")
     parser.add_argument('--show-dir', help='folder for drawings of ground truth and prediction')
@@ -42,7 +44,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Build the runner from the config, load the checkpoint and evaluate."""
     args = parse_args()
-    if not os.path.isfile(args.checkpoint):
+    if args.checkpoint is not None and not os.path.isfile(args.checkpoint):
         raise FileNotFoundError(f'there is no checkpoint {args.checkpoint}')
     cfg = load_config(args)
     cfg.load_from, cfg.resume = None, False
@@ -55,37 +57,32 @@ def main() -> None:
     leave_process_group()
 
 
-def add_results_writer(cfg: Config, out_dir: str) -> None:
+def add_results_writer(evaluator: Evaluator, out_dir: str) -> None:
     """Add a metric that writes the results to the metrics of a test.
 
-    It counts by the same rules. The slices of a metric with ``by`` go into ``difficulty.csv``.
+    It counts by the rules of the first metric of this package. The slices of a metric with ``by``
+    go into ``difficulty.csv``.
 
     Args:
-        cfg: Config of the run; its ``test_evaluator`` is changed.
+        evaluator: Evaluator of the test; its metrics are changed.
         out_dir: See :class:`DumpReferringResults`.
     """
-    evaluators = cfg.get('test_evaluator') or []
-    evaluators = [evaluators] if isinstance(evaluators, dict) else list(evaluators)
-    rules = ('empty_union', 'tie', 'ignore_index')
-    no_target = ('no_target', 'min_pixels', 'score_threshold')
-    writer = dict(type='DumpReferringResults', out_dir=out_dir)
-    for metric in evaluators:
-        if metric['type'] in COUNTING:
-            writer.update({key: metric[key] for key in rules if key in metric})
-        if metric['type'] == 'GeneralizedReferringIoU':
-            writer['no_target_rule'] = {key: metric[key] for key in no_target if key in metric}
-    sliced = [metric for metric in evaluators if metric.get('by')]
-    if sliced:  # another one would overwrite the file
-        sliced[0].setdefault('csv_file', os.path.join(out_dir, 'difficulty.csv'))
-    cfg.test_evaluator = [*evaluators, writer]
+    counting = [metric for metric in evaluator.metrics if isinstance(metric, ReferringIoU)]
+    sliced = [metric for metric in counting if metric.by]
+    if sliced and sliced[0].csv_file is None:  # a second one would overwrite the file
+        sliced[0].csv_file = os.path.join(out_dir, 'difficulty.csv')
+    rules = counting[0].rules() if counting else {}
+    evaluator.metrics.append(DumpReferringResults(out_dir, **rules))
+    evaluator.dataset_meta = evaluator.dataset_meta  # the evaluator hands it to each metric
 
 
-def evaluate(cfg: Config, checkpoint: str, split: str | None, out_dir: str | None) -> None:
+def evaluate(cfg: Config, checkpoint: str | None, split: str | None, out_dir: str | None) -> None:
     """Evaluate one split.
 
     Args:
         cfg: Config of the run; changed.
-        checkpoint: File with the weights; they must fit the network exactly.
+        checkpoint: File with the weights, which must fit the network exactly; None where it is used
+            as it was published.
         split: Name of the split; None for the config's own.
         out_dir: Folder for the results, or None. A named split gets a folder inside it.
     """
@@ -99,9 +96,9 @@ def evaluate(cfg: Config, checkpoint: str, split: str | None, out_dir: str | Non
         if hook and hook.get('out_dir'):
             hook.out_dir = os.path.join(hook.out_dir, split)
         out_dir = out_dir and os.path.join(out_dir, split)
-    if out_dir is not None:
-        add_results_writer(cfg, out_dir)
     runner = Runner.from_cfg(cfg)
+    if out_dir is not None:
+        add_results_writer(runner.test_loop.evaluator, out_dir)
     # MMEngine's own loading accepts the file of another network.
     fill_model(runner.model.module if is_model_wrapper(runner.model) else runner.model, checkpoint)
     metrics = runner.test()

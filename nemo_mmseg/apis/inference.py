@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from mmcv.transforms import Compose
+from mmcv.transforms import Compose, LoadAnnotations, LoadImageFromFile
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.device import get_device
@@ -22,7 +22,7 @@ from PIL import Image, ImageOps
 from torch import nn
 
 from nemo_mmseg.compat import mmengine_globals
-from nemo_mmseg.datasets.transforms.loading import read_image
+from nemo_mmseg.datasets.transforms.loading import LoadReferentBoxes, LoadReferentMask, read_image
 from nemo_mmseg.evaluation.predictions import (
     describe_mask,
     mask_scores,
@@ -39,7 +39,7 @@ ImageInput = str | os.PathLike | np.ndarray | Image.Image
 Images = ImageInput | Sequence[ImageInput]
 Expressions = str | Sequence[str] | Sequence[Sequence[str]]
 # Transforms of a test pipeline that read what is given here, or what is not known here.
-LOADING = ('LoadReferringImage', 'LoadImageFromFile', 'LoadReferentMask', 'LoadAnnotations')
+LOADING = (LoadImageFromFile, LoadReferentMask, LoadReferentBoxes, LoadAnnotations)
 
 
 def init_model(
@@ -73,7 +73,7 @@ def init_model(
     init_default_scope(cfg.get('default_scope') or 'mmseg')
     model = MODELS.build(copy.deepcopy(cfg.model))  # parts take settings out of their dicts
     model.cfg = cfg
-    if checkpoint is None:
+    if checkpoint is None and not getattr(model, 'training_free', False):
         warnings.warn('no checkpoint given: the network is untrained, and its masks mean nothing')
         model.init_weights()
     else:
@@ -81,17 +81,26 @@ def init_model(
     return model.to(device or get_device()).eval()
 
 
-def fill_model(model: nn.Module, checkpoint: str | os.PathLike) -> None:
+def fill_model(model: nn.Module, checkpoint: str | os.PathLike | None) -> None:
     """Load a checkpoint strictly.
 
     Args:
         model: The network, filled in place.
-        checkpoint: See :func:`init_model`.
+        checkpoint: See :func:`init_model`; None for a network that is used as it was published.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is damaged, holds other things, or does not fit the network.
+        ValueError: It is damaged, holds other things, or does not fit the network; or it is missing
+            where the network needs one, or given where there is nothing to fill.
     """
+    training_free, name = getattr(model, 'training_free', False), type(model).__name__
+    if checkpoint is None:
+        if not training_free:
+            raise ValueError(f'{name} needs a checkpoint')
+        model.init_weights()
+        return
+    if training_free:
+        raise ValueError(f'{name} is used as it was published: it takes no checkpoint')
     content = read_checkpoint(checkpoint, allow=mmengine_globals())
     state = content.get('state_dict', content) if isinstance(content, dict) else None
     if not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
@@ -285,7 +294,8 @@ def build_pipeline(cfg: Config) -> Compose:
     if not pipeline:
         raise ValueError('the config has no test_dataloader with a pipeline to prepare images')
     init_default_scope(cfg.get('default_scope') or 'mmseg')
-    return Compose([step for step in pipeline if step['type'].split('.')[-1] not in LOADING])
+    steps = Compose(pipeline).transforms
+    return Compose([step for step in steps if not isinstance(step, LOADING)])
 
 
 def make_items(images: Images, expressions: Expressions) -> list[dict]:

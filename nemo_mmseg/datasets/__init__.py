@@ -3,6 +3,7 @@
 from .base import BaseReferringDataset
 from .grefcoco import GRefCOCODataset
 from .refcoco import RefCOCODataset
+from .referit import ReferItDataset
 from .samplers import InfiniteReferringSampler, ReferringSampler, SampleIndex
 from .transforms import *  # noqa: F403
 from .transforms import __all__ as _transforms
@@ -12,6 +13,7 @@ __all__ = [
     'GRefCOCODataset',
     'InfiniteReferringSampler',
     'RefCOCODataset',
+    'ReferItDataset',
     'ReferringSampler',
     'SampleIndex',
     *_transforms,

@@ -1,19 +1,35 @@
 """Read the files of RefCOCO, RefCOCO+, RefCOCOg and gRefCOCO into references.
 
 ``refs(*).p`` or ``grefs(*).json`` holds the expressions, ``instances.json`` the annotated objects.
-A pickle from the web can run code while it is read, so only one of plain data is admitted. Every
-error names the file and the id.
+A pickle from the web can run code while it is read, so only one of plain data is admitted. What the
+files may hold is in :mod:`nemo_mmseg.datasets.annotation_schema`; it is checked here, once. Every
+error names file, entry, field, what was found and what is allowed.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from mmengine.logging import print_log
 
+from nemo_mmseg.utils.faults import MISSING, DataError, Faults, Rule, all_sound, fault
 from nemo_mmseg.utils.fileio import collector_paused, load_json, load_plain_pickle
+
+from .annotation_schema import (
+    ANNOTATION,
+    BOX,
+    ID,
+    IMAGE,
+    LIST,
+    MAX_ENTRIES,
+    SPLIT,
+    expression_rules,
+    reference_rules,
+)
+from .segmentation import clean_segmentation
 
 
 @dataclass(frozen=True)
@@ -40,16 +56,16 @@ class Reference:
 
 @dataclass(frozen=True)
 class _Instances:
-    """``instances.json``: entries by id, and objects by (image id, category id), crowds not."""
+    """``instances.json``: entries by id, and objects by (image id, category id), crowds not.
+
+    An entry that was found faulty is None, so that a reference of it is not a second fault.
+    """
 
     file: str
-    images: dict[int, dict]
-    annotations: dict[int, dict]
+    images: dict[int, dict | None]
+    annotations: dict[int, dict | None]
     num_objects: Counter
-
-
-class MissingAnnotationError(ValueError):
-    """A reference has no annotation."""
+    targets: dict[int, dict | None] = field(default_factory=dict)  # with clean segmentations
 
 
 @collector_paused()
@@ -64,201 +80,209 @@ def load_references(
 ) -> list[Reference]:
     """Join the references of one split with their images and annotations.
 
+    Of the split file, the references of the split are checked; of ``instances.json``, every image
+    and annotation, and the segmentations of the targets.
+
     Args:
         split_file: ``refs(unc).p``, ``refs(umd).p``, ``refs(google).p`` or ``grefs(unc).json``;
             a name that does not end in ``.json`` is read as a plain pickle.
         ann_file: ``instances.json`` beside it.
         split: ``'train'``, ``'val'``, ``'testA'``, ``'testB'`` or ``'test'``.
         text_key: ``'sent'`` (cleaned, lower case) or ``'raw'`` (as typed).
-        errors: Gets a line for each faulty reference, which is then left out. Defaults to None: the
-            first one raises.
-        generalized: Whether a reference may have several targets or none, as in gRefCOCO. Defaults
-            to False.
+        errors: Gets a line for each fault; the faulty entry is left out. Defaults to None: the
+            first fault raises.
+        generalized: Whether a reference may have several targets or none, as in gRefCOCO. One
+            without any expression is then left out, as published, with a warning. Defaults to
+            False.
         leave_out_unlabelled: Whether references whose annotation ``ann_file`` lacks are left out,
-            as pseudo masks can lack some. Defaults to False: they are an error.
+            as pseudo masks can lack some. Defaults to False: they are faults.
 
     Returns:
         The references in the order of the file.
 
     Raises:
         FileNotFoundError: A file is missing.
-        ValueError: A file is damaged, the split is unknown, a reference lacks its image or
-            annotation, an expression is empty, or a segmentation is.
+        DataError: A field holds what it must not.
+        ValueError: A file is damaged, the split is unknown, or nothing of it is left.
     """
+    faults = Faults(errors)
     refs = load_json(split_file) if split_file.endswith('.json') else load_plain_pickle(split_file)
-    if not isinstance(refs, list) or not all(isinstance(ref, dict) for ref in refs):
-        raise ValueError(f'{split_file} does not hold a list of references')
-    chosen = [ref for ref in refs if ref.get('split') == split]
-    if not chosen:
-        splits = ', '.join(sorted({str(ref.get('split')) for ref in refs}))
-        raise ValueError(f'{split_file} has no split {split!r}; it has: {splits}')
-    instances = _load_instances(ann_file)
-    references, unlabelled = [], []
-    for ref in chosen:
-        try:
-            references.append(_reference(ref, instances, split_file, text_key, generalized))
-        except MissingAnnotationError as error:
-            unlabelled.append((ref['ref_id'], str(error)))
-        except ValueError as error:
-            if errors is None:
-                raise
-            errors.append(str(error))
-    _tell_unlabelled(unlabelled, ann_file, len(chosen), errors, leave_out_unlabelled)
+    chosen = _of_split(refs, split_file, split, faults)
+    instances = _load_instances(ann_file, faults)
+    where = f'{split_file}, split {split}'
+    sound = faults.check(chosen, reference_rules(generalized), where, 'reference', 'ref_id')
+    chosen = [ref for ref, is_sound in zip(chosen, sound) if is_sound]
+    spoken = [ref for ref in chosen if ref['sentences']]
+    without_expression = len(chosen) - len(spoken)
+    unlabelled = [ref for ref in spoken if _missing_annotations(ref, instances)]
+    if unlabelled and leave_out_unlabelled:
+        print_log(f'{_count(unlabelled, spoken, instances)}. They are left out', 'current')
+        spoken = [ref for ref in spoken if not _missing_annotations(ref, instances)]
+    elif len(unlabelled) > 1 and errors is None:
+        raise DataError(
+            f'{where}: {_count(unlabelled, spoken, instances)}. With unlabelled="leave_out", the '
+            'data set leaves them out'
+        )
+    references = []
+    for ref, is_sound in zip(spoken, _sound_expressions(spoken, where, text_key, faults)):
+        targets = _targets(ref, instances, where, faults)
+        if is_sound and targets is not None:
+            references.append(_reference(ref, targets, instances, text_key))
+    if without_expression:
+        warnings.warn(
+            f'{where}: {without_expression} references without an expression are left out'
+        )
+    if not references:
+        raise ValueError(f'{where}: no reference is left')
     return references
 
 
-def _tell_unlabelled(
-    unlabelled: list[tuple[int, str]],
-    ann_file: str,
-    total: int,
-    errors: list[str] | None,
-    leave_out: bool,
-) -> None:
-    """Name and count the references without annotation, and refuse them unless asked not to."""
-    if not unlabelled:
-        return
-    ids = ', '.join(str(ref_id) for ref_id, _ in unlabelled[:10])
-    more = ', ...' if len(unlabelled) > 10 else ''
-    count = f'{len(unlabelled)} of {total} references have no annotation in {ann_file}: {ids}{more}'
-    if leave_out:
-        print_log(f'{count}. They are left out', 'current')
-    elif errors is None:
-        raise MissingAnnotationError(
-            f'{unlabelled[0][1]}. {count}. unlabelled="leave_out" trains without them'
-        )
-    else:
-        errors.extend(error for _, error in unlabelled)
+def _missing_annotations(ref: dict, instances: _Instances) -> bool:
+    """Tell whether a reference names an annotation that there is not."""
+    ann_ids = ref['ann_id'] if isinstance(ref['ann_id'], list) else [ref['ann_id']]
+    return any(ann_id != -1 and ann_id not in instances.annotations for ann_id in ann_ids)
 
 
-def _load_instances(file: str) -> _Instances:
+def _count(unlabelled: list[dict], refs: list[dict], instances: _Instances) -> str:
+    """Count and name references without annotation."""
+    ids = ', '.join(str(ref['ref_id']) for ref in unlabelled[:10])
+    ids += ', ...' if len(unlabelled) > 10 else ''
+    return (
+        f'{len(unlabelled)} of {len(refs)} references have no annotation in {instances.file}: {ids}'
+    )
+
+
+def _of_split(refs: Any, file: str, split: str, faults: Faults) -> list[dict]:
+    if type(refs) is not list:
+        raise fault(file, 'the file', refs, 'a list of references')
+    sound = faults.check(refs, SPLIT, file, 'reference', 'ref_id')
+    refs = [ref for ref, is_sound in zip(refs, sound) if is_sound]
+    chosen = [ref for ref in refs if ref['split'] == split]
+    if not chosen:
+        splits = sorted({ref['split'] for ref in refs})[:20]
+        names = ', '.join(repr(name[:30])[1:-1] for name in splits)
+        raise ValueError(f'{file} has no split {split!r}; it has: {names}')
+    lists = [ref.get(key) for ref in chosen for key in ('sentences', 'ann_id')]
+    entries = sum(len(one) for one in lists if LIST.holds(one))
+    if entries > MAX_ENTRIES:
+        what = f'the number of expressions and targets of split {split}'
+        raise fault(file, what, entries, f'at most {MAX_ENTRIES}')
+    return chosen
+
+
+def _load_instances(file: str, faults: Faults) -> _Instances:
     tables = load_json(file)
-    if not isinstance(tables, dict):
-        raise ValueError(f'{file} does not hold images and annotations')
-    images = _by_id(tables, 'images', ('file_name', 'height', 'width'), file)
-    annotations = _by_id(tables, 'annotations', ('image_id', 'category_id'), file)
-    objects = (one for one in annotations.values() if not one.get('iscrowd'))
+    if type(tables) is not dict:
+        raise fault(file, 'the file', tables, 'a dict of images and annotations')
+    images = _by_id(tables, 'images', IMAGE, file, faults)
+    annotations = _by_id(tables, 'annotations', ANNOTATION, file, faults)
+    objects = (one for one in annotations.values() if one and not one.get('iscrowd'))
     num_objects = Counter((one['image_id'], one['category_id']) for one in objects)
     return _Instances(file, images, annotations, num_objects)
 
 
-def _by_id(tables: dict, name: str, keys: tuple[str, ...], file: str) -> dict[int, dict]:
-    found: dict[int, dict] = {}
-    required = {'id', *keys}
-    for record in _field(tables, name, f'{file}: the file'):
-        if not isinstance(record, dict) or not record.keys() >= required:
-            number = _field(record, 'id', f'{file}: an entry of {name!r}')
-            for key in keys:
-                _field(record, key, f'{file}: entry {number} of {name!r}')
-        number = record['id']
-        if found.setdefault(number, record) is not record and found[number] != record:
-            raise ValueError(f'{file}: two different entries of {name!r} have the id {number}')
+def _by_id(
+    tables: dict, name: str, rules: dict[str, Rule], file: str, faults: Faults
+) -> dict[int, dict | None]:
+    records = tables.get(name, MISSING)
+    if type(records) is not list:
+        raise fault(file, name, records, 'a list')
+    kind, found = name[:-1], {}
+    sound = faults.check(records, rules, file, kind, 'id')
+    for record, is_sound in zip(records, sound):
+        number = record.get('id') if type(record) is dict else None
+        if not is_sound:
+            if ID.holds(number):
+                found.setdefault(number, None)
+        elif found.setdefault(number, record) is not record and not _equal(found[number], record):
+            allowed = 'an id of one entry; two different ones have it'
+            faults.add(fault(f'{file}: {kind} {number}', 'id', number, allowed))
     return found
 
 
-def _field(record: Any, key: str, what: str) -> Any:
-    if not isinstance(record, dict) or key not in record:
-        raise ValueError(f'{what} has no {key!r}')
-    return record[key]
+def _equal(one: Any, other: Any) -> bool:
+    try:
+        return one == other
+    except RecursionError:  # of JSON that is nested deeply in a field that is not read
+        return False
 
 
-def _reference(
-    ref: dict, instances: _Instances, split_file: str, text_key: str, generalized: bool
-) -> Reference:
+def _sound_expressions(refs: list[dict], file: str, text_key: str, faults: Faults) -> list[bool]:
+    """Tell which references have sound expressions only."""
+    rules = expression_rules(text_key)
+    # All at once is much faster than one reference at a time, which names the faulty one.
+    if all_sound([sentence for ref in refs for sentence in ref['sentences']], rules):
+        return [True] * len(refs)
+    sound = []
+    for ref in refs:
+        entry = f'{file}: reference {ref["ref_id"]}'
+        sound.append(all(faults.check(ref['sentences'], rules, entry, 'expression', 'sent_id')))
+    return sound
+
+
+def _reference(ref: dict, targets: list[dict], instances: _Instances, text_key: str) -> Reference:
     """Join one entry of the split file with its image and annotations."""
-    ref_id = _field(ref, 'ref_id', f'{split_file}: a reference')
-    what = f'{split_file}: reference {ref_id}'
-    image_id, targets = ref.get('image_id'), []
-    image = instances.images.get(image_id)
-    ann_ids = _annotation_ids(ref, what, generalized)
-    if image is None and not ann_ids:
-        raise ValueError(f'{what} has image {image_id}, which {instances.file} lacks')
-    for ann_id in ann_ids:
-        annotation = instances.annotations.get(ann_id)
-        if annotation is None:
-            raise MissingAnnotationError(
-                f'{what} has annotation {ann_id}, which {instances.file} lacks'
-            )
-        if image is None or annotation['image_id'] != image['id']:
-            raise ValueError(
-                f'{what} has image {image_id}, annotation {ann_id} has image '
-                f'{annotation["image_id"]}; {instances.file} must hold that image'
-            )
-        targets.append(annotation)
-    # As published: a crowd beside other targets is left out.
-    targets = [one for one in targets if not one.get('iscrowd')] or targets
+    image_id, sentences = ref['image_id'], ref['sentences']
     categories = {one['category_id'] for one in targets}
-    same = sum(instances.num_objects[image['id'], category] for category in categories)
-    sent_ids, expressions = _expressions(ref, ref_id, text_key, split_file)
+    same = sum(instances.num_objects[image_id, category] for category in categories)
     return Reference(
-        ref_id=int(ref_id),
-        image=image,
-        annotations=tuple(
-            dict(one, segmentation=clean_segmentation(one, instances.file)) for one in targets
-        ),
+        ref_id=ref['ref_id'],
+        image=instances.images[image_id],
+        annotations=tuple(targets),
         num_distractors=same - sum(not one.get('iscrowd') for one in targets) if targets else -1,
-        sent_ids=sent_ids,
-        expressions=expressions,
+        sent_ids=tuple([sentence['sent_id'] for sentence in sentences]),
+        expressions=tuple([sentence[text_key].strip() for sentence in sentences]),
     )
 
 
-def _annotation_ids(ref: dict, what: str, generalized: bool) -> list[int]:
-    """List the annotations that a reference names; ``[-1]`` stands for none."""
-    ann_id = _field(ref, 'ann_id', what)
-    if not generalized:
-        if isinstance(ann_id, list):
-            raise ValueError(f'{what} has a list of targets, {ann_id}: use GRefCOCODataset')
-        return [ann_id]
-    ann_ids = ann_id if isinstance(ann_id, list) else [ann_id]
-    if not all(isinstance(one, int) for one in ann_ids):
-        raise ValueError(f'{what} has ann_id {ann_id}, which are no numbers')
-    ann_ids = list(dict.fromkeys(ann_ids))
-    if ann_ids == [-1]:
-        return []
-    if not ann_ids or -1 in ann_ids:
-        raise ValueError(f'{what} has ann_id {ann_id}; only [-1] stands for no target')
-    return ann_ids
+def _targets(ref: dict, instances: _Instances, file: str, faults: Faults) -> list[dict] | None:
+    """Look up the annotations that a reference names; None if it, or one of them, is faulty."""
+    entry = f'{file}: reference {ref["ref_id"]}'
+    image_id, ann_ids = ref['image_id'], ref['ann_id']
+    ann_ids = [ann_ids] if isinstance(ann_ids, int) else dict.fromkeys(ann_ids)
+    image = instances.images.get(image_id, MISSING)
+    if image is MISSING:
+        faults.add(fault(entry, 'image_id', image_id, f'the id of an image of {instances.file}'))
+    targets = []
+    for ann_id in ann_ids:
+        if ann_id == -1:  # alone, or the schema would have refused it
+            continue
+        one = instances.annotations.get(ann_id, MISSING)
+        if one is MISSING:
+            allowed = f'the id of an annotation of {instances.file}'
+            faults.add(fault(entry, 'ann_id', ann_id, allowed))
+        elif one and one['image_id'] != image_id:
+            allowed = f'{one["image_id"]}, the image of annotation {ann_id}'
+            faults.add(fault(entry, 'image_id', image_id, allowed))
+            one = None
+        targets.append(one)
+    # None is an entry whose own fault is noted.
+    if not image or not all(targets):
+        return None
+    # As published: a crowd beside other targets is left out.
+    targets = [one for one in targets if not one.get('iscrowd')] or targets
+    cleaned = [_checked_target(one, image, instances, faults) for one in targets]
+    return cleaned if all(cleaned) else None
 
 
-def _expressions(
-    ref: dict, ref_id: int, text_key: str, file: str
-) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    sentences = _field(ref, 'sentences', f'{file}: reference {ref_id}')
-    if not sentences:
-        raise ValueError(f'{file}: reference {ref_id} has no expression')
-    sent_ids, expressions = [], []
-    for sentence in sentences:
-        what = f'{file}: an expression of reference {ref_id}'
-        expression = _field(sentence, text_key, what)
-        sent_id = _field(sentence, 'sent_id', what)
-        if not isinstance(expression, str) or not expression.strip():
-            raise ValueError(f'{file}: expression {sent_id} of reference {ref_id} is empty')
-        expressions.append(expression.strip())
-        sent_ids.append(int(sent_id))
-    return tuple(sent_ids), tuple(expressions)
-
-
-def clean_segmentation(annotation: dict, file: str) -> list | dict:
-    """Leave out degenerate polygons of an annotation.
-
-    Args:
-        annotation: An entry of ``instances.json``: polygons, compressed RLE (``counts`` a string)
-            or uncompressed RLE (``counts`` a list).
-        file: File named in an error.
-
-    Returns:
-        Polygons of at least three points, or the RLE.
-
-    Raises:
-        ValueError: Nothing is left, so the mask would be empty.
-    """
-    segmentation = annotation.get('segmentation')
-    if isinstance(segmentation, dict):
-        counts = segmentation.get('counts')
-        covers = any(counts[1::2]) if isinstance(counts, list) else bool(counts)
-        if covers and segmentation.get('size'):
-            return segmentation
-    elif segmentation:
-        polygons = [points for points in segmentation if len(points) >= 6]
-        if polygons:
-            return polygons
-    raise ValueError(f'{file}: annotation {annotation.get("id")} has an empty segmentation')
+def _checked_target(
+    annotation: dict, image: dict, instances: _Instances, faults: Faults
+) -> dict | None:
+    """Check what only a target needs, once; None if it is faulty."""
+    number = annotation['id']
+    if number not in instances.targets:
+        instances.targets[number] = None
+        size = image['height'], image['width']
+        entry = f'{instances.file}: annotation {number}'
+        try:
+            segmentation, box = (
+                annotation.get('segmentation', MISSING),
+                annotation.get('bbox', MISSING),
+            )
+            clean = clean_segmentation(segmentation, *size, entry)
+            if not BOX.holds(box):
+                raise fault(entry, 'bbox', box, BOX.allowed)
+            instances.targets[number] = dict(annotation, segmentation=clean)
+        except DataError as error:
+            faults.add(error)
+    return instances.targets[number]

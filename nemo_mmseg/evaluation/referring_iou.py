@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -92,6 +93,16 @@ class ReferringIoU(BaseMetric):
         self.by = difficulties(by)
         self.csv_file = csv_file
         self.scores: ExpressionScores | None = None
+
+    def rules(self) -> dict[str, Any]:
+        """Return how expressions are counted, as arguments of :class:`DumpReferringResults`."""
+        rule = None if self.rule is None else asdict(self.rule)
+        return dict(
+            empty_union=self.empty_union,
+            tie=self.tie,
+            ignore_index=self.ignore_index,
+            no_target_rule=rule,
+        )
 
     def process(self, data_batch: object, data_samples: Sequence[dict]) -> None:
         """Count one batch.

@@ -23,12 +23,14 @@ PACKAGE_PREFIX = 'pkg://'
 SHAPELESS_FIELDS = ('num_attention_heads', 'hidden_act', 'layer_norm_eps')
 
 
-def import_transformers() -> ModuleType:
-    """Return the module transformers, or say how to install it."""
+def import_transformers(what: str = 'BERT') -> ModuleType:
+    """Return the module transformers, or say how to install it for what needs it."""
     try:
         import transformers
     except ImportError as error:
-        raise ImportError(f'BERT needs transformers ({error}): pip install transformers') from error
+        raise ImportError(
+            f'{what} needs transformers ({error}): pip install transformers'
+        ) from error
     return transformers
 
 

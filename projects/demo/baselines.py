@@ -7,7 +7,7 @@ import pickle
 import numpy as np
 
 from nemo_mmseg.datasets.refer import load_references
-from nemo_mmseg.datasets.transforms.loading import decode_segmentation
+from nemo_mmseg.datasets.segmentation import decode_segmentation
 from nemo_mmseg.utils.atomic_write import write_bytes
 from nemo_mmseg.utils.fileio import load_json, load_plain_pickle
 

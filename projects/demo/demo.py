@@ -15,9 +15,12 @@ import time
 from pathlib import Path
 
 from mmengine.config import Config
+from mmseg.registry import TRANSFORMS
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # works from a checkout that is not installed, too
+from nemo_mmseg.datasets.transforms.nemo.nemo_mosaic import NeMoMosaic  # noqa: E402
+
 CONFIG = ROOT / 'configs/refshapes/cris_refshapes-clip_nemo_1xb16-4e_refshapes-plus-256x256.py'
 VARIANT = 'refshapes+'
 SPLITS = ('val', 'testA', 'testB')
@@ -95,7 +98,7 @@ def print_table(rows: dict[str, dict[str, dict[str, float]]], keys: tuple[str, .
 def demo(args: argparse.Namespace) -> None:
     """Make data and bank, train, evaluate, write the page."""
     mosaic = Config.fromfile(args.config).train_dataloader.dataset.pipeline[1]
-    if mosaic.type != 'NeMoMosaic':
+    if TRANSFORMS.get(mosaic.type) is not NeMoMosaic:
         sys.exit(f'{args.config}: the demo needs a config whose second transform is a NeMoMosaic')
     steps = Steps(args, args.config)
     sizes = ['--train', str(args.train_images)]

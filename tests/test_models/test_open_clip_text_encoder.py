@@ -43,6 +43,31 @@ def test_ids_of_a_small_vocabulary(tiny_clip):
     assert mask[1].all()
 
 
+def test_a_long_expression_can_lose_its_end(tiny_clip):
+    built = encoder(tiny_clip, context_length=8, keep_end=False)
+    texts = ['red ring', 'a b c d e f g h', 'h g f e d c b a']
+    ids, _ = built.tokenize(texts)
+    assert ids.shape == (3, 8)
+    assert (ids == 521).sum(1).tolist() == [1, 0, 0]
+    kept = encoder(tiny_clip, context_length=8)
+    assert torch.equal(kept.tokenize(texts)[0][1:, :7], ids[1:, :7])
+    with torch.no_grad():
+        found, wanted = built(texts).sentence, kept(texts).sentence
+    torch.testing.assert_close(found[0], wanted[0])
+    # published so: all long expressions are one
+    assert torch.equal(found[1], found[2]) and not torch.allclose(wanted[1], wanted[2])
+
+
+def test_words_alone_need_no_projection(tiny_clip):
+    built, whole = encoder(tiny_clip, sentence=False), encoder(tiny_clip)
+    with torch.no_grad():
+        found = built(['red ring'])
+        assert torch.equal(found.words, whole(['red ring']).words)
+    assert found.sentence is None
+    missing = whole.state_dict().keys() - built.state_dict().keys()
+    assert missing == {'tower.text_projection'}
+
+
 @pytest.mark.parametrize('text', ['🙂', '左边的红圈', 'naïve ☂ ring', '\x00\n', ''])
 def test_unknown_characters_have_a_defined_result(tiny_clip, text):
     built = encoder(tiny_clip, context_length=12)

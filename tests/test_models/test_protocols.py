@@ -8,6 +8,7 @@ from PIL import Image
 from nemo_mmseg.models.protocols.cris import CRISProtocol
 from nemo_mmseg.models.protocols.lavt import LAVTProtocol
 from nemo_mmseg.models.protocols.original import OriginalProtocol
+from nemo_mmseg.models.protocols.tris import TRISProtocol
 from nemo_mmseg.models.structures import HeadOutput
 
 SIZE = 96
@@ -155,3 +156,61 @@ def test_probabilities_stay_within_0_and_1(sample):
 def test_a_threshold_beyond_0_and_1_is_refused(protocol):
     with pytest.raises(ValueError, match=rf'{protocol.__name__}: threshold=1.0 is not in \(0, 1\)'):
         protocol(threshold=1.0)
+
+
+def corner_resize(x, shape):
+    """Bilinear from corner to corner, by numpy."""
+    ys, xs = (np.linspace(0, n - 1, wanted) for n, wanted in zip(x.shape, shape))
+    rows = np.stack([np.interp(xs, np.arange(x.shape[1]), row) for row in x])
+    return np.stack([np.interp(ys, np.arange(x.shape[0]), row) for row in rows.T]).T
+
+
+@pytest.mark.parametrize('response', [True, False])
+def test_tris_is_the_published_sequence(sample, response):
+    logits = blobs(2, 3, 4)
+    one = sample('ab', ori_shape=(50, 70))
+    apply(TRISProtocol(response=response, flip_negative=True), logits, one, (96, 128))
+    large = F.interpolate(logits, (96, 128), mode='bilinear')[:, 0].numpy()
+    for row, found, mask in zip(large, one.seg_logits.data, one.pred_sem_seg.data, strict=True):
+        value = corner_resize(np.maximum(row, 0) if response else row, (50, 70))
+        value = value / (value.max() + 1e-5)
+        np.testing.assert_allclose(found, np.maximum(value, 0), atol=1e-5)
+        unsure = np.abs(value) < 1e-5
+        assert ((value > 1e-9) == mask.numpy())[~unsure].all()
+        assert 0.1 < mask.float().mean() < 0.9
+
+
+def test_tris_on_negative_logits(sample):
+    logits = blobs(1, 3, 4) - 9
+    published, ours, response = (sample('a', ori_shape=(50, 70)) for _ in range(3))
+    apply(TRISProtocol(response=False, flip_negative=True), logits, published, (96, 128))
+    apply(TRISProtocol(response=False), logits, ours, (96, 128))
+    apply(TRISProtocol(), logits, response, (96, 128))
+    large = F.interpolate(logits, (96, 128), mode='bilinear')[0, 0].numpy()
+    value = corner_resize(large, (50, 70))
+    # the sign turns: all is foreground, and the least likely pixel is pointed to
+    assert published.pred_sem_seg.data.all()
+    pointed = value.flat[int(published.seg_logits.data.argmax())]
+    assert pointed == pytest.approx(value.min(), abs=1e-4)
+    assert not ours.pred_sem_seg.data.any()
+    pointed = value.flat[int(ours.seg_logits.data.argmax())]
+    assert pointed == pytest.approx(value.max(), abs=1e-4)
+    assert not response.pred_sem_seg.data.any() and not response.seg_logits.data.any()
+    for one in (published, ours):
+        assert 0 <= one.seg_logits.data.min() and one.seg_logits.data.max() <= 1
+
+
+@pytest.mark.parametrize('way', ['letterbox', 'flip'])
+def test_tris_brings_masks_back_to_where_they_were(sample, way):
+    mask = np.zeros((60, 80), np.float32)
+    mask[10:40, 5:30] = 1
+    meta = dict(ori_shape=(60, 80))
+    if way == 'letterbox':
+        meta['warp_matrix'] = letterbox(60, 80)[0].tolist()
+        seen = cv2.warpAffine(mask, np.array(meta['warp_matrix']), (SIZE, SIZE))
+    else:
+        meta.update(flip=True, flip_direction='horizontal')
+        seen = cv2.resize(mask, (SIZE, SIZE))[:, ::-1].copy()
+    one = sample('a', **meta)
+    apply(TRISProtocol(), torch.from_numpy(seen)[None, None] * 20 - 10, one)
+    assert iou(one.pred_sem_seg.data[0].numpy() > 0, mask > 0.5) > 0.93

@@ -177,6 +177,45 @@ def test_groups_of_cris():
     }
 
 
+@pytest.mark.parametrize('stage', [1, 2])
+def test_groups_of_tris(stage):
+    changes = {'model.text_encoder.pretrained': None, 'model.backbone.pretrained': None}
+    cfg = load('tris', f'tris-stage{stage}_r50_1xb48-15e_refcoco-320x320', changes)
+    model = MODELS.build(cfg.model)
+    optimizer = build_optim_wrapper(model, cfg.optim_wrapper).optimizer
+    assert type(optimizer) is torch.optim.AdamW
+    groups = learned(optimizer)
+    for name, parameter in model.named_parameters():
+        slow = name.startswith(('backbone.', 'text_encoder.'))
+        if stage == 2 and 'positional_embedding' in name:
+            slow = False  # published among the parameters of the head
+        assert groups[id(parameter)] == (pytest.approx(5e-6 if slow else 5e-5), 0.01), name
+    assert len(groups) == len(list(model.parameters()))
+    if stage == 1:
+        (aux,) = model.aux_losses
+        weights = model.decode_head.loss_weight, aux.positive_weight, aux.negative_weight
+        assert weights == (5.0, 1.0, 2.0)
+        pipeline = cfg.train_dataloader.dataset.pipeline
+        assert [one.num for one in pipeline if 'Negative' in one.type] == [3]
+        assert not any('Mask' in one.type for one in pipeline), 'it learns from text alone'
+
+
+@pytest.mark.parametrize('stage', ['1', '2', '1-published', '2-published'])
+def test_rates_of_tris(stage):
+    cfg = load('tris', f'tris-stage{stage}_r50_1xb48-15e_refcoco-320x320')
+    assert cfg.train_cfg.max_epochs == 15 and cfg.train_dataloader.batch_size == 48
+    found = rates(cfg, 15, 7)[:, 0]
+    last = 15 * 7 - 1
+    expected = 5e-5 * (1 - np.arange(last + 1) / last) ** 0.9
+    if stage == '2-published':
+        # stepped once an epoch, with the number of all steps below the line
+        steps = 15 * 884
+        expected = 5e-5 * (1 - np.repeat(np.arange(15), 7) / steps) ** 0.9
+        np.testing.assert_allclose(found, expected, rtol=1e-3)
+    else:
+        np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-12)
+
+
 def picture(path):
     """An image file and three rectangles on it, of a size that divides by nothing."""
     rng = np.random.default_rng(0)

@@ -123,7 +123,9 @@ def test_masks_are_an_annotation_file(mini, dataset, tmp_path):
         assert (mask & truth).sum() / (mask | truth).sum() > 0.5
 
     # references that lack a mask are named and counted, and left out by request
-    with pytest.raises(ValueError, match=r'2 of 5 references have no annotation in .*: 3, 4\. unl'):
+    with pytest.raises(
+        ValueError, match=r'2 of 5 references have no annotation in .*: 3, 4\. With'
+    ):
         DATASETS.build(mini.config(ann_file=str(path))).full_init()
     trained = DATASETS.build(mini.config(ann_file=str(path), unlabelled='leave_out'))
     assert [item['ref_ids'][0] for item in map(trained.get_data_info, range(3))] == [1, 2, 5]

@@ -118,18 +118,18 @@ def test_every_error_is_named(tmp_path: Path):
     cfg = make_config(tmp_path)
     errors = check_data(cfg, ['val'], progress=False)[0].errors
     expected = [
+        ('instances.json', 'annotation 7: size of segmentation is [9, 9]'),
         ('sent_id 0', '2 expressions'),
         ('image 100', '0.jpg'),
         ('image 101', '1.jpg'),
         ('image 102', '41x30'),
         ('image 103', 'annotation 6'),
-        ('image 103', 'annotation 7'),
     ]
     assert len(errors) == len(expected)
     for error, words in zip(errors, expected, strict=True):
         assert all(word in error for word in words), (error, words)
     fast = check_data(cfg, ['val'], decode=False, progress=False)[0].errors
-    assert len(fast) == 2 and 'is missing' in fast[1]
+    assert len(fast) == 3 and 'is missing' in fast[2]
 
 
 @pytest.mark.filterwarnings('ignore:.*were published')
@@ -143,7 +143,7 @@ def test_wrong_references_are_all_listed_and_the_rest_is_checked(tmp_path: Path)
     (tmp_path / 'train2014' / '3.jpg').unlink()
     save(tmp_path, parts)
     report = check_data(make_config(tmp_path), ['val'], progress=False)[0]
-    words = ['reference 0', 'reference 1', 'reference 2', 'expression 7', 'annotation 5', '3.jpg']
+    words = ['reference 2', 'expression 7', 'reference 0', 'reference 1', 'annotation 5', '3.jpg']
     assert len(report.errors) == len(words)
     for error, word in zip(report.errors, words, strict=True):
         assert word in error

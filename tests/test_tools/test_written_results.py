@@ -5,15 +5,20 @@ import os
 import runpy
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.evaluator import Evaluator
+from mmseg.registry import METRICS
 from PIL import Image
 
+from nemo_mmseg.evaluation.dump_results import DumpReferringResults
 from nemo_mmseg.evaluation.predictions import decode_rle
+from nemo_mmseg.evaluation.referring_iou import ReferringIoU
 from nemo_mmseg.evaluation.scores import ExpressionScores
 from nemo_mmseg.refshapes.write import make_refshapes
 
@@ -55,34 +60,60 @@ def add_results_writer():
     return runpy.run_path(str(TOOL))['add_results_writer']
 
 
+@METRICS.register_module()
+class _StricterIoU(ReferringIoU):
+    def __init__(self, **kwargs):
+        super().__init__(tie='>', empty_union=0.0, **kwargs)
+
+
+def full_name(name: str) -> str:
+    """As a dumped pure-Python config names a class."""
+    found = METRICS.get(name)
+    return f'{found.__module__}.{found.__name__}'
+
+
+PLAIN = dict(empty_union=1.0, tie='>=', ignore_index=255, no_target_rule=None)
+STRICT = dict(PLAIN, empty_union=0.0, tie='>')
+AREA = dict(no_target='area', min_pixels=9, score_threshold=0.0)
+
+
 @pytest.mark.parametrize(
-    'metric, options',
+    'name', [str, 'mmseg.{}'.format, METRICS.get], ids=['name', 'scope', 'class']
+)
+@pytest.mark.parametrize(
+    'metric, rules',
     [
-        (dict(type='ReferringIoU', empty_union=0.0, tie='>'), dict(empty_union=0.0, tie='>')),
+        (dict(type='ReferringIoU', empty_union=0.0, tie='>'), STRICT),
+        (dict(type='_StricterIoU'), STRICT),
         (
             dict(type='GeneralizedReferringIoU', ignore_index=None, min_pixels=9, no_target='area'),
-            dict(ignore_index=None, no_target_rule=dict(min_pixels=9, no_target='area')),
+            dict(PLAIN, ignore_index=None, no_target_rule=AREA),
         ),
-        (dict(type='IoUMetric'), {}),
+        (dict(type='IoUMetric'), PLAIN),
     ],
 )
-def test_results_are_written_by_the_rules_of_the_metric(add_results_writer, metric, options):
-    cfg = Config(dict(test_evaluator=metric))
-    add_results_writer(cfg, 'out')
-    writer = dict(type='DumpReferringResults', out_dir='out', **options)
-    assert cfg.test_evaluator == [metric, writer]
+def test_results_are_written_by_the_rules_of_the_metric(add_results_writer, name, metric, rules):
+    """However the type is written."""
+    evaluator = Evaluator(dict(metric, type=name(metric['type'])))
+    add_results_writer(evaluator, 'out')
+    writer = evaluator.metrics[-1]
+    found = dict(rules, **{key: getattr(writer, key) for key in ('empty_union', 'tie')})
+    found['ignore_index'] = writer.ignore_index
+    found['no_target_rule'] = writer.rule and asdict(writer.rule)
+    assert (type(writer), found) == (DumpReferringResults, rules)
 
 
 def test_slices_of_the_metric_are_written_beside_the_masks(add_results_writer):
-    whole, sliced = dict(type='ReferringIoU'), dict(type='ReferringIoU', by=['area'])
-    named = dict(sliced, csv_file='mine.csv')
-    cfg = Config(dict(test_evaluator=[whole, sliced, dict(sliced, prefix='strict')]))
-    add_results_writer(cfg, 'out')
-    files = [evaluator.get('csv_file') for evaluator in cfg.test_evaluator]
-    assert files == [None, 'out/difficulty.csv', None, None]
-    cfg = Config(dict(test_evaluator=named))
-    add_results_writer(cfg, 'out')
-    assert cfg.test_evaluator[0] == named
+    whole, sliced = dict(type='ReferringIoU'), dict(type='mmseg.ReferringIoU', by=['area'])
+    evaluator = Evaluator([whole, sliced, dict(sliced, prefix='strict')])
+    evaluator.dataset_meta = dict(dataset_name='refshapes')
+    add_results_writer(evaluator, 'out')
+    files = [metric.csv_file for metric in evaluator.metrics[:3]]
+    assert files == [None, 'out/difficulty.csv', None]
+    assert evaluator.metrics[3].dataset_meta == dict(dataset_name='refshapes')
+    named = Evaluator(dict(sliced, csv_file='mine.csv'))
+    add_results_writer(named, 'out')
+    assert named.metrics[0].csv_file == 'mine.csv'
 
 
 @pytest.mark.slow

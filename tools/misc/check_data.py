@@ -7,20 +7,23 @@ code is 1 if there are errors.
 import argparse
 import os.path as osp
 import sys
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS
 from prettytable import PrettyTable
+from pycocotools import mask as coco_mask
 from tqdm import tqdm
 
 import nemo_mmseg  # noqa: F401  (registers our classes, whether or not the config asks for it)
-from nemo_mmseg.datasets.transforms.loading import decode_segmentation, read_image
+from nemo_mmseg.datasets.refer import Reference
+from nemo_mmseg.datasets.segmentation import encode_segmentation
+from nemo_mmseg.datasets.transforms.loading import read_image
 from nemo_mmseg.utils.config import add_config_arguments, leaf_datasets, load_config
 
 LOADERS = ('train', 'val', 'test')
@@ -39,6 +42,7 @@ class DataReport:
         counts: Numbers of ``references``, ``expressions``, ``images`` and ``objects``; of a
             generalised data set also of ``multi_target`` and ``no_target`` expressions.
         errors: One line each, naming file and id.
+        remarks: One line each of what is no error, but may surprise.
     """
 
     loaders: list[str]
@@ -46,6 +50,7 @@ class DataReport:
     split: str
     counts: dict[str, int] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
 
 
 def check_data(
@@ -89,15 +94,10 @@ def check_dataset(
     report = DataReport(loaders, name, str(settings.get('split', '')))
     # Images are looked for one by one below: the data set's own check ends at the first.
     settings = dict(settings, pipeline=[], group_by='image', check_images=False, lazy_init=True)
-    try:
-        dataset = DATASETS.build(settings)
-        # A training stops at the first wrong reference. Here each one is noted and passed over.
-        dataset.load_reference_list = partial(dataset.load_reference_list, report.errors)
-        dataset.full_init()
-        items = [dataset.get_data_info(index) for index in range(len(dataset))]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        report.errors.append(f'{type(error).__name__}: {error} (nothing further was checked)')
+    found = _read(settings, report)
+    if found is None:
         return report
+    references, items = found
     report.counts = dict(
         references=len({ref for item in items for ref in item['ref_ids']}),
         expressions=sum(len(item['expressions']) for item in items),
@@ -107,12 +107,17 @@ def check_dataset(
     targets = [number for item in items for number in item['num_targets']]
     if set(targets) - {1}:
         report.counts.update(multi_target=sum(n > 1 for n in targets), no_target=targets.count(0))
-    sentences = Counter(sent_id for item in items for sent_id in item['sent_ids'])
-    report.errors += [
-        f'{name}: sent_id {sent_id} is given to {count} expressions'
-        for sent_id, count in sentences.items()
-        if count > 1
-    ]
+    sent_ids = Counter(sent_id for item in items for sent_id in item['sent_ids'])
+    ref_ids = Counter(reference.ref_id for reference in references)
+    for key, counts, what in (
+        ('sent_id', sent_ids, 'expressions'),
+        ('ref_id', ref_ids, 'references'),
+    ):
+        report.errors += [
+            f'{name}: {key} {number} is given to {count} {what}'
+            for number, count in counts.items()
+            if count > 1
+        ]
     title = f'{name} {report.split}'
     find = _decoded_errors if decode else _listed_errors
     with ThreadPoolExecutor(num_workers) as pool:
@@ -122,8 +127,26 @@ def check_dataset(
     return report
 
 
+def _read(settings: dict, report: DataReport) -> tuple[list[Reference], list[dict]] | None:
+    """Read references and items, with every fault of the files; None where nothing can be read."""
+    with warnings.catch_warnings(record=True) as remarks:
+        warnings.simplefilter('always')
+        try:
+            dataset = DATASETS.build(settings)
+            # A training stops at the first fault. Here each one is noted and passed over.
+            references = dataset.load_reference_list(report.errors)
+            dataset.load_reference_list = lambda: references
+            dataset.full_init()
+            return references, [dataset.get_data_info(index) for index in range(len(dataset))]
+        except Exception as error:  # whatever the files hold, the other data sets are looked at
+            report.errors.append(f'{type(error).__name__}: {error} (nothing further was checked)')
+            return None
+        finally:
+            report.remarks += [str(remark.message) for remark in remarks]
+
+
 def format_reports(reports: Sequence[DataReport]) -> str:
-    """Return the errors, then a table of counts, as text."""
+    """Return the errors and remarks, then a table of counts, as text."""
     extra = [key for key in GENERALIZED_COUNTS if any(key in report.counts for report in reports)]
     table = PrettyTable(['used in', 'file', 'split', *COUNTS, *extra, 'errors'], align='r')
     table.align['file'] = 'l'
@@ -134,6 +157,7 @@ def format_reports(reports: Sequence[DataReport]) -> str:
             [', '.join(report.loaders), report.name, report.split, *counts, len(report.errors)]
         )
         lines += [f'error: {report.split} {error}' for error in report.errors]
+        lines += [f'remark: {report.split} {remark}' for remark in report.remarks]
     return '\n'.join([*lines, table.get_string()])
 
 
@@ -150,7 +174,7 @@ def _listed_errors(item: dict) -> list[str]:
 
 
 def _decoded_errors(item: dict) -> list[str]:
-    """Decode the image and all its masks."""
+    """Decode the image, and draw all its masks."""
     height, width = item['height'], item['width']
     errors = []
     try:
@@ -160,9 +184,11 @@ def _decoded_errors(item: dict) -> list[str]:
     for ann_id, instance in _objects(item).items():
         where = f'image {item["img_id"]} ({item["img_path"]}), annotation {ann_id}'
         try:
-            if not decode_segmentation(instance['segmentation'], height, width).any():
+            # The area needs no mask of the annotated size, which can be a wrong one.
+            rle = encode_segmentation(instance['segmentation'], height, width)
+            if not coco_mask.area(rle):
                 errors.append(f'{where}: the mask is empty')
-        except Exception as error:  # pycocotools raises whatever its C code meets
+        except ValueError as error:
             errors.append(f'{where}: the mask cannot be decoded: {error}')
     return errors
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import cv2
 import mmcv
 import numpy as np
 from mmcv.transforms import BaseTransform, LoadImageFromFile
 from mmengine.fileio import get
 from mmseg.registry import TRANSFORMS
-from pycocotools import mask as coco_mask
+
+from ..segmentation import decode_segmentation
 
 
 def read_image(
@@ -74,41 +74,12 @@ class LoadReferringImage(LoadImageFromFile):
         return results
 
 
-def decode_segmentation(segmentation: list | dict, height: int, width: int) -> np.ndarray:
-    """Decode polygons, compressed RLE or uncompressed RLE.
-
-    Args:
-        segmentation: As in COCO's ``instances.json``.
-        height: Of the image, in pixels.
-        width: Of the image, in pixels.
-
-    Returns:
-        Mask ``(height, width)`` uint8, C order, 1 on the object.
-
-    Raises:
-        ValueError: An RLE has another size than the image.
-    """
-    if isinstance(segmentation, dict):
-        if list(segmentation['size']) != [height, width]:
-            raise ValueError(f'RLE of size {segmentation["size"]}, image of {[height, width]}')
-        counts = segmentation['counts']
-        if isinstance(counts, list):
-            if sum(counts) != height * width:
-                raise ValueError(f'RLE counts {sum(counts)} pixels, image {height * width}')
-            segmentation = coco_mask.frPyObjects(segmentation, height, width)
-        rle = segmentation
-    else:
-        rle = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
-    # COCO's masks are column-major. OpenCV transposes ten times as fast as NumPy.
-    return cv2.transpose(coco_mask.decode(rle).T)
-
-
 def _mask_of(instance: dict, height: int, width: int, path: str) -> np.ndarray:
     """Decode the mask of an instance; an error names the annotation."""
     try:
         mask = decode_segmentation(instance['segmentation'], height, width)
         problem = None if mask.any() else 'its mask is empty'
-    except Exception as error:  # pycocotools raises plain exceptions and TypeErrors
+    except ValueError as error:
         problem = str(error)
     if problem:
         raise ValueError(f'cannot decode annotation {instance["ann_id"]} of {path}: {problem}')

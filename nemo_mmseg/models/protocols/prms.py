@@ -15,6 +15,7 @@ from torch import Tensor
 
 from nemo_mmseg.models.structures import HeadOutput
 from nemo_mmseg.models.utils.frozen import FrozenCLIP
+from nemo_mmseg.utils.clip import clip_config
 
 # Scores that differ by less are equal: equal maps get other last bits in another place of a batch.
 TIE = 1e-5
@@ -73,7 +74,6 @@ class PRMS(BaseModule):
         model: open_clip's name of the frozen CLIP. Published: OpenAI's ViT-B/32, which is
             ``'ViT-B-32'`` with ``pretrained='openai'``.
         pretrained: Tag or local file of its weights; None for random ones.
-        size: Height and width at which CLIP sees the image. Defaults to 224.
         max_tokens: Token ids that CLIP reads of an expression; what is behind is cut off, also the
             end token. The published 20 leaves expressions of more than 18 pieces without any
             content: their features are all equal. Defaults to None, CLIP's own context.
@@ -87,13 +87,13 @@ class PRMS(BaseModule):
         self,
         model: str,
         pretrained: str | None = None,
-        size: int = 224,
         max_tokens: int | None = None,
         chunk_size: int = 64,
     ) -> None:
         super().__init__()
         self.clip = FrozenCLIP(model, pretrained)
-        self.size = size
+        size = clip_config(model)['vision_cfg']['image_size']
+        self.size = (size, size) if isinstance(size, int) else tuple(size)
         self.max_tokens = max_tokens
         self.chunk_size = chunk_size
 
@@ -101,21 +101,20 @@ class PRMS(BaseModule):
         """Return unit vectors ``(E, D)`` of expressions."""
         ids = self.clip.tokenize(expressions)
         if self.max_tokens is not None:
-            # CLIP's text encoder is causal: zeros behind change nothing before them.
-            ids[:, self.max_tokens :] = 0
+            # CLIP's text encoder is causal: padding changes nothing before it.
+            ids[:, self.max_tokens :] = self.clip.tokenize([''])[0, -1]
         return self.clip.encode_text(ids)
 
     @torch.no_grad()
     def encode_masked(self, scores: Tensor, images: Tensor, image_index: Tensor) -> Tensor:
         """Return unit vectors ``(E, D)`` of what the maps leave of the images."""
-        size = (self.size, self.size)
-        small = F.interpolate(images, size, mode='bilinear', align_corners=True)
+        small = F.interpolate(images, self.size, mode='bilinear', align_corners=True)
         vectors = []
         for start in range(0, len(scores), self.chunk_size):
             rows = slice(start, start + self.chunk_size)
             maps = scores[rows, None]
             maps = F.interpolate(maps, images.shape[-2:], mode='bilinear', align_corners=False)
-            maps = F.interpolate(maps.relu(), size, mode='bilinear', align_corners=True)
+            maps = F.interpolate(maps.relu(), self.size, mode='bilinear', align_corners=True)
             vectors.append(self.clip.encode_image(maps * small[image_index[rows]]))
         return torch.cat(vectors)
 

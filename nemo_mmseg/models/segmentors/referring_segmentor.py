@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-import torch
 from mmengine.model import ModuleList
-from mmseg.models.segmentors import BaseSegmentor
-from mmseg.registry import MODELS, TASK_UTILS
+from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
 from nemo_mmseg.models.structures import HeadOutput, TextFeatures
+
+from .base import BaseReferringSegmentor
 
 
 def _rows(x: Tensor | Sequence[Tensor], first: int, last: int) -> Tensor | tuple[Tensor, ...]:
@@ -22,12 +22,8 @@ def _rows(x: Tensor | Sequence[Tensor], first: int, last: int) -> Tensor | tuple
     return tuple(_rows(item, first, last) for item in x)
 
 
-def _float32_at_least(x: Tensor) -> Tensor:
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-
-
 @MODELS.register_module()
-class ReferringSegmentor(BaseSegmentor):
+class ReferringSegmentor(BaseReferringSegmentor):
     """Text encoder, backbone, optional neck and head, for images with several expressions.
 
     In a batch of B images with E expressions in all, what does not look at the text is computed
@@ -79,7 +75,7 @@ class ReferringSegmentor(BaseSegmentor):
         test_cfg: dict | None = None,
         init_cfg: dict | None = None,
     ) -> None:
-        super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
+        super().__init__(data_preprocessor, test_cfg, init_cfg)
         self.text_encoder = MODELS.build(text_encoder)
         self.backbone = MODELS.build(backbone)
         if neck is not None:
@@ -87,14 +83,6 @@ class ReferringSegmentor(BaseSegmentor):
         self.decode_head = MODELS.build(decode_head)
         self.aux_losses = ModuleList(MODELS.build(loss) for loss in aux_losses)
         self.train_cfg = train_cfg
-        self.test_cfg = test_cfg
-        self._set_test_cfg(**(test_cfg or {}))
-
-    def _set_test_cfg(self, protocol: dict | None = None, chunk_size: int = 32) -> None:
-        if chunk_size < 1:
-            raise ValueError(f'chunk_size in test_cfg must be at least 1, not {chunk_size}')
-        self.protocol = TASK_UTILS.build(protocol or dict(type='OriginalProtocol'))
-        self.chunk_size = chunk_size
 
     def _stages(self, with_text: bool) -> list[nn.Module]:
         """Return backbone and neck before the first that takes text, or from there on."""
@@ -137,21 +125,6 @@ class ReferringSegmentor(BaseSegmentor):
         """Compute what :meth:`fuse` returns of images ``(B, 3, H, W)`` and E expressions."""
         return self.fuse(self.encode_image(inputs), text)
 
-    def expressions_of(self, data_samples: list[SegDataSample] | None) -> list[list[str]]:
-        """Return the expressions of each image.
-
-        Raises:
-            ValueError: A sample is without a list of expressions, or there are no samples.
-        """
-        found = []
-        for sample in data_samples or [SegDataSample()]:
-            expressions = sample.metainfo.get('expressions')
-            if isinstance(expressions, str) or not expressions:
-                name = sample.metainfo.get('img_path', 'a data sample')
-                raise ValueError(f'{name}: `expressions` must be a list of strings, not empty')
-            found.append(list(expressions))
-        return found
-
     def encode_text(self, data_samples: list[SegDataSample]) -> TextFeatures:
         """Compute features of all expressions of a batch."""
         expressions = self.expressions_of(data_samples)
@@ -183,7 +156,7 @@ class ReferringSegmentor(BaseSegmentor):
             losses.update(found)
         return losses
 
-    def _output(self, inputs: Tensor, data_samples: list[SegDataSample] | None) -> HeadOutput:
+    def output(self, inputs: Tensor, data_samples: list[SegDataSample] | None) -> HeadOutput:
         """Compute the output of the head, chunk of expressions by chunk."""
         expressions = self.expressions_of(data_samples)
         owner = [i for i, several in enumerate(expressions) for _ in several]
@@ -199,32 +172,3 @@ class ReferringSegmentor(BaseSegmentor):
             text = self.text_encoder.encode(ids[start:stop], mask[start:stop]).of_images(counts)
             outputs.append(self.decode_head(*self.fuse(_rows(visual, first, last), text)))
         return HeadOutput.cat(outputs)
-
-    def encode_decode(self, inputs: Tensor, data_samples: list[SegDataSample]) -> Tensor:
-        """Return logits ``(E, C, h, w)`` of all expressions, at the size of the head."""
-        return self._output(inputs, data_samples).logits
-
-    def predict(self, inputs: Tensor, data_samples: list[SegDataSample]) -> list[SegDataSample]:
-        """Predict the masks of all expressions, by the protocol of ``test_cfg``.
-
-        Args:
-            inputs: Normalised images ``(B, 3, H, W)``.
-            data_samples: B samples with ``expressions`` and the geometry of the image in their
-                metainfo.
-
-        Returns:
-            The samples, with ``pred_sem_seg.data`` ``(N, H', W')`` uint8 and ``seg_logits.data``
-            ``(N, H', W')`` float32 foreground probabilities, at the original size unless the
-            protocol says otherwise. If the head has no-target scores, ``no_target`` ``(N,)``.
-        """
-        output = self._output(inputs, data_samples).apply(_float32_at_least)
-        rows = output.split([len(sample.metainfo['expressions']) for sample in data_samples])
-        for sample, image, one in zip(data_samples, inputs, rows, strict=True):
-            self.protocol(one, image, sample)
-            if one.no_target is not None:
-                sample.set_data({'no_target': one.no_target})
-        return data_samples
-
-    def _forward(self, inputs: Tensor, data_samples: list[SegDataSample]) -> Tensor:
-        """Return logits ``(E, C, h, w)``, for tools that look at the plain network."""
-        return self.encode_decode(inputs, data_samples)

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nemo_mmseg.utils.bert import import_transformers
 from nemo_mmseg.utils.clip import load_clip, load_clip_tokenizer
 
 
@@ -84,3 +85,57 @@ class FrozenCLIP(FrozenModule):
     def encode_text(self, ids: Tensor) -> Tensor:
         """Return unit vectors ``(E, D)`` of what :meth:`tokenize` returned."""
         return F.normalize(self.network.encode_text(ids), dim=-1)
+
+
+class FrozenTransformer(FrozenModule):
+    """Pretrained network of the transformers library, with its tokenizer.
+
+    Args:
+        kind: Name of the class, e.g. ``'GroupViTModel'``.
+        model: Local folder or name on the hub, as ``from_pretrained`` takes it.
+
+    Raises:
+        ImportError: transformers is not installed.
+    """
+
+    def __init__(self, kind: str, model: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.model = model
+        self._tokenizer: Callable | None = None
+        import_transformers(kind)
+
+    def load(self) -> nn.Module:
+        """Read the network and its tokenizer.
+
+        Raises:
+            OSError: There is no such folder, and no such name on a hub that can be reached.
+            ValueError: The files are of another network.
+        """
+        transformers = import_transformers(self.kind)
+        try:
+            self._tokenizer = transformers.AutoTokenizer.from_pretrained(self.model)
+            network, loaded = getattr(transformers, self.kind).from_pretrained(
+                self.model, output_loading_info=True
+            )
+        except OSError as error:
+            raise OSError(
+                f'{self.kind}: {self.model!r} is neither a folder with config, weights and '
+                f'tokenizer, nor the name of such on a hub that can be reached: {error}'
+            ) from error
+        except RuntimeError as error:  # tensors of another shape
+            raise ValueError(f'{self.model!r} does not fit {self.kind}: {error}') from error
+        if missing := sorted(loaded['missing_keys']):
+            raise ValueError(
+                f'{self.model!r} does not fit {self.kind}: it lacks {len(missing)} tensors, the '
+                f'first is {missing[0]}'
+            )
+        return network
+
+    def tokenize(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """Return ``input_ids`` and ``attention_mask`` ``(E, T)`` on the device of the model."""
+        positions = self.network.config.text_config.max_position_embeddings
+        found = self._tokenizer(
+            list(texts), padding=True, truncation=True, max_length=positions, return_tensors='pt'
+        )
+        return {key: found[key].to(self._place.device) for key in ('input_ids', 'attention_mask')}

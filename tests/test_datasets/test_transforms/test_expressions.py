@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from mmcv.transforms import BaseTransform
 from mmseg.registry import DATASETS, TRANSFORMS
 
 from nemo_mmseg.datasets.samplers import SampleIndex
@@ -34,43 +33,70 @@ def test_sample_expressions_draws_uniformly_and_keeps_entries_together():
         TRANSFORMS.build(dict(type='SampleExpressions', num=0))
 
 
-class OtherExpression(BaseTransform):
-    """Draw an expression of another reference of the same image, as a training on text would."""
-
-    def transform(self, results):
-        others = [results['items'][index] for index in results['siblings']]
-        drawn = [
-            expression
-            for other in others
-            for expression, ref_id in zip(other['expressions'], other['ref_ids'])
-            if ref_id not in results['ref_ids']
-        ]
-        results['negative_expressions'] = [str(results['rng'].choice(drawn))] if drawn else []
-        return results
-
-
-def drawn_by_reference(mini, **kwargs):
-    """The expressions that are drawn for the references of a data set in some epochs."""
-    pack = dict(type='PackReferringInputs', extra_keys=['negative_expressions'])
-    dataset = DATASETS.build(
-        mini.config([OtherExpression(), dict(type='LoadReferringImage'), pack], **kwargs)
-    )
+def negatives_of(mini, num=1, epochs=25, **kwargs):
+    """The negatives that are drawn for each reference in some epochs."""
+    pipeline = [
+        dict(type='SampleExpressions'),
+        dict(type='SampleNegativeExpressions', num=num),
+        dict(type='LoadReferringImage'),
+        dict(type='PackReferringInputs', extra_keys=['negative_expressions']),
+    ]
+    dataset = DATASETS.build(mini.config(pipeline, **kwargs))
     found = {}
     for index in range(len(dataset)):
-        for epoch in range(25):
+        for epoch in range(epochs):
             sample = dataset[SampleIndex(index, epoch)]['data_samples']
-            found.setdefault(sample.ref_ids[0], set()).update(sample.negative_expressions)
+            assert len(sample.expressions) == len(sample.negative_expressions) == 1
+            found.setdefault(sample.ref_ids[0], []).append(sample.negative_expressions[0])
     return found
 
 
+def texts_of(mini, *ref_ids):
+    refs = [ref for ref in mini.refs if ref['ref_id'] in ref_ids]
+    return {one['sent'] for ref in refs for one in ref['sentences']}
+
+
 @pytest.mark.parametrize('group_by', ['reference', 'expression'])
-def test_expressions_of_siblings_can_be_drawn(mini, group_by):
+def test_negatives_are_of_the_image_or_else_of_the_data_set(mini, group_by):
     # Image 1 has the references 1 and 5, the other images have one each.
-    first, fifth = {'left box', 'the box on top', 'box'}, {'the other box'}
-    found = drawn_by_reference(mini, group_by=group_by)
-    assert found == {1: fifth, 2: set(), 3: set(), 4: set(), 5: first}
+    found = negatives_of(mini, group_by=group_by, epochs=60)
+    seen = {ref_id: {said for one in drawn for said in one} for ref_id, drawn in found.items()}
+    assert seen[1] == texts_of(mini, 5) and seen[5] == texts_of(mini, 1)
+    everything = texts_of(mini, 1, 2, 3, 4, 5)
+    for ref_id in (2, 3, 4):
+        assert seen[ref_id] == everything - texts_of(mini, ref_id)
 
 
-def test_siblings_of_a_part_of_the_data_set_are_in_it(mini):
-    assert drawn_by_reference(mini, indices=3) == {1: set(), 2: set(), 3: set()}
-    assert drawn_by_reference(mini, indices=[4, 1, 0])[5] == {'left box', 'the box on top', 'box'}
+def test_negatives_are_as_many_as_asked_for_and_the_same_every_time(mini):
+    found = negatives_of(mini, num=4, epochs=5)
+    assert {len(one) for drawn in found.values() for one in drawn} == {4}
+    assert negatives_of(mini, num=4, epochs=5) == found
+    # of four different items where the image has no other
+    assert all(len(set(one)) == 4 for one in found[2])
+
+
+def test_an_object_is_drawn_before_its_expression():
+    items = [
+        dict(ref_ids=[1], expressions=['own']),
+        dict(ref_ids=[2] * 9, expressions=[f'two {i}' for i in range(9)]),
+        dict(ref_ids=[3], expressions=['three']),
+        dict(ref_ids=[4], expressions=['Own ']),  # equal: no negative
+    ]
+    transform = TRANSFORMS.build(dict(type='SampleNegativeExpressions', num=2000))
+    results = dict(items[0], items=items, siblings=[1, 2, 3], rng=np.random.default_rng(0))
+    (drawn,) = transform(results)['negative_expressions']
+    assert drawn.count('three') / 2000 == pytest.approx(0.5, abs=0.05)
+    assert set(drawn) == {'three', *items[1]['expressions']}
+
+
+def test_no_other_reference_anywhere(mini):
+    with pytest.raises(ValueError, match=r"image_2.*jpg: no negative for '.*' \(ref_id 2\): nei"):
+        negatives_of(mini, indices=[1])
+    with pytest.raises(ValueError, match='num=0 must be at least 1'):
+        TRANSFORMS.build(dict(type='SampleNegativeExpressions', num=0))
+
+
+def test_negatives_of_a_part_of_the_data_set_are_in_it(mini):
+    found = negatives_of(mini, indices=[4, 1, 0], epochs=60)
+    seen = {said for one in found[2] for said in one}
+    assert seen == texts_of(mini, 1, 5)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from nemo_mmseg.datasets.transforms.loading import decode_segmentation, referent_masks
+from nemo_mmseg.datasets.segmentation import decode_segmentation
+from nemo_mmseg.datasets.transforms.loading import referent_masks
 
 RNG = np.random.default_rng(0)
 

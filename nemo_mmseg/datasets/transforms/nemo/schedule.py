@@ -12,9 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from numbers import Real
 
+from mmseg.registry import TASK_UTILS
+
 from nemo_mmseg.negatives.band import BandRule
 
 
+@TASK_UTILS.register_module()
 @dataclass(frozen=True)
 class LinearRamp:
     """A number that changes in equal steps, ``dict(type='LinearRamp', ...)`` in a config.
@@ -48,6 +51,7 @@ class LinearRamp:
         return self.end
 
 
+@TASK_UTILS.register_module()
 @dataclass(frozen=True)
 class StepRamp:
     """A number that changes at milestones, ``dict(type='StepRamp', ...)`` in a config.
@@ -78,7 +82,6 @@ class StepRamp:
 
 
 Ramp = LinearRamp | StepRamp
-RAMPS = dict(LinearRamp=LinearRamp, StepRamp=StepRamp)
 
 
 def build_value(name: str, value: float | dict | Ramp) -> float | Ramp:
@@ -86,18 +89,17 @@ def build_value(name: str, value: float | dict | Ramp) -> float | Ramp:
 
     Args:
         name: The option, for the error message.
-        value: A number, a ramp, or ``dict(type='LinearRamp' or 'StepRamp', ...)``.
+        value: A number, a ramp, or ``dict(type='LinearRamp' or 'StepRamp', ...)``; the type may be
+            the class.
 
     Raises:
         ValueError: It is something else, or the ramp makes no sense.
     """
     try:
-        if isinstance(value, dict):
-            settings = dict(value)
-            return RAMPS[settings.pop('type')](**settings)
-        if isinstance(value, Ramp) or (isinstance(value, Real) and math.isfinite(value)):
-            return value
-        raise TypeError(f'it is neither a number nor one of {list(RAMPS)}')
+        found = TASK_UTILS.build(value) if isinstance(value, dict) else value
+        if isinstance(found, Ramp) or (isinstance(found, Real) and math.isfinite(found)):
+            return found
+        raise TypeError('it is neither a number nor a LinearRamp or StepRamp')
     except (KeyError, TypeError) as error:
         raise ValueError(f'{name}={value!r}: {error}') from error
 

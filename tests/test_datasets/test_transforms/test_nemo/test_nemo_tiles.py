@@ -140,6 +140,8 @@ def test_an_annotated_size_that_is_wrong_is_noticed(pictures, tmp_path):
     make_tiles(build(pictures, tmp_path / 'tiles'))
     for image in pictures.instances['images']:
         image['height'] += 1
+    for annotation in pictures.instances['annotations']:
+        annotation['segmentation'] = [[4, 3, 24, 3, 24, 18, 4, 18]]  # an RLE has the size, too
     pictures.write()
     for image in pictures.instances['images']:
         path = pictures.root / 'images' / f'image_{image["id"]}.jpg'

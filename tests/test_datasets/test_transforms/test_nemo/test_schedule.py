@@ -43,6 +43,12 @@ def test_ramps_pickle():
         assert pickle.loads(pickle.dumps(value)) == value
 
 
+@pytest.mark.parametrize('kind', ['LinearRamp', 'mmseg.LinearRamp', LinearRamp])
+def test_the_type_of_a_ramp_is_a_name_or_the_class(kind):
+    built = MosaicSchedule(mined=dict(type=kind, begin=0, end=2, first=0, last=1))
+    assert built.mined == LinearRamp(0, 2, 0, 1)
+
+
 @pytest.mark.parametrize(
     ('config', 'message'),
     [
@@ -54,11 +60,11 @@ def test_ramps_pickle():
         (steps([3, 3], [1, 2, 3]), 'rising epochs'),
         (steps([0, 3], [1, 2, 3]), 'rising epochs'),
         (steps([1, 3], [1, 2]), 'one value more'),
-        ('0.3', "mined='0.3': .*neither a number nor one of"),
+        ('0.3', "mined='0.3': .*neither a number nor a"),
         (float('nan'), 'mined=nan: .*neither'),
         ([10, 60], r'mined=\[10, 60\]: .*neither'),
         (dict(type='CosineRamp'), 'CosineRamp'),
-        (dict(begin=0, end=2, first=0, last=1), "'type'"),
+        (dict(begin=0, end=2, first=0, last=1), '"type"'),
     ],
 )
 def test_values_without_sense_are_refused(config, message):

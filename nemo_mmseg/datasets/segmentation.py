@@ -1,0 +1,184 @@
+"""Segmentations of ``instances.json``: what they may hold, and how they become masks.
+
+pycocotools reads and writes wrong memory where an RLE is damaged, and takes all memory for a point
+far away. So a segmentation is checked before it gets there, whoever asks for the mask.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import cv2
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from nemo_mmseg.utils.faults import MISSING, fault
+
+KINDS = 'a list of polygons (lists of numbers), an RLE (a dict), or a list of RLEs'
+# What pycocotools does grows with the outline, which it draws with five points a pixel.
+MAX_OUTLINE = 2**22
+MAX_PARTS = 10_000
+
+
+def clean_segmentation(
+    segmentation: Any, height: int, width: int, entry: str = 'annotation'
+) -> list | dict:
+    """Check a segmentation, and leave out degenerate polygons.
+
+    A polygon may leave the image by its width or height on each side: COCO's leave it by some
+    pixels, mosaics and crops by more; beyond that, a coordinate is damaged.
+
+    Args:
+        segmentation: Polygons; a compressed RLE (``counts`` a text) or an uncompressed one
+            (``counts`` a list); or a list of RLEs, whose union is meant.
+        height: Of the image, in pixels.
+        width: Of the image, in pixels.
+        entry: File and annotation, for the message. Defaults to no name.
+
+    Returns:
+        Polygons of at least three points, the RLE, or the list of RLEs.
+
+    Raises:
+        DataError: It is something else, or nothing is left, so that the mask would be empty.
+    """
+    parts = segmentation if type(segmentation) is list else [segmentation]
+    if len(parts) > MAX_PARTS:
+        raise fault(entry, 'segmentation', parts, f'at most {MAX_PARTS} polygons or RLEs')
+    kinds = set(map(type, parts))
+    if kinds == {dict}:
+        runs = [_runs(part, height, width, entry) for part in parts]
+        if any(sum(some[1::2]) for some in runs):
+            return segmentation
+    elif kinds == {list}:
+        for points in parts:
+            _check_polygon(points, height, width, entry)
+        polygons = [points for points in parts if len(points) >= 6]
+        _check_outline(polygons, entry)
+        if polygons:
+            return polygons
+    elif kinds:
+        raise fault(entry, 'segmentation', segmentation, KINDS)
+    raise fault(
+        entry, 'segmentation', segmentation, 'not an empty one: a polygon of three points, or a run'
+    )
+
+
+def _check_polygon(points: list, height: int, width: int, entry: str) -> None:
+    if len(points) % 2 or not set(map(type, points)) <= {int, float}:
+        raise fault(entry, 'a polygon of segmentation', points, 'an even number of numbers')
+    if not points:
+        return
+    xs, ys = points[::2], points[1::2]
+    inside = -width <= min(xs) and max(xs) <= 2 * width
+    inside = inside and -height <= min(ys) and max(ys) <= 2 * height
+    # NaN is neither smaller nor larger than another number, so min and max can pass it over.
+    if not inside or math.isnan(sum(points)):
+        wrong = [x for x in xs if not -width <= x <= 2 * width]
+        wrong += [y for y in ys if not -height <= y <= 2 * height]
+        allowed = f'x from {-width} to {2 * width}, y from {-height} to {2 * height}'
+        raise fault(entry, 'a coordinate of segmentation', wrong[0], allowed)
+
+
+def _check_outline(polygons: list[list], entry: str) -> None:
+    """Refuse polygons that run to and fro so often that drawing them would take minutes."""
+    # An upper bound of the length, which is enough for nearly all.
+    if sum(len(points) * (max(points) - min(points)) for points in polygons) <= MAX_OUTLINE:
+        return
+    length = 0.0
+    for points in polygons:
+        corners = np.array(points, dtype=np.float64).reshape(-1, 2)
+        length += np.abs(np.diff(corners, axis=0, append=corners[:1])).max(axis=1).sum().item()
+    if length > MAX_OUTLINE:
+        raise fault(
+            entry, 'the outline of segmentation', length, f'at most {MAX_OUTLINE} pixels in all'
+        )
+
+
+def _runs(rle: dict, height: int, width: int, entry: str) -> list[int]:
+    """Return the lengths of an RLE's runs, of zeros and ones in turn."""
+    size, counts = rle.get('size', MISSING), rle.get('counts', MISSING)
+    if type(size) is not list or set(map(type, size)) != {int} or size != [height, width]:
+        raise fault(entry, 'size of segmentation', size, f'{[height, width]}, that of the image')
+    if type(counts) in (str, bytes):
+        runs = _decompressed(counts)
+    elif type(counts) is list and set(map(type, counts)) <= {int}:
+        runs = counts
+    else:
+        runs = None
+    if runs is None or not runs or min(runs) < 0 or sum(runs) != height * width:
+        raise fault(
+            entry,
+            'counts of segmentation',
+            counts,
+            f'whole numbers of at least 0, as a list or compressed, with the sum {height * width}',
+        )
+    return runs
+
+
+def _decompressed(counts: str | bytes) -> list[int] | None:
+    """Decode COCO's compressed run lengths; None where the text is none.
+
+    A number has five bits a character, the lowest first; bit 5 says that another character
+    follows, and bit 4 of the last one is the sign. From the fourth number on, it is the difference
+    to the number before the last.
+    """
+    counts = counts.encode('utf-8', 'replace') if isinstance(counts, str) else counts
+    codes = np.frombuffer(counts, np.uint8).astype(np.int64) - 48
+    last = np.flatnonzero(codes < 32)
+    if not len(codes) or codes.min() < 0 or codes.max() >= 64 or not len(last):
+        return None
+    lengths = np.diff(last, prepend=-1)
+    if last[-1] != len(codes) - 1 or lengths.max() > 6:
+        return None
+    first = last - lengths + 1
+    place = 5 * (np.arange(len(codes)) - np.repeat(first, lengths))
+    numbers = np.add.reduceat((codes & 31) << place, first)
+    numbers -= ((codes[last] & 16) > 0) * (1 << 5 * lengths)
+    numbers[1::2] = np.cumsum(numbers[1::2])
+    numbers[2::2] = np.cumsum(numbers[2::2])
+    return numbers.tolist()
+
+
+def encode_segmentation(segmentation: list | dict, height: int, width: int) -> dict:
+    """Turn a segmentation into one compressed RLE, whose mask is the union of its parts.
+
+    Args:
+        segmentation: As in COCO's ``instances.json``, see :func:`clean_segmentation`.
+        height: Of the image, in pixels.
+        width: Of the image, in pixels.
+
+    Returns:
+        ``size`` and ``counts``.
+
+    Raises:
+        DataError: It is wrong or empty.
+    """
+    segmentation = clean_segmentation(segmentation, height, width)
+    if isinstance(segmentation, list) and isinstance(segmentation[0], list):
+        return coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
+    parts = segmentation if isinstance(segmentation, list) else [segmentation]
+    rles = [
+        coco_mask.frPyObjects(rle, height, width) if isinstance(rle['counts'], list) else rle
+        for rle in parts
+    ]
+    return coco_mask.merge(rles) if len(rles) > 1 else rles[0]
+
+
+def decode_segmentation(segmentation: list | dict, height: int, width: int) -> np.ndarray:
+    """Decode polygons, an RLE or a list of RLEs.
+
+    Args:
+        segmentation: As in COCO's ``instances.json``, see :func:`clean_segmentation`.
+        height: Of the image, in pixels.
+        width: Of the image, in pixels.
+
+    Returns:
+        Mask ``(height, width)`` uint8, C order, 1 on the object.
+
+    Raises:
+        DataError: It is wrong or empty.
+    """
+    rle = encode_segmentation(segmentation, height, width)
+    # COCO's masks are column-major. OpenCV transposes ten times as fast as NumPy.
+    return cv2.transpose(coco_mask.decode(rle).T)
