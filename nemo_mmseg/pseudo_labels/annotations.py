@@ -96,8 +96,10 @@ def images_of(dataset: BaseReferringDataset) -> list[LabelledImage]:
     ]
 
 
-def encode_mask(mask: np.ndarray) -> dict:
-    """Encode a mask ``(H, W)`` as COCO's compressed RLE, with ``counts`` as text."""
+def encode_mask(mask: np.ndarray) -> dict | None:
+    """Encode a mask ``(H, W)`` as COCO's compressed RLE with ``counts`` as text; None if empty."""
+    if not mask.any():
+        return None
     # COCO's masks are column-major. OpenCV transposes ten times as fast as NumPy.
     rle = coco_mask.encode(cv2.transpose(np.asarray(mask, np.uint8)).T)
     return dict(size=list(rle['size']), counts=rle['counts'].decode())
@@ -109,7 +111,7 @@ def annotation_of(image: LabelledImage, target: LabelledObject, mask: np.ndarray
     Args:
         image: Its image.
         target: The object.
-        mask: ``(H, W)``, 0 or 1.
+        mask: ``(H, W)``, 0 or 1. The segmentation of an empty one is None.
     """
     rle = encode_mask(mask)
     return dict(
@@ -117,8 +119,8 @@ def annotation_of(image: LabelledImage, target: LabelledObject, mask: np.ndarray
         image_id=image.image_id,
         category_id=target.category_id,
         segmentation=rle,
-        area=int(coco_mask.area(rle)),
-        bbox=coco_mask.toBbox(rle).tolist(),
+        area=0 if rle is None else int(coco_mask.area(rle)),
+        bbox=[0.0] * 4 if rle is None else coco_mask.toBbox(rle).tolist(),
         iscrowd=0,
     )
 

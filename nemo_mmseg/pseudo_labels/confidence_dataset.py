@@ -13,7 +13,7 @@ from mmseg.registry import DATASETS, TRANSFORMS
 from PIL import Image
 
 from nemo_mmseg.datasets.samplers import SampleIndex, generator_of
-from nemo_mmseg.datasets.transforms.loading import decode_segmentation
+from nemo_mmseg.datasets.segmentation import decode_segmentation
 from nemo_mmseg.utils.fileio import load_json
 
 from .confidence import UNKNOWN
@@ -58,6 +58,7 @@ class ConfidenceLabelDataset(BaseDataset):
                     img_path=osp.join(self.data_prefix['img_path'], image['file_name']),
                     height=image['height'],
                     width=image['width'],
+                    label=f'{self.ann_file}: annotation {annotation["id"]}',
                     sure=annotation['segmentation'],
                     unknown=annotation['unknown'],
                 )
@@ -76,7 +77,9 @@ class LoadConfidenceLabel(BaseTransform):
 
     Required Keys:
 
-    - sure, unknown, height, width
+    - sure, unknown: segmentations, None for nothing
+    - label: what they are, for messages
+    - height, width
 
     Added Keys:
 
@@ -85,14 +88,24 @@ class LoadConfidenceLabel(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         """Decode the label."""
-        shape = results['height'], results['width']
-        label = decode_segmentation(results['sure'], *shape)
-        label[decode_segmentation(results['unknown'], *shape) > 0] = UNKNOWN
+        label = _decode(results, 'sure')
+        label[_decode(results, 'unknown') > 0] = UNKNOWN
         results['gt_seg_map'] = label
         return results
 
     def __repr__(self) -> str:
         return f'{type(self).__name__}()'
+
+
+def _decode(results: dict, key: str) -> np.ndarray:
+    """Decode a segmentation; an error names the annotation."""
+    shape = results['height'], results['width']
+    if results[key] is None:
+        return np.zeros(shape, np.uint8)
+    try:
+        return decode_segmentation(results[key], *shape)
+    except ValueError as error:
+        raise ValueError(f'{results["label"]}, {key}: {error}') from error
 
 
 @TRANSFORMS.register_module()

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from nemo_mmseg.datasets.transforms.loading import decode_segmentation
+from nemo_mmseg.datasets.segmentation import decode_segmentation
 from nemo_mmseg.utils.fileio import load_json
 
 from .annotations import LabelledImage

@@ -213,3 +213,15 @@ def test_checkpoints_that_do_not_fit_are_refused():
         convert_checkpoint('irn', {k: v for k, v in published.items() if k != 'fc_dp7.3.weight'})
     with pytest.raises(ValueError, match='1 unknown tensor: classifier.weight'):
         convert_checkpoint('irn', {**published, 'classifier.weight': torch.empty(1)})
+
+
+def test_damaged_labels_are_named(mini, labels):
+    init_default_scope('mmseg')
+    content = json.loads(labels.read_text())
+    content['annotations'][1]['unknown'] = dict(size=[HEIGHT, WIDTH], counts=[7])
+    content['annotations'][0].update(segmentation=None, unknown=None)
+    labels.write_text(json.dumps(content))
+    dataset = DATASETS.build(small(MENDED, mini, labels).train_dataloader.dataset)
+    with pytest.raises(ValueError, match=r'labels.json: annotation 102, unknown: .*counts'):
+        dataset[1]
+    assert set(dataset[0]['data_samples'].gt_sem_seg.data.unique().tolist()) <= {0, 255}
