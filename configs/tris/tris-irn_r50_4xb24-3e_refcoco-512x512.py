@@ -7,7 +7,7 @@
 # trains as published.
 _base_ = ['../_base_/models/irn_r50.py', '../_base_/default_runtime.py']
 
-label_file = 'work_dirs/tris/refcoco_train/confidence_labels.json'
+label_file = 'data/pseudo_masks/refcoco_unc_train/confidence_labels.json'
 img_path = 'data/coco/train2014/'
 image_size = (512, 512)
 

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from mmengine.registry import init_default_scope
+from mmengine.config import Config
+from mmengine.optim import OptimWrapper, _ParamScheduler, build_optim_wrapper
+from mmengine.registry import PARAM_SCHEDULERS, init_default_scope
 from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
@@ -28,6 +30,8 @@ from nemo_mmseg.pseudo_labels.refine import PUBLISHED, Refiner
 from .common import Case, Comparison, Tap, base_model, compare_middle, relative, tapped
 from .small import Small
 
+ROOT = Path(__file__).resolve().parents[3]
+CONFIG = ROOT / 'configs' / 'tris' / 'tris-irn-published_r50_4xb24-3e_refcoco-512x512.py'
 CASES = ('tris_irn',)
 TAPS = {
     **{f'stage{i + 1}': Tap('backbone', lambda maps, i=i: maps[i]) for i in range(5)},
@@ -171,25 +175,10 @@ def check_training(folder: Path) -> Iterator[Comparison]:
     ]
     for prefix, dtype in (('', torch.float32), ('f64/', torch.float64)):
         model = network(case).to(dtype).train()
-        optimizer = torch.optim.SGD(
-            [
-                dict(params=[p for n, p in model.named_parameters() if n.startswith('edge')]),
-                dict(params=[p for n, p in model.named_parameters() if n.startswith('disp')]),
-            ],
-            lr=0.1,
-        )
+        wrapper, scheduler = recipe(model, steps)
         for step in range(steps):
-            rates = case[f'{prefix}lr_edge_displacement'][step]
-            yield Comparison(
-                f'{prefix}learning rates of step {step}',
-                relative([0.1 * f * (1 - step / steps) ** 0.9 for f in (1, 10)], rates),
-                1e-6,
-            )
-            for i, group in enumerate(optimizer.param_groups):
-                group['lr'] = float(rates[i])
-                group['momentum'] = float(case[f'{prefix}sgd_momentum'][step, i])
-                group['weight_decay'] = float(case[f'{prefix}sgd_weight_decay'][step, i])
-            optimizer.zero_grad()
+            yield from check_recipe(case, prefix, step, model, wrapper.optimizer)
+            wrapper.zero_grad()
             losses = model(images.to(dtype), samples, mode='loss')
             sum(losses.values()).backward()
             for name, value in parts_of(losses).items():
@@ -206,7 +195,8 @@ def check_training(folder: Path) -> Iterator[Comparison]:
                         5e-3 if step else 1e-3,
                         middle=True,
                     )
-            optimizer.step()
+            wrapper.step()
+            scheduler.step()
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
                 key = f'{prefix}after/{translate(inverse(TABLE), name)}'
@@ -214,6 +204,33 @@ def check_training(folder: Path) -> Iterator[Comparison]:
                     yield replace(one, middle=True)
         yield from check_mean(case, prefix, model, batch)
     yield from case.all_read({'labels': 'the reduced ones are used', 'f64/labels': 'same'})
+
+
+def recipe(model: nn.Module, steps: int) -> tuple[OptimWrapper, _ParamScheduler]:
+    """Optimizer and learning rates of the published config, for a training of some steps."""
+    cfg = Config.fromfile(CONFIG)
+    wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    # MMEngine's rate is 0 in the last step; the published one would be in the step after it.
+    rates = dict(cfg.param_scheduler[0], end=steps + 1, by_epoch=False)
+    rates.pop('convert_to_iter_based')
+    return wrapper, PARAM_SCHEDULERS.build(rates, default_args=dict(optimizer=wrapper))
+
+
+def check_recipe(
+    case: Case, prefix: str, step: int, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> Iterator[Comparison]:
+    """Learning rate, momentum and decay of a parameter of each branch."""
+    branches = model.edge_out.weight, model.displacement_out[1].weight
+    for i, parameter in enumerate(branches):
+        group = next(g for g in optimizer.param_groups if any(p is parameter for p in g['params']))
+        for key, name in (
+            ('lr_edge_displacement', 'lr'),
+            ('sgd_momentum', 'momentum'),
+            ('sgd_weight_decay', 'weight_decay'),
+        ):
+            theirs = case[prefix + key][step, i]
+            what = f'{prefix}step {step} {name} of branch {i}'
+            yield Comparison(what, relative(group[name], theirs), 1e-6, middle=True)
 
 
 def check_mean(case: Case, prefix: str, model: nn.Module, batch: int) -> Iterator[Comparison]:
