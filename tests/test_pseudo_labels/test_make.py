@@ -1,6 +1,7 @@
 """Response maps become files that networks train on, which tell what they lack."""
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
@@ -8,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 from mini_refcoco import HEIGHT, WIDTH, compressed, rectangle
-from mmseg.registry import DATASETS
+from mmengine.config import Config
+from mmseg.registry import DATASETS, MODELS
 from small_runs import run_tool
 
 from nemo_mmseg.datasets.segmentation import decode_segmentation
@@ -19,6 +21,7 @@ from nemo_mmseg.pseudo_labels.proposals import ProposalFile
 from nemo_mmseg.pseudo_labels.refine import RefineSettings
 from nemo_mmseg.pseudo_labels.response_maps import ResponseMap, ResponseMaps, write_response_maps
 
+SMALL_IRN = Path(__file__).parents[2] / 'configs' / '_base_' / 'models' / 'irn_refshapes-clip.py'
 TARGETS = {1: 101, 2: 102, 3: 103, 4: 104, 5: 201}
 SHORT = RefineSettings(walk_steps=1, radius=2)
 WITHOUT_CRF = ConfidenceSettings(crf=CRFSettings(steps=0))
@@ -254,6 +257,34 @@ def test_the_tools(mini, dataset, proposals, tmp_path, capsys):
     with pytest.raises(SystemExit) as done:
         run_tool('pseudo_labels/make_masks.py', config, maps, out, '--proposals', proposals.path)
     assert done.value.code == 1 and 'not of' in capsys.readouterr().err
+
+
+def test_the_tool_refines_with_a_checkpoint(mini, dataset, tmp_path, capsys):
+    maps = tmp_path / 'maps.safetensors'
+    scores = np.eye(12, 16, dtype=np.float32)
+    records = [ResponseMap(ref_id, 0, scores, (HEIGHT, WIDTH)) for ref_id in TARGETS]
+    metadata = dict(dataset='mini', split='train', fingerprint=dataset.fingerprint)
+    write_response_maps(maps, records, metadata)
+    config = tmp_path / 'config.py'
+    config.write_text(f'test_dataloader = dict(dataset={mini.config()!r})')
+    model = Config.fromfile(SMALL_IRN).model
+    model.backbone.pretrained = None
+    network = MODELS.build(model)
+    checkpoint, other = tmp_path / 'irn.pth', tmp_path / 'other.pth'
+    torch.save(dict(state_dict=network.state_dict()), checkpoint)
+    torch.save(dict(state_dict=dict(weight=torch.zeros(1))), other)
+    irn = tmp_path / 'irn.py'
+    irn.write_text(f'model = {model.to_dict()!r}')
+    tool, out = 'pseudo_labels/make_masks.py', tmp_path / 'instances.json'
+    with pytest.raises(SystemExit) as done:
+        run_tool(tool, config, maps, out, '--affinity', irn, checkpoint, '--device', 'cpu')
+    assert done.value.code == 0, capsys.readouterr().err
+    info = json.loads(out.read_text())['info']
+    assert info['affinity']['name'] == 'irn.pth' and len(info['affinity']['sha256']) == 64
+    assert info['settings']['keep_fragments'] is False
+    with pytest.raises(SystemExit) as done:
+        run_tool(tool, config, maps, out, '--affinity', irn, other)
+    assert done.value.code == 1 and 'other.pth does not fit' in capsys.readouterr().err
 
 
 @pytest.mark.slow

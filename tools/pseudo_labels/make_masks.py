@@ -11,17 +11,17 @@ import sys
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.device import get_device
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 from torch import nn
 
 import nemo_mmseg  # noqa: F401  (registers our classes)
-from nemo_mmseg.compat import mmengine_globals
+from nemo_mmseg.apis.inference import fill_model
 from nemo_mmseg.pseudo_labels.make import data_set_of, make_masks
 from nemo_mmseg.pseudo_labels.proposals import ProposalFile
 from nemo_mmseg.pseudo_labels.refine import PUBLISHED, RefineSettings
 from nemo_mmseg.pseudo_labels.response_maps import ResponseMaps, name_and_digest
-from nemo_mmseg.utils.checkpoint import read_checkpoint
 from nemo_mmseg.utils.config import add_config_arguments, find_config, load_config
 
 
@@ -49,7 +49,9 @@ def parse_args() -> argparse.Namespace:
         default=RefineSettings().min_fragment,
         help='smaller connected parts are left out; share of the image (default: %(default)s)',
     )
-    parser.add_argument('--device', default='cpu', help='of the network (default: cpu)')
+    parser.add_argument(
+        '--device', default=get_device(), help='of the network (default: a GPU if there is one)'
+    )
     parser.add_argument('--workers', type=int, default=0, help='processes (default: this one)')
     return parser.parse_args()
 
@@ -59,13 +61,7 @@ def load_network(config: str, checkpoint: str, device: str) -> nn.Module:
     cfg = Config.fromfile(find_config(config)).model
     cfg.backbone.init_cfg = None
     network = MODELS.build(cfg)
-    content = read_checkpoint(checkpoint, allow=mmengine_globals())
-    if not isinstance(content, dict) or 'state_dict' not in content:
-        raise ValueError(f'{checkpoint} holds no state_dict')
-    try:
-        network.load_state_dict(content['state_dict'])
-    except RuntimeError as error:
-        raise ValueError(f'{checkpoint} does not fit {config}: {error}') from error
+    fill_model(network, checkpoint)
     return network.to(device).eval()
 
 
