@@ -20,10 +20,11 @@ ROOT = Path(__file__).resolve().parents[1]
 ZOO = ROOT / 'docs' / 'model_zoo.md'
 BEGIN, END = '<!-- made by `make metafiles`: begin -->', '<!-- end -->'
 HEADER = '# Made by `make metafiles` from the configs and method.yml; edit those.\n'
-# METHOD_BACKBONE[_AUGMENTATION]_GPUSxbBATCH-LENGTH_DATA-HEIGHTxWIDTH
+# METHOD_BACKBONE[_AUGMENTATION]_GPUSxbBATCH-LENGTH_DATA-HEIGHTxWIDTH, or, of a network that is used
+# as it was published, METHOD_BACKBONE_DATA-HEIGHTxWIDTH
 NAME = re.compile(
-    r'(?P<network>[^_]+_[^_]+)(_(?P<augmentation>[a-z]+))?_(?P<gpus>\d+)xb(?P<batch>\d+)-'
-    r'\d+[ei]_(?P<data>.+)-(?P<size>\d+x\d+)'
+    r'(?P<network>[^_]+_[^_]+)((_(?P<augmentation>[a-z]+))?_(?P<gpus>\d+)xb(?P<batch>\d+)-'
+    r'\d+[ei])?_(?P<data>.+)-(?P<size>\d+x\d+)'
 )
 AUGMENTATIONS = dict(
     nemo='NeMo',
@@ -38,6 +39,7 @@ DATA = {
     'refcocog-umd': 'RefCOCOg (umd)',
     'refcocog-google': 'RefCOCOg (google)',
     'grefcoco': 'gRefCOCO',
+    'referit': 'ReferIt',
     'refshapes-plus': 'RefShapes+',
     'grefshapes': 'gRefShapes',
     'refphotos': 'a handful of photographs',
@@ -52,7 +54,7 @@ class Named(NamedTuple):
         network: ``method_backbone``.
         augmentation: Key of ``AUGMENTATIONS``, or None.
         data: Key of ``DATA``.
-        batch_size: Images per step, over all GPUs.
+        batch_size: Images per step, over all GPUs; 0 where nothing trains.
         size: ``HEIGHTxWIDTH`` of the input.
     """
 
@@ -67,7 +69,7 @@ class Named(NamedTuple):
     def of(cls, path: Path) -> Named:
         """Read the name of a config."""
         found = NAME.fullmatch(path.stem)
-        batch_size = int(found['gpus']) * int(found['batch'])
+        batch_size = int(found['gpus'] or 0) * int(found['batch'] or 0)
         return cls(
             path, found['network'], found['augmentation'], found['data'], batch_size, found['size']
         )
@@ -76,21 +78,21 @@ class Named(NamedTuple):
 def entry(config: Named, collection: dict) -> dict:
     """Return the entry of a config in a metafile."""
     cfg = Config.fromfile(config.path, import_custom_modules=False)
-    epochs = cfg.train_cfg.get('max_epochs')
-    length = dict(Epochs=epochs) if epochs else dict(Iterations=cfg.train_cfg.max_iters)
+    metadata = {
+        'Training Data': DATA[config.data] if cfg.train_cfg else 'none of this package',
+        'Training Techniques': cfg.optim_wrapper.optimizer.type if cfg.train_cfg else 'none',
+        'Backbone': backbone(config, collection),
+    }
+    if cfg.train_cfg:
+        epochs = cfg.train_cfg.get('max_epochs')
+        metadata['Augmentation'] = AUGMENTATIONS.get(config.augmentation, 'none')
+        metadata |= dict(Epochs=epochs) if epochs else dict(Iterations=cfg.train_cfg.max_iters)
+        metadata['Batch Size'] = config.batch_size
     return {
         'Name': config.path.stem,
         'In Collection': collection['Name'],
         'Config': str(config.path.relative_to(ROOT)),
-        'Metadata': {
-            'Training Data': DATA[config.data],
-            'Training Techniques': cfg.optim_wrapper.optimizer.type,
-            'Backbone': backbone(config, collection),
-            'Augmentation': AUGMENTATIONS.get(config.augmentation, 'none'),
-            **length,
-            'Batch Size': config.batch_size,
-            'Crop Size': config.size,
-        },
+        'Metadata': {**metadata, 'Crop Size': config.size},
     }
 
 

@@ -4,3 +4,4 @@ model = dict(
     text_encoder=dict(keep_end=False),
     aux_losses=[dict(_base_.calibration, max_tokens=20)],
 )
+response_maps = dict(selection=dict(max_tokens=20))

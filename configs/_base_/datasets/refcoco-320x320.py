@@ -14,11 +14,12 @@ text_pipeline = [
     resize,
     dict(type='PackReferringInputs', extra_keys=['negative_expressions']),
 ]
-# The mask stays at the size of the image: there predictions are compared.
+# Mask and boxes stay at the size of the image: there predictions are compared.
 test_pipeline = [
     dict(type='LoadReferringImage'),
     resize,
     dict(type='LoadReferentMask'),
+    dict(type='LoadReferentBoxes'),
     *_base_.pack_transforms,
 ]
 # Masks that the steps between the two stages make, in the layout of the annotation file.
@@ -27,3 +28,6 @@ pseudo_masks = f'pseudo_masks/{_base_.bank_name}_train/instances.json'
 train_dataloader = dict(batch_size=48, drop_last=False, dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
+# As published, an empty union counts 0.
+val_evaluator = dict(_delete_=True, type='ReferringLocalization', empty_union=0.0)
+test_evaluator = val_evaluator

@@ -3,6 +3,10 @@
 sync_bn = 'torch'  # all GPUs normalise by common statistics
 # A frozen CLIP compares masked images with expressions. A config puts it into its model.
 calibration = dict(type='CLIPCalibrationLoss', model='ViT-B-32', pretrained='openai')
+# What tools/pseudo_labels/make_response_maps.py keeps of a reference, by the same CLIP.
+response_maps = dict(
+    split='train', selection=dict(type='PRMS', model='ViT-B-32', pretrained='openai')
+)
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=5e-5, weight_decay=0.01),

@@ -1,4 +1,4 @@
-"""TRIS's protocol: a map is divided by its maximum, and all above 0 is foreground."""
+"""TRIS's protocol: a map is divided by its maximum, and compared with a threshold, as good as 0."""
 
 from __future__ import annotations
 
@@ -38,10 +38,20 @@ class TRISProtocol(BaseModule):
         flip_negative: What happens where all logits are negative. Published, the division turns
             their sign: all pixels are foreground, and the network points to the least likely one.
             False, our default, makes an empty mask.
+        threshold: Share of the maximum, 0..1, above which a pixel is foreground. Defaults to the
+            published 1e-9.
+
+    Raises:
+        ValueError: ``threshold`` is out of range.
     """
 
-    def __init__(self, response: bool = True, flip_negative: bool = False) -> None:
+    def __init__(
+        self, response: bool = True, flip_negative: bool = False, threshold: float = 1e-9
+    ) -> None:
         super().__init__()
+        if not 0 < threshold < 1:
+            raise ValueError(f'TRISProtocol: threshold={threshold} is not in (0, 1)')
+        self.threshold = threshold
         self.response = response
         self.flip_negative = flip_negative
 
@@ -50,7 +60,7 @@ class TRISProtocol(BaseModule):
         maps = self.resize(output.logits, tuple(image.shape[-2:]), sample.metainfo)
         peak = maps.amax(dim=(1, 2), keepdim=True)
         value = maps / (peak + 1e-5)
-        mask = value > 1e-9
+        mask = value > self.threshold
         if self.flip_negative:
             # what was turned can exceed 1; the order of its pixels must stay
             probability = (value / value.amax(dim=(1, 2), keepdim=True).clamp(min=1)).clamp(min=0)

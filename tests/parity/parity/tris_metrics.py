@@ -7,16 +7,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+from mmseg.structures import SegDataSample
 
 from nemo_mmseg.evaluation.boxes import published_boxes
 from nemo_mmseg.evaluation.localization import ReferringLocalization, first_maximum
+from nemo_mmseg.models.protocols.tris import TRISProtocol
+from nemo_mmseg.models.structures import HeadOutput
 
 from .common import Case, Comparison
 from .small import Small
 
 CASES = ('tris_metrics',)
 SMALL = Small(names={'refcoco.npz': None, 'referit.npz': None})
+# What leaves the network is resized once more; negative maxima turn the sign as published.
+PROTOCOL = TRISProtocol(response=False, flip_negative=True)
 IGNORED = {
     'cases': 'how many there are',
     'cv2_version': 'the same boxes with all versions',
@@ -31,16 +35,16 @@ def samples_of(case: Case, prefix: str) -> Iterator[tuple[str, dict]]:
         key = f'{prefix}{number}'
         shape = tuple(case[f'{key}/ori_hw'].tolist())
         maps = case.tensor(f'{key}/net_out')[None, None]
-        maps = F.interpolate(maps, shape, mode='bilinear', align_corners=True)[0]
-        maps = maps / (maps.max() + 1e-5)
+        sample = SegDataSample(metainfo=dict(ori_shape=shape))
+        PROTOCOL(HeadOutput(maps), torch.zeros(3, *maps.shape[2:]), sample)
         gt = np.unpackbits(case[f'{key}/mask_packed'])[: shape[0] * shape[1]].reshape(1, *shape)
         yield (
             key,
             dict(
                 img_path=str(case[f'{key}/name']),
                 ori_shape=shape,
-                seg_logits=dict(data=maps),
-                pred_sem_seg=dict(data=(maps > 1e-9).to(torch.uint8)),
+                seg_logits=dict(data=sample.seg_logits.data),
+                pred_sem_seg=dict(data=sample.pred_sem_seg.data),
                 gt_sem_seg=dict(data=torch.from_numpy(gt)),
                 gt_bboxes=[case[f'{key}/boxes_xyxy']],
             ),

@@ -1,0 +1,2 @@
+_base_ = './gradcam_clip-vit-b-16.py'
+model = dict(model='RN50')

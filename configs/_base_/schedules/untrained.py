@@ -1,0 +1,5 @@
+# A network that is used as it was published. Its config also sets train_dataloader = None.
+train_cfg = None
+optim_wrapper = None
+val_cfg = dict(type='ValLoop')
+test_cfg = dict(type='TestLoop')

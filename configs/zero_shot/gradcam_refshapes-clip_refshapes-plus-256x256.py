@@ -1,0 +1,12 @@
+# Response maps of the small CLIP of the package, which nobody trained for it.
+_base_ = [
+    '../_base_/models/gradcam_refshapes-clip.py',
+    '../_base_/datasets/refshapes-plus_boxes.py',
+    '../_base_/schedules/untrained.py',
+    '../_base_/default_runtime.py',
+]
+train_dataloader = None
+# What tools/pseudo_labels/make_response_maps.py keeps of a reference.
+response_maps = dict(
+    split='train', selection=dict(type='PRMS', model='RefShapes-CLIP', pretrained='refshapes')
+)
