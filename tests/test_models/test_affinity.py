@@ -23,6 +23,7 @@ MENDED, PUBLISHED = (
     CONFIGS / 'tris' / f'{name}_r50_4xb24-3e_refcoco-512x512.py'
     for name in ('tris-irn', 'tris-irn-published')
 )
+REFSHAPES = CONFIGS / 'refshapes' / ('tris-irn_refshapes-clip_1xb8-150i_refshapes-plus-256x256.py')
 SIZE = 64
 
 
@@ -90,6 +91,19 @@ def test_it_learns_by_its_config(mini, labels, tmp_path, config):
     assert expected.abs().min() > 0
     _, shifted = runner.model.predict(images)
     torch.testing.assert_close(shifted, displacement - expected[:, None, None])
+
+
+def test_it_learns_by_iterations(mini, labels, tmp_path):
+    cfg = Config.fromfile(REFSHAPES)
+    for loader in (cfg.train_dataloader, cfg.custom_hooks[0].dataloader):
+        loader.update(batch_size=2, num_workers=0, persistent_workers=False)
+        loader.dataset.update(data_root='', ann_file=str(labels))
+        loader.dataset.data_prefix.img_path = str(mini.root / 'images')
+        loader.dataset.pipeline[2].size = SIZE
+    cfg.train_cfg.max_iters = cfg.default_hooks.checkpoint.interval = 2
+    cfg.log_level = 'WARNING'
+    runner_of(cfg, tmp_path).train()
+    assert weights(tmp_path / 'iter_2.pth')['mean_displacement'].abs().min() > 0
 
 
 def test_recipes_differ_in_what_is_mended():

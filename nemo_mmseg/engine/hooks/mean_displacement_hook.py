@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from mmengine.dist import all_reduce
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
-from mmengine.runner import Runner
+from mmengine.runner import IterBasedTrainLoop, Runner
 from mmseg.registry import HOOKS
 
 
 @HOOKS.register_module()
 class MeanDisplacementHook(Hook):
-    """Set ``mean_displacement`` of an :class:`EdgeDisplacementNet` after its last epoch.
+    """Set ``mean_displacement`` of an :class:`EdgeDisplacementNet` when its training ends.
 
-    The mean is over all cells of the training images. It is saved with the last checkpoint.
+    The mean is over all cells of the training images. It is in the last checkpoint, as this hook
+    runs before the one that saves.
 
     Args:
         dataloader: Config of the images; each is cropped or padded to one size.
@@ -25,10 +28,19 @@ class MeanDisplacementHook(Hook):
         self.dataloader = dataloader
         self.count_padding = count_padding
 
+    def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
+        """Measure the mean after the last step of a training by iterations."""
+        by_iteration = isinstance(runner.train_loop, IterBasedTrainLoop)
+        if by_iteration and self.is_last_train_iter(runner):
+            self._measure(runner)
+
     def after_train_epoch(self, runner: Runner) -> None:
-        """Measure the mean, before the checkpoint is written."""
-        if not self.is_last_train_epoch(runner):
-            return
+        """Measure the mean after the last epoch of a training by epochs."""
+        by_iteration = isinstance(runner.train_loop, IterBasedTrainLoop)
+        if not by_iteration and self.is_last_train_epoch(runner):
+            self._measure(runner)
+
+    def _measure(self, runner: Runner) -> None:
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         model.eval()
         total, count = torch.zeros(2, dtype=torch.float64), torch.zeros((), dtype=torch.float64)
