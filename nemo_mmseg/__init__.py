@@ -9,7 +9,17 @@ from .version import __version__
 
 compat.apply()  # before anything below imports mmseg, so that its absence is explained
 
-from . import apis, datasets, engine, evaluation, mining, models, negatives, visualization  # noqa: E402
+from . import (  # noqa: E402
+    apis,
+    datasets,
+    engine,
+    evaluation,
+    mining,
+    models,
+    negatives,
+    pseudo_labels,
+    visualization,
+)
 
 __all__ = [
     '__version__',
@@ -20,5 +30,6 @@ __all__ = [
     'mining',
     'models',
     'negatives',
+    'pseudo_labels',
     'visualization',
 ]

@@ -37,6 +37,9 @@ class RefCOCODataset(BaseReferringDataset):
         data_prefix: ``dict(img_path=...)``, the folder of the images (COCO's ``train2014``).
         text_key: ``'sent'`` (cleaned, lower case; CRIS) or ``'raw'`` (as typed; LAVT). Defaults to
             ``'sent'``.
+        unlabelled: What is done with references that have no annotation in ``ann_file``, as pseudo
+            masks can lack some: ``'error'`` names and counts them, ``'leave_out'`` also leaves
+            them out. Defaults to ``'error'``.
         **kwargs: See :class:`BaseReferringDataset`.
     """
 
@@ -51,11 +54,15 @@ class RefCOCODataset(BaseReferringDataset):
         split: str,
         data_prefix: dict,
         text_key: str = 'sent',
+        unlabelled: str = 'error',
         **kwargs: Any,
     ) -> None:
+        if unlabelled not in ('error', 'leave_out'):
+            raise ValueError(f"unlabelled must be 'error' or 'leave_out', not {unlabelled!r}")
         self.split = split
         self.split_file = split_file if osp.isabs(split_file) else osp.join(data_root, split_file)
         self.text_key = text_key
+        self.unlabelled = unlabelled
         super().__init__(
             data_root=data_root, ann_file=ann_file, data_prefix=dict(data_prefix), **kwargs
         )
@@ -64,7 +71,13 @@ class RefCOCODataset(BaseReferringDataset):
     def load_reference_list(self, errors: list[str] | None = None) -> list[Reference]:
         """Read the split, and warn where a known data set has other counts than published."""
         references = load_references(
-            self.split_file, self.ann_file, self.split, self.text_key, errors, self.generalized
+            self.split_file,
+            self.ann_file,
+            self.split,
+            self.text_key,
+            errors,
+            self.generalized,
+            self.unlabelled == 'leave_out',
         )
         self._compare_counts(len(references), 'references', PUBLISHED_REFERENCES)
         return references

@@ -13,6 +13,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+from mmengine.logging import print_log
+
 from nemo_mmseg.utils.faults import MISSING, DataError, Faults, Rule, all_sound, fault
 from nemo_mmseg.utils.fileio import collector_paused, load_json, load_plain_pickle
 from nemo_mmseg.utils.images import image_name
@@ -75,6 +77,7 @@ def load_references(
     text_key: str = 'sent',
     errors: list[str] | None = None,
     generalized: bool = False,
+    leave_out_unlabelled: bool = False,
 ) -> list[Reference]:
     """Join the references of one split with their images and annotations.
 
@@ -92,6 +95,8 @@ def load_references(
         generalized: Whether a reference may have several targets or none, as in gRefCOCO. One
             without any expression is then left out, as published, with a warning. Defaults to
             False.
+        leave_out_unlabelled: Whether references whose annotation ``ann_file`` lacks are left out,
+            as pseudo masks can lack some. Defaults to False: they are faults.
 
     Returns:
         The references in the order of the file.
@@ -109,17 +114,43 @@ def load_references(
     sound = faults.check(chosen, reference_rules(generalized), where, 'reference', 'ref_id')
     chosen = [ref for ref, is_sound in zip(chosen, sound) if is_sound]
     spoken = [ref for ref in chosen if ref['sentences']]
+    without_expression = len(chosen) - len(spoken)
+    unlabelled = [ref for ref in spoken if _missing_annotations(ref, instances)]
+    if unlabelled and leave_out_unlabelled:
+        print_log(f'{_count(unlabelled, spoken, instances)}. They are left out', 'current')
+        spoken = [ref for ref in spoken if not _missing_annotations(ref, instances)]
+    elif len(unlabelled) > 1 and errors is None:
+        raise DataError(
+            f'{where}: {_count(unlabelled, spoken, instances)}. With unlabelled="leave_out", the '
+            'data set leaves them out'
+        )
     references = []
     for ref, is_sound in zip(spoken, _sound_expressions(spoken, where, text_key, faults)):
         targets = _targets(ref, instances, where, faults)
         if is_sound and targets is not None:
             references.append(_reference(ref, targets, instances, text_key))
-    if len(spoken) < len(chosen):
-        count = len(chosen) - len(spoken)
-        warnings.warn(f'{where}: {count} references without an expression are left out')
+    if without_expression:
+        warnings.warn(
+            f'{where}: {without_expression} references without an expression are left out'
+        )
     if not references:
         raise ValueError(f'{where}: no reference is left')
     return references
+
+
+def _missing_annotations(ref: dict, instances: _Instances) -> bool:
+    """Tell whether a reference names an annotation that there is not."""
+    ann_ids = ref['ann_id'] if isinstance(ref['ann_id'], list) else [ref['ann_id']]
+    return any(ann_id != -1 and ann_id not in instances.annotations for ann_id in ann_ids)
+
+
+def _count(unlabelled: list[dict], refs: list[dict], instances: _Instances) -> str:
+    """Count and name references without annotation."""
+    ids = ', '.join(str(ref['ref_id']) for ref in unlabelled[:10])
+    ids += ', ...' if len(unlabelled) > 10 else ''
+    return (
+        f'{len(unlabelled)} of {len(refs)} references have no annotation in {instances.file}: {ids}'
+    )
 
 
 def _of_split(refs: Any, file: str, split: str, faults: Faults) -> list[dict]:

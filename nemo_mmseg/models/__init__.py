@@ -2,6 +2,7 @@
 
 # ruff: noqa: F401  (each folder imports all its modules, which register their classes)
 from . import (
+    affinity,
     backbones,
     converters,
     decode_heads,

@@ -67,7 +67,8 @@ class _QuickUnpickler(_NoClasses, pickle.Unpickler):
 class _CarefulUnpickler(_NoClasses, pickle._Unpickler):
     """Python's unpickler in Python (slow): tuples become lists, and all keys must be texts.
 
-    Members of sets are texts and numbers of 64 bits. So nothing that is read has a hash that takes long, here or where it is used.
+    Members of sets are texts and numbers of 64 bits. So nothing that is read has a hash that takes
+    long, here or where it is used.
     """
 
     dispatch = dict(pickle._Unpickler.dispatch)

@@ -21,6 +21,7 @@ CRIS = 'cris_refshapes-clip_1xb16-4e_refshapes-plus-256x256 --size 64 64'
         f'train_step.py {CRIS} --batch 2 --steps 2 --warm-up 1 --options plain',
         f'inference.py {CRIS} --repeats 2 --expressions 3',
         'annotation_check.py --share 0.01 --repeats 1',
+        'pseudo_masks.py --size 48 64 --objects 2',
         'startup.py --share 0.01 --repeats 1',
     ],
 )
@@ -29,7 +30,7 @@ def test_it_runs(command, tmp_path, monkeypatch, capfd):
     tool, *options = command.split()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, 'argv', [tool, *options])
-    monkeypatch.setattr(sys, 'path', [*sys.path])
+    monkeypatch.setattr(sys, 'path', [str(BENCHMARKS), *sys.path])
     runpy.run_path(str(BENCHMARKS / tool), run_name='__main__')
     torch.set_num_threads(threads[0])
     cv2.setNumThreads(threads[1])

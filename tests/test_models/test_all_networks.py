@@ -52,7 +52,9 @@ def networks():
     """Kind of a network -> the base models of it."""
     found = {}
     for path in sorted((CONFIGS / '_base_' / 'models').glob('*.py')):
-        found.setdefault(kind_of(Config.fromfile(path).model), []).append(path)
+        model = Config.fromfile(path).model
+        if model.type == 'ReferringSegmentor':
+            found.setdefault(kind_of(model), []).append(path)
     return found
 
 

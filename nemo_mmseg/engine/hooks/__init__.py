@@ -3,6 +3,7 @@
 from .channels_last_hook import ChannelsLastHook
 from .compile_hook import CompileHook
 from .iteration_seed_hook import IterationSeedHook
+from .mean_displacement_hook import MeanDisplacementHook
 from .mosaic_statistics_hook import MosaicStatisticsHook
 from .negative_mining_hook import NegativeMiningHook
 from .referring_visualization_hook import ReferringVisualizationHook
@@ -11,6 +12,7 @@ __all__ = [
     'ChannelsLastHook',
     'CompileHook',
     'IterationSeedHook',
+    'MeanDisplacementHook',
     'MosaicStatisticsHook',
     'NegativeMiningHook',
     'ReferringVisualizationHook',
