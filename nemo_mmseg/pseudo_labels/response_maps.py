@@ -8,7 +8,6 @@ network computes it: at the network's resolution, before it is resized and cut a
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nemo_mmseg.utils.atomic_write import write_bytes
+from nemo_mmseg.utils.stages import digest_of
 from nemo_mmseg.utils.tensor_file import MappedFile, checksum_text, header_of
 
 FORMAT_VERSION = 1
@@ -221,8 +221,4 @@ def write_response_maps(
 
 def name_and_digest(path: str | os.PathLike) -> dict[str, str]:
     """Return what names a file of weights in the metadata: ``name`` and ``sha256``."""
-    digest = hashlib.sha256()
-    with open(path, 'rb') as file:
-        while part := file.read(2**20):
-            digest.update(part)
-    return dict(name=Path(path).name, sha256=digest.hexdigest())
+    return dict(name=Path(path).name, sha256=digest_of(path))

@@ -8,7 +8,6 @@ by side.
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from mmseg.registry import TRANSFORMS
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # works from a checkout that is not installed, too
 from nemo_mmseg.datasets.transforms.nemo.nemo_mosaic import NeMoMosaic  # noqa: E402
+from nemo_mmseg.utils.run_tool import run_tool  # noqa: E402
 
 CONFIG = ROOT / 'configs/refshapes/cris_refshapes-clip_nemo_1xb16-4e_refshapes-plus-256x256.py'
 VARIANT = 'refshapes+'
@@ -56,16 +56,12 @@ class Steps:
 
     def run(self, name: str, tool: str, *arguments: str, options: bool = True) -> None:
         """Run a program of this checkout; stop the demo if it fails."""
-        command = [sys.executable, '-W', 'ignore', str(ROOT / tool), *arguments]
         print(f'\n== {name}: python {tool} {" ".join(arguments)}', flush=True)
         start = time.time()
-        # A checkout that is not installed is found as well.
-        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')]))
-        done = subprocess.run(
-            [*command, *(self.options if options else [])], env={**os.environ, 'PYTHONPATH': path}
-        )
-        if done.returncode:
-            sys.exit(f'demo: step "{name}" failed with exit status {done.returncode}')
+        try:
+            run_tool(ROOT / tool, *arguments, *(self.options if options else []))
+        except subprocess.CalledProcessError as error:
+            sys.exit(f'demo: step "{name}" failed with exit status {error.returncode}')
         self.seconds[name] = time.time() - start
         print(f'== {name}: {self.seconds[name]:.0f} s', flush=True)
 

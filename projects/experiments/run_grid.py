@@ -14,7 +14,6 @@ import argparse
 import os
 import re
 import shlex
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -29,6 +28,7 @@ from grid_page import write_grid_page  # noqa: E402
 
 from nemo_mmseg.utils.atomic_write import write_text  # noqa: E402
 from nemo_mmseg.utils.config import find_config  # noqa: E402
+from nemo_mmseg.utils.run_tool import run_tool  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -157,13 +157,6 @@ class Cell:
             run_tool('train.py', file, '--work-dir', train, '--resume')
         results = ['--out', self.folder, '--splits', *self.grid.splits]
         run_tool('test.py', file, checkpoint, '--work-dir', self.folder / 'test', *results)
-
-
-def run_tool(name: str, *arguments: str | os.PathLike) -> None:
-    """Run a program of ``tools/``; this checkout need not be installed."""
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')]))
-    command = [sys.executable, '-W', 'ignore', ROOT / 'tools' / name, *arguments]
-    subprocess.run([*map(str, command)], env={**os.environ, 'PYTHONPATH': path}, check=True)
 
 
 def run_grid(
