@@ -1,4 +1,5 @@
 # make demo           data, mined negatives, training with NeMo, evaluation, report page
+# make demo-weak      the same without masks: all stages of TRIS, learned from expressions alone
 # make compare        the demo's baselines, outside its minutes
 # make test           the whole test suite              (test-fast: without the slow tests)
 # make lint           ruff                              (format: let ruff fix what it can)
@@ -28,7 +29,7 @@ PYTEST := -m pytest -n $(TEST_PROCESSES) --dist worksteal
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo compare test test-fast lint format test-upstream metafiles pins clean
+.PHONY: help setup demo demo-weak compare test test-fast lint format test-upstream metafiles pins clean
 
 help:
 	@sed -n '/^# make/s/^# //p' Makefile
@@ -41,6 +42,9 @@ $(STAMP):
 
 demo: $(STAMP)
 	$(PY) projects/demo/demo.py
+
+demo-weak: $(STAMP)
+	$(PY) projects/demo/demo_weak.py
 
 compare: $(STAMP)
 	$(PY) projects/demo/demo.py --compare

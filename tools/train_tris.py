@@ -20,11 +20,10 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
-from prettytable import PrettyTable
 
 # Works from a checkout that is not installed, too.
 sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).parent)]
-from analysis_tools.tris_page import write_tris_page  # noqa: E402
+from analysis_tools.tris_page import print_scores, write_tris_page  # noqa: E402
 
 import nemo_mmseg  # noqa: F401, E402  (registers our classes)
 from nemo_mmseg.pseudo_labels.make import data_set_of  # noqa: E402
@@ -312,17 +311,6 @@ def files_of(cfg: Config) -> list[Path]:
         if dataset.get(key)
     }
     return sorted(file for file in files if file.is_file())
-
-
-def print_scores(scores: dict[str, dict[str, dict[str, float]]]) -> None:
-    """Print a line for each thing scored and split."""
-    measures = ('mIoU', 'oIoU', 'Pr@0.5', 'PointM')
-    table = PrettyTable(['', 'split', *measures])
-    for name, by_split in scores.items():
-        for split, found in by_split.items():
-            values = (found.get(measure) for measure in measures)
-            table.add_row([name, split, *('' if v is None else f'{v:.2f}' for v in values)])
-    print(table, flush=True)
 
 
 def parse_args() -> argparse.Namespace:

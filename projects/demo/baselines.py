@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 
+import cv2
 import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
 
+from nemo_mmseg.apis.inference import build_pipeline, init_model, make_items
+from nemo_mmseg.datasets import BaseReferringDataset
 from nemo_mmseg.datasets.refer import load_references
 from nemo_mmseg.datasets.segmentation import decode_segmentation
+from nemo_mmseg.pseudo_labels.score import Guess, score
 from nemo_mmseg.utils.atomic_write import write_bytes
 from nemo_mmseg.utils.fileio import load_json, load_plain_pickle
 
@@ -80,3 +88,61 @@ def shuffle_expressions(
     for ref, (expressions, sent_ids) in zip(chosen, sentences):
         ref['sentences'], ref['sent_ids'] = expressions, sent_ids
     write_bytes(out_file, pickle.dumps(refs, protocol=2))
+
+
+def centre_guess(dataset: BaseReferringDataset) -> dict[str, float]:
+    """Score a box in the middle of each image, of the best size, and the middle as a point.
+
+    Args:
+        dataset: A split, without transforms.
+
+    Returns:
+        ``oIoU``, ``mIoU``, ``Pr@0.5`` and ``PointM``, each of the size that is best at it; per
+        cent.
+    """
+
+    def box_of(share: float) -> Guess:
+        def guess(item: dict, place: int) -> tuple[np.ndarray, tuple[int, int]]:
+            height, width = item['height'], item['width']
+            mask = np.zeros((height, width), bool)
+            top, left = (round(length * (1 - share) / 2) for length in (height, width))
+            mask[top : height - top, left : width - left] = True
+            return mask, (height // 2, width // 2)
+
+        return guess
+
+    found = [score(dataset, box_of(share)) for share in (0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)]
+    return {name: max(one[name] for one in found) for name in found[0]}
+
+
+def empty_sentence_guess(
+    dataset: BaseReferringDataset, cfg: Config, checkpoint: str | os.PathLike
+) -> dict[str, float]:
+    """Score the largest part of a network's response to an empty sentence, for all expressions.
+
+    Args:
+        dataset: A split, without transforms.
+        cfg: Config of the network, e.g. the first stage of TRIS.
+        checkpoint: Its weights.
+
+    Returns:
+        See :func:`centre_guess`.
+    """
+    model, pipeline = init_model(cfg, checkpoint), build_pipeline(cfg)
+    known: dict[int, tuple] = {}
+
+    def guess(item: dict, place: int) -> tuple[np.ndarray, tuple[int, int]]:
+        if item['img_id'] not in known:
+            (loaded,) = make_items([item['img_path']], 'anything')
+            packed = pipeline(dict(loaded, expressions=['']))
+            with torch.no_grad():
+                (sample,) = model.test_step(pseudo_collate([packed]))
+            mask, response = sample.pred_sem_seg.data[0], sample.seg_logits.data[0].numpy()
+            _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.numpy().astype(np.uint8))
+            areas = stats[1:, cv2.CC_STAT_AREA]
+            largest = labels == 1 + areas.argmax() if len(areas) else labels > 0
+            point = np.unravel_index(response.argmax(), response.shape)
+            known[item['img_id']] = largest, tuple(map(int, point))
+        return known[item['img_id']]
+
+    return score(dataset, guess)

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from mmengine.config import Config
 from PIL import Image
+from prettytable import PrettyTable
 
 sys.path.insert(0, str(Path(__file__).parent))
 from html_page import html_table, picture_tag, write_page  # noqa: E402
@@ -62,7 +63,7 @@ def write_tris_page(
     """
     minutes = [(name, f'{value / 60:.1f}') for name, value in seconds.items()]
     sections = [
-        '<h2>Scores</h2>' + scores_table(scores),
+        '<h2>Scores</h2>' + html_table(('', 'split', *MEASURES), _rows(scores)),
         '<h2>Learned from</h2><p>Columns: image, response map, pseudo mask, prediction of stage 2, '
         'and the annotated mask, which nothing has learned from.</p>'
         + picture_tag(_learned(dataset, maps, masks, stage2, number), 'learned from'),
@@ -73,14 +74,19 @@ def write_tris_page(
     write_page(path, f'TRIS on {dataset.metainfo["dataset_name"]}', '\n'.join(sections))
 
 
-def scores_table(scores: Scores) -> str:
-    """Return the scores as an HTML table, a row for each thing scored and split."""
-    rows = [
+def print_scores(scores: Scores) -> None:
+    """Print a line for each thing scored and split."""
+    table = PrettyTable(['', 'split', *MEASURES])
+    table.add_rows(_rows(scores))
+    print(table, flush=True)
+
+
+def _rows(scores: Scores) -> list[list[str]]:
+    return [
         [name, split, *(_number(found.get(measure)) for measure in MEASURES)]
         for name, by_split in scores.items()
         for split, found in by_split.items()
     ]
-    return html_table(('', 'split', *MEASURES), rows)
 
 
 def _number(value: float | None) -> str:
