@@ -104,6 +104,9 @@ class Pipeline:
             for dataset in data_sets_in(cfg):
                 dataset['data_root'] = f'{self.settings["data_root"]}/'
         cfg.merge_from_dict(dict(part.get('options', {})))
+        if self.settings['checkpoint'] == 'last':  # no validation: it would read masks
+            cfg.val_dataloader = cfg.val_cfg = cfg.val_evaluator = None
+            cfg.default_hooks.checkpoint.save_best = None
         return cfg
 
     def _connect(self) -> None:

@@ -4,8 +4,9 @@ import json
 import pickle
 
 import pytest
-from baselines import category_baseline, shuffle_expressions
+from baselines import category_baseline, centre_guess, shuffle_expressions
 
+from nemo_mmseg.datasets import RefCOCODataset
 from nemo_mmseg.utils.fileio import load_plain_pickle
 
 # Annotation id -> image and expressions; all are boxes of 300 pixels, those of image 1 apart.
@@ -66,3 +67,35 @@ def test_shuffling_deals_the_same_expressions_to_other_references(files, tmp_pat
     assert all(r['sent_ids'] == [s['sent_id'] for s in r['sentences']] for r in after)
     shuffle_expressions(source, str(tmp_path / 'again' / 'refs(unc).p'), seed=0)
     assert (tmp_path / 'again' / 'refs(unc).p').read_bytes() == target.read_bytes()
+
+
+def test_a_box_in_the_middle(files, tmp_path):
+    """The middle, (32, 24), lies in no object; the whole image has an IoU of 300 / 3072."""
+    split_file, ann_file = files
+    (tmp_path / 'images').mkdir()
+    for name in ('1.jpg', '2.jpg'):
+        (tmp_path / 'images' / name).touch()  # no pixel is looked at
+    dataset = RefCOCODataset(
+        data_root=str(tmp_path),
+        ann_file=ann_file,
+        split_file=split_file,
+        data_prefix=dict(img_path='images/'),
+        split='train',
+        group_by='image',
+        pipeline=[],
+    )
+    found = centre_guess(dataset)
+    assert found['PointM'] == 0 and found['Pr@0.5'] == 0
+    assert found['oIoU'] >= 100 * 300 / 3072
+    # the best size by brute force: boxes are 20 x 15 pixels at known places
+    best = []
+    for share in (0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0):
+        top, left = round(48 * (1 - share) / 2), round(64 * (1 - share) / 2)
+        ious = []
+        for x, y, number in ((4, 3, 3), (40, 30, 1), (8, 6, 5)):
+            width = max(0, min(x + 20, 64 - left) - max(x, left))
+            height = max(0, min(y + 15, 48 - top) - max(y, top))
+            area = (64 - 2 * left) * (48 - 2 * top)
+            ious += [width * height / (area + 300 - width * height)] * number
+        best.append(100 * sum(ious) / len(ious))
+    assert found['mIoU'] == pytest.approx(max(best), rel=0.02)

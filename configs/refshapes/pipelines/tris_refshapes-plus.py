@@ -1,19 +1,16 @@
 # All of TRIS in small, on RefShapes, for two CPU cores: tools/train_tris.py runs it.
 stage1 = dict(
     config='tris-stage1_refshapes-clip_1xb32-6e_refshapes-plus-256x256',
-    options={'train_cfg.val_interval': 100, 'default_hooks.visualization.draw': False},
 )
 affinity = dict(config='tris-irn_refshapes-clip_1xb8-150i_refshapes-plus-256x256')
 stage2 = dict(
     config='tris-stage2_refshapes-clip_1xb16-4e_refshapes-plus-256x256',
     options={
-        'train_cfg.val_interval': 100,
-        'default_hooks.visualization.draw': False,
         # Some references get no mask. They are named and counted, and left out.
         'train_dataloader.dataset.unlabelled': 'leave_out',
     },
 )
-# No mask is read before the scores.
+# No validation, so that no mask is read before the scores.
 checkpoint = 'last'
 splits = ('val', 'testB')
 workers = 2
@@ -24,8 +21,6 @@ compare = {
         config='tris-stage2_refshapes-clip_1xb16-4e_refshapes-plus-256x256',
         options={
             'train_dataloader.dataset.ann_file': 'refshapes+/instances.json',
-            'train_cfg.val_interval': 100,
-            'default_hooks.visualization.draw': False,
         },
     ),
 }
