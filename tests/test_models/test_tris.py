@@ -267,6 +267,22 @@ def test_calibration_by_hand(calibration, tiny_clip):
     assert float(found['loss_calibration_negative']) == pytest.approx(5 * np.mean(far), rel=1e-9)
 
 
+def test_bfloat16_does_not_round_the_cosines(calibration):
+    loss, images, logits, text = calibration()
+    said = [['red', 'ring'], ['left']]
+    samples = [
+        SegDataSample(metainfo=dict(expressions=one, negative_expressions=[['a', 'b']] * len(one)))
+        for one in said
+    ]
+    loss = loss.float()
+    with torch.autocast('cpu', torch.bfloat16):
+        found = loss(images.float(), HeadOutput(logits.float()), text, samples)
+    exact = loss(images.float(), HeadOutput(logits.float()), text, samples)
+    for name, value in found.items():
+        assert value.dtype == torch.float32
+        assert value.item() == pytest.approx(exact[name].item(), rel=0.1), name
+
+
 def test_calibration_without_negatives(calibration):
     samples = [
         SegDataSample(metainfo=dict(expressions=['red', 'ring'], img_path='a.jpg')),

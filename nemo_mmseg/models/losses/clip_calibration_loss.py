@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
 from mmseg.registry import MODELS
@@ -76,13 +77,13 @@ class CLIPCalibrationLoss(BaseModule):
         """
         seen = self.see(inputs, output, text)
         own = [one for sample in data_samples for one in sample.metainfo['expressions']]
-        cosine = (seen * self.read(own)).sum(dim=1)
-        losses = dict(loss_calibration=self.positive_weight * near_loss(cosine))
+        positive = near_loss(cosine(seen, self.read(own)))
+        losses = dict(loss_calibration=self.positive_weight * positive)
         if self.negative_weight:
             others = [one for sample in data_samples for one in negatives_of(sample)]
             said = self.read([one for several in others for one in several])
-            cosine = (said.unflatten(0, (len(own), -1)) @ seen[:, :, None])[..., 0]
-            losses['loss_calibration_negative'] = self.negative_weight * far_loss(cosine)
+            negative = far_loss(cosine(seen[:, None], said.unflatten(0, (len(own), -1))))
+            losses['loss_calibration_negative'] = self.negative_weight * negative
         return losses
 
     def see(self, inputs: Tensor, output: HeadOutput, text: TextFeatures) -> Tensor:
@@ -107,14 +108,20 @@ class CLIPCalibrationLoss(BaseModule):
         return ids
 
 
-def near_loss(cosine: Tensor) -> Tensor:
+def cosine(one: Tensor, other: Tensor) -> Tensor:
+    """Return the products of unit vectors ``(..., D)``, in float32 at least, also in bfloat16."""
+    kind = torch.promote_types(one.dtype, torch.float32)
+    return (one.to(kind) * other.to(kind)).sum(dim=-1)
+
+
+def near_loss(cosines: Tensor) -> Tensor:
     """Return the mean of -ln(cos); one below 1e-4 counts as this, and has no gradient."""
-    return -cosine.clamp(MARGIN, 1 - MARGIN).log().mean()
+    return -cosines.clamp(MARGIN, 1 - MARGIN).log().mean()
 
 
-def far_loss(cosine: Tensor) -> Tensor:
+def far_loss(cosines: Tensor) -> Tensor:
     """Return the mean of -ln(1 - cos)."""
-    return -(1 - cosine).clamp(min=MARGIN).log().mean()
+    return -(1 - cosines).clamp(min=MARGIN).log().mean()
 
 
 def negatives_of(sample: SegDataSample) -> list[list[str]]:

@@ -204,8 +204,7 @@ def step(
         yield Comparison(
             f'{prefix}loss/{name}',
             relative(loss.detach(), case[f'{prefix}loss/{name}']),
-            # the cosines are differences of numbers a thousand times as large
-            1e-5 if double and 'negative' in name else tolerance,
+            tolerance,
         )
     grads = 'f64/grad' if double else 'train/grad'
     yield from compare_gradients(case, grads, published, model, 1e-6 if double else 1e-2)
