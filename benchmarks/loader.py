@@ -11,6 +11,8 @@ for all. Times are CPU time of the one thread that works, and the table has medi
   with LoadReferentMask for the mask.
 - ``without mosaic`` is this package's pipeline.
 - The others are mosaics of 2x2 cells in every sample.
+
+A line before the table compares the decoding of a file alone with OpenCV's, without its checks.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from pathlib import Path
 from statistics import median
 
 import cv2
+import numpy as np
 import torch
 from mmcv.transforms import BaseTransform
 from mmengine.registry import init_default_scope
@@ -40,6 +43,8 @@ from nemo_mmseg.datasets.base import BaseReferringDataset  # noqa: E402
 from nemo_mmseg.datasets.requirements import TileRequirement  # noqa: E402
 from nemo_mmseg.datasets.samplers import SampleIndex  # noqa: E402
 from nemo_mmseg.mining.requirements import make, requirements_of  # noqa: E402
+from nemo_mmseg.negatives.tile_store import TileStore  # noqa: E402
+from nemo_mmseg.utils.images import decode_image  # noqa: E402
 
 FIRST = 'MMSegmentation'
 
@@ -96,6 +101,23 @@ def build(folder: Path, size: tuple[int, int]) -> dict[str, BaseReferringDataset
     return sets
 
 
+def measure_decoding(folder: Path, rounds: int) -> None:
+    """Print what the checks of an image file cost: CPU time of read images, against OpenCV's."""
+    files = [Path(entry.path) for entry in os.scandir(folder / 'images')]
+    contents = [(file.read_bytes(), str(file)) for file in files]
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    decoders = [decode_image, lambda content, _: cv2.imdecode(np.frombuffer(content, 'u1'), flags)]
+    times: list[list[float]] = [[], []]
+    for turn in range(2 * rounds):
+        for content in contents:
+            for which in (0, 1) if turn % 2 else (1, 0):
+                start = time.thread_time()
+                decoders[which](*content)
+                times[which].append(time.thread_time() - start)
+    ours, bare = map(median, times)
+    print(f'decoding a file: {1e3 * ours:.2f} ms, {ours / bare:.3f} times OpenCV alone')
+
+
 def measure(sets: dict[str, BaseReferringDataset], rounds: int) -> None:
     """Print samples/s, ratios and times by transform; one process, kinds in turn."""
     timed = {kind: [Timed(one) for one in data.pipeline.transforms] for kind, data in sets.items()}
@@ -121,6 +143,26 @@ def measure(sets: dict[str, BaseReferringDataset], rounds: int) -> None:
         texts = ', '.join(f'{name} {value:.2f}' for name, value in parts.items())
         table.add_row([kind, f'{1 / seconds:.0f}', f'{1e3 * seconds:.2f}', *ratios, texts])
     print(table)
+
+
+def measure_reads(sets: dict[str, BaseReferringDataset]) -> None:
+    """Print what a tile costs when a process reads it first, with its checksum, and afterwards."""
+    for kind, data in sets.items():
+        for requirement in requirements_of(data):
+            if not isinstance(requirement, TileRequirement):
+                continue
+            store, times = TileStore(requirement.spec.path), ([], [])
+            for row in range(len(store)):
+                store.read(row).sum()  # in the cache of the processor
+            for _ in range(20):
+                store = TileStore(requirement.spec.path)
+                for row in range(len(store)):
+                    for found in times:
+                        start = time.perf_counter()
+                        store.read(row)
+                        found.append(time.perf_counter() - start)
+            first, again = (1e6 * median(found) for found in times)
+            print(f'{kind}: a tile in {first:.1f} us at first, then in {again:.1f} us')
 
 
 class Consecutive(torch.utils.data.Sampler):
@@ -204,6 +246,8 @@ def main() -> None:
         if args.workers:
             measure_workers(sets, args.workers, args.samples)
         else:
+            measure_decoding(folder, args.rounds)
+            measure_reads(sets)
             measure(sets, args.rounds)
 
 

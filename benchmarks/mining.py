@@ -43,6 +43,7 @@ from nemo_mmseg.negatives.band import BandRule
 from nemo_mmseg.negatives.bank import BankSpec, NegativeBank
 from nemo_mmseg.negatives.pool import ImagePool
 from nemo_mmseg.utils.clip import load_clip
+from nemo_mmseg.utils.images import read_image
 
 EXPRESSIONS, IMAGES, DIM = 120_624, 16_994, 512
 
@@ -182,7 +183,7 @@ def measure_run(images: int, turns: int, model: str) -> None:
             split='train',
             expressions=lambda: (np.arange(texts), sentences, np.arange(texts) * images // texts),
         )
-        image = embedder.preprocess(Image.open(pool.path(0)))
+        image = embedder.preprocess(Image.fromarray(read_image(pool.path(0))[..., ::-1]))
         batch, turn = torch.stack([image] * 64), itertools.count()
 
         def store() -> VectorStore:

@@ -19,10 +19,10 @@ import numpy as np
 sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parent)]
 from photo_like import jpeg, picture  # noqa: E402
 
-from nemo_mmseg.datasets.transforms.loading import read_image  # noqa: E402
 from nemo_mmseg.mining.tile_writer import encode, resize_to_tile  # noqa: E402
 from nemo_mmseg.negatives.pool import IMAGE_SUFFIXES  # noqa: E402
 from nemo_mmseg.negatives.tile_store import TileSpec  # noqa: E402
+from nemo_mmseg.utils.images import read_image  # noqa: E402
 
 SIDE = 240
 SPEC = TileSpec('', SIDE, SIDE, encoding='jpeg')

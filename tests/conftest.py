@@ -1,9 +1,12 @@
 """Shared by all tests: where programs find this checkout, and data that is made once a run."""
 
 import os
+import resource
 import shutil
+import signal
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 ROOT = str(Path(__file__).resolve().parent.parent)
@@ -30,6 +33,24 @@ from mmengine.registry import init_default_scope  # noqa: E402
 def mmseg_scope() -> None:
     """Names in configs mean MMSegmentation's, as in a run, whichever test comes first."""
     init_default_scope('mmseg')
+
+
+@pytest.fixture
+def file_size_limit() -> Callable[[int], AbstractContextManager]:
+    """Let files of this process grow to some bytes alone: `EFBIG`, as a full disk is `ENOSPC`."""
+
+    @contextmanager
+    def limited(size: int) -> Iterator[None]:
+        before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+            signal.signal(signal.SIGXFSZ, before)
+
+    return limited
 
 
 @pytest.fixture(scope='session')

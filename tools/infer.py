@@ -4,6 +4,7 @@ import argparse
 
 import nemo_mmseg  # noqa: F401  (registers our classes, whether or not the config asks for it)
 from nemo_mmseg.apis.inference import ReferringInferencer
+from nemo_mmseg.utils.atomic_write import check_folder_path
 
 
 def parse_args() -> argparse.Namespace:
@@ -21,6 +22,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Segment, write, and print a line for each expression."""
     args = parse_args()
+    check_folder_path(args.out)
     inferencer = ReferringInferencer(args.config, args.weights, args.device)
     result = inferencer(args.image, args.expressions, out_dir=args.out)
     for record in result['predictions']:

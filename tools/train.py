@@ -43,7 +43,8 @@ def set_resume(cfg: Config, resume: str) -> None:
 
     Raises:
         FileNotFoundError: A named checkpoint does not exist.
-        ValueError: A named one holds weights alone, as a converted one does.
+        ValueError: It is damaged or not finite, or a named one holds weights alone, as a converted
+            one does.
     """
     # Not MMEngine's own search: it forgets the config's `load_from` when it finds nothing.
     checkpoint = find_latest_checkpoint(cfg.work_dir) if resume == 'auto' else resume
@@ -51,9 +52,9 @@ def set_resume(cfg: Config, resume: str) -> None:
         return
     if not os.path.isfile(checkpoint):
         raise FileNotFoundError(f'there is no checkpoint {checkpoint} to resume from')
+    # The runner reads the tensors, and checks nothing.
+    content = read_checkpoint(checkpoint, allow=mmengine_globals(), mmap=True)
     if resume != 'auto':
-        # The runner reads the tensors. This looks at what is beside them.
-        content = read_checkpoint(checkpoint, allow=mmengine_globals(), mmap=True)
         meta = content.get('meta') if isinstance(content, dict) else None
         if not isinstance(meta, dict) or 'epoch' not in meta:
             raise ValueError(
@@ -73,6 +74,8 @@ def main() -> None:
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
     if args.resume is not None:
         set_resume(cfg, args.resume)
+    elif os.path.isfile(cfg.get('load_from') or ''):
+        read_checkpoint(cfg.load_from, allow=mmengine_globals(), mmap=True)  # as above
     Runner.from_cfg(cfg).train()
     leave_process_group()
 

@@ -18,11 +18,15 @@ from mmengine.infer import BaseInferencer
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import nn
 
 from nemo_mmseg.compat import mmengine_globals
-from nemo_mmseg.datasets.transforms.loading import LoadReferentBoxes, LoadReferentMask, read_image
+from nemo_mmseg.datasets.transforms.loading import (
+    LoadReferentBoxes,
+    LoadReferentMask,
+    LoadReferringImage,
+)
 from nemo_mmseg.evaluation.predictions import (
     describe_mask,
     mask_scores,
@@ -33,13 +37,16 @@ from nemo_mmseg.evaluation.predictions import (
 from nemo_mmseg.models.converters.rename import Renamed, describe, differences
 from nemo_mmseg.utils.checkpoint import read_checkpoint
 from nemo_mmseg.utils.config import find_config, leaf_datasets
+from nemo_mmseg.utils.images import bgr_array, orientation_of, read_image
 from nemo_mmseg.visualization.drawing import add_caption, draw_mask, make_grid
 
 ImageInput = str | os.PathLike | np.ndarray | Image.Image
 Images = ImageInput | Sequence[ImageInput]
 Expressions = str | Sequence[str] | Sequence[Sequence[str]]
 # Transforms of a test pipeline that read what is given here, or what is not known here.
-LOADING = (LoadImageFromFile, LoadReferentMask, LoadReferentBoxes, LoadAnnotations)
+LOADING = (
+    LoadImageFromFile, LoadReferringImage, LoadReferentMask, LoadReferentBoxes, LoadAnnotations,
+)  # fmt: skip
 
 
 def init_model(
@@ -180,7 +187,8 @@ class ReferringInferencer(BaseInferencer):
 
         Args:
             images: An image or a list of images: path, ``(H, W, 3)`` uint8 array in BGR order as
-                mmcv reads it, or PIL image.
+                mmcv reads it, or PIL image. An EXIF orientation is not applied: masks are those of
+                the stored pixels, and a warning says so.
             expressions: For one image an expression or a list of them. For a list of images a list
                 with the same for each image, or one expression for all.
             out_dir: Folder for masks, overlays and ``predictions.json``; None writes nothing.
@@ -340,17 +348,25 @@ def make_items(images: Images, expressions: Expressions) -> list[dict]:
 def load_image(image: ImageInput, index: int = 0) -> tuple[np.ndarray, str]:
     """Return an image as an array ``(H, W, 3)`` uint8 BGR, and its path or ``image_<index>``.
 
+    The pixels are those that the file stores; see :mod:`nemo_mmseg.utils.images`. Where viewers
+    show them turned by an EXIF tag, a warning says so.
+
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: It is no image.
     """
     if isinstance(image, (str, os.PathLike)):
-        return read_image(str(image)), str(image)
+        array, name = read_image(str(image)), str(image)
+        _warn_if_turned(name, orientation_of(name))
+        return array, name
     name = f'image_{index}'
     if isinstance(image, Image.Image):
-        # As OpenCV does with files: turned as the camera was held.
-        rgb = np.asarray(ImageOps.exif_transpose(image).convert('RGB'))
-        return np.ascontiguousarray(rgb[..., ::-1]), name
+        try:
+            array = bgr_array(image)
+        except (OSError, SyntaxError, ValueError) as error:
+            raise ValueError(f'cannot read the image {name}: {error}') from error
+        _warn_if_turned(name, orientation_of(image))
+        return array, name
     array = np.asarray(image)
     if array.ndim == 2:
         array = np.stack([array] * 3, axis=-1)
@@ -358,6 +374,15 @@ def load_image(image: ImageInput, index: int = 0) -> tuple[np.ndarray, str]:
         wanted = 'a path, a PIL image or an array (H, W, 3) uint8 in BGR order'
         raise ValueError(f'{name} must be {wanted}, not {type(image)} {array.shape} {array.dtype}')
     return array, name
+
+
+def _warn_if_turned(name: str, orientation: int) -> None:
+    if orientation != 1:
+        warnings.warn(
+            f'{name} has EXIF orientation {orientation}: viewers turn it, but its masks are those '
+            'of the pixels as they are stored. For the picture as it is shown, give '
+            'PIL.ImageOps.exif_transpose(PIL.Image.open(path))'
+        )
 
 
 def write_results(results: Sequence[dict], out_dir: str | os.PathLike) -> None:

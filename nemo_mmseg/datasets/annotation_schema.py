@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from nemo_mmseg.utils.faults import Rule, is_text
+from nemo_mmseg.utils.images import is_image_name
 
 # Expressions and targets of a split: a small pickle can name one list a million times.
 MAX_ENTRIES = 2**24
@@ -21,9 +22,11 @@ ID = Rule(
 SIDE = Rule(f'a whole number of pixels from 1 to {MAX_SIDE}', (int,), 1, MAX_SIDE + 1)
 TEXT = Rule('a text of valid characters that is not blank', (str,), also=is_text)
 FILE_NAME = Rule(
-    'the name of a file', (str,), also=lambda value: is_text(value) and '\0' not in value
+    'the path of a file inside the folder of the images',
+    (str,),
+    also=lambda value: is_text(value) and is_image_name(value),
 )
-LIST = Rule('a list', (list, tuple))
+LIST = Rule('a list', (list,))
 NO_TARGET = Rule('-1', (int,), -1, 0)
 NUMBER = Rule('a number', (int, float), -(2**63), 2**63)
 AREA = Rule('a number of at least 0', (int, float), 0, 2**63, optional=True)
@@ -50,10 +53,10 @@ def _are_targets(value: Any) -> bool:
 ONE_TARGET = replace(ID, allowed=f'{ID.allowed}; GRefCOCODataset reads lists of targets')
 TARGETS = Rule(
     f'{ID.allowed}, or a list of such; only [-1] stands for no target',
-    (int, list, tuple),
+    (int, list),
     also=_are_targets,
 )
-EXPRESSIONS = Rule('a list of at least one expression', (list, tuple), also=len)
+EXPRESSIONS = Rule('a list of at least one expression', (list,), also=len)
 
 
 def reference_rules(generalized: bool) -> dict[str, Rule]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import os.path as osp
+import posixpath
 import warnings
 from abc import ABC, abstractmethod
 from array import array
@@ -164,8 +165,12 @@ class BaseReferringDataset(BaseDataset, ABC):
         return [reference for reference in references if reference.image['file_name'] in left]
 
     def _look_for_images(self, names: set[str]) -> None:
-        folder = self.data_prefix['img_path']
-        present = set(list_dir_or_file(folder, list_dir=False)) if exists(folder) else set()
+        folder, present = self.data_prefix['img_path'], set()
+        for inside in {posixpath.dirname(name) for name in names}:  # not the whole tree below
+            part = osp.join(folder, inside) if inside else folder
+            if exists(part):
+                found = list_dir_or_file(part, list_dir=False)
+                present.update(posixpath.join(inside, name) for name in found)
         missing = sorted(names - present)
         if missing:
             raise FileNotFoundError(
@@ -198,7 +203,8 @@ class BaseReferringDataset(BaseDataset, ABC):
         return item
 
     def _pool_of(self, items: Sequence[dict]) -> ImagePool:
-        names = {item['img_id']: osp.basename(item['img_path']) for item in items}
+        folder = osp.join(self.data_prefix['img_path'], '')
+        names = {item['img_id']: item['img_path'].removeprefix(folder) for item in items}
         expressions = sorted(
             (sent_id, names[item['img_id']], expression)
             for item in items

@@ -17,6 +17,7 @@ from mmengine.logging import print_log
 
 from nemo_mmseg.utils.faults import MISSING, DataError, Faults, Rule, all_sound, fault
 from nemo_mmseg.utils.fileio import collector_paused, load_json, load_plain_pickle
+from nemo_mmseg.utils.images import image_name
 
 from .annotation_schema import (
     ANNOTATION,
@@ -222,12 +223,13 @@ def _sound_expressions(refs: list[dict], file: str, text_key: str, faults: Fault
 
 def _reference(ref: dict, targets: list[dict], instances: _Instances, text_key: str) -> Reference:
     """Join one entry of the split file with its image and annotations."""
-    image_id, sentences = ref['image_id'], ref['sentences']
+    image, sentences = instances.images[ref['image_id']], ref['sentences']
+    image['file_name'] = image_name(image['file_name'])
     categories = {one['category_id'] for one in targets}
-    same = sum(instances.num_objects[image_id, category] for category in categories)
+    same = sum(instances.num_objects[image['id'], category] for category in categories)
     return Reference(
         ref_id=ref['ref_id'],
-        image=instances.images[image_id],
+        image=image,
         annotations=tuple(targets),
         num_distractors=same - sum(not one.get('iscrowd') for one in targets) if targets else -1,
         sent_ids=tuple([sentence['sent_id'] for sentence in sentences]),

@@ -51,11 +51,9 @@ def clean_segmentation(
         if any(sum(some[1::2]) for some in runs):
             return segmentation
     elif kinds == {list}:
-        for points in parts:
-            _check_polygon(points, height, width, entry)
-        polygons = [points for points in parts if len(points) >= 6]
-        _check_outline(polygons, entry)
-        if polygons:
+        if sum(_check_polygon(points, height, width, entry) for points in parts) > MAX_OUTLINE:
+            _check_outline(parts, entry)
+        if polygons := [points for points in parts if len(points) >= 6]:
             return polygons
     elif kinds:
         raise fault(entry, 'segmentation', segmentation, KINDS)
@@ -64,29 +62,28 @@ def clean_segmentation(
     )
 
 
-def _check_polygon(points: list, height: int, width: int, entry: str) -> None:
+def _check_polygon(points: list, height: int, width: int, entry: str) -> float:
+    """Return an upper bound of the length of its outline, in pixels."""
     if len(points) % 2 or not set(map(type, points)) <= {int, float}:
         raise fault(entry, 'a polygon of segmentation', points, 'an even number of numbers')
     if not points:
-        return
+        return 0
     xs, ys = points[::2], points[1::2]
-    inside = -width <= min(xs) and max(xs) <= 2 * width
-    inside = inside and -height <= min(ys) and max(ys) <= 2 * height
+    left, right, top, bottom = min(xs), max(xs), min(ys), max(ys)
+    inside = -width <= left and right <= 2 * width and -height <= top and bottom <= 2 * height
     # NaN is neither smaller nor larger than another number, so min and max can pass it over.
     if not inside or math.isnan(sum(points)):
         wrong = [x for x in xs if not -width <= x <= 2 * width]
         wrong += [y for y in ys if not -height <= y <= 2 * height]
         allowed = f'x from {-width} to {2 * width}, y from {-height} to {2 * height}'
         raise fault(entry, 'a coordinate of segmentation', wrong[0], allowed)
+    return len(xs) * max(right - left, bottom - top)
 
 
 def _check_outline(polygons: list[list], entry: str) -> None:
     """Refuse polygons that run to and fro so often that drawing them would take minutes."""
-    # An upper bound of the length, which is enough for nearly all.
-    if sum(len(points) * (max(points) - min(points)) for points in polygons) <= MAX_OUTLINE:
-        return
     length = 0.0
-    for points in polygons:
+    for points in filter(None, polygons):
         corners = np.array(points, dtype=np.float64).reshape(-1, 2)
         length += np.abs(np.diff(corners, axis=0, append=corners[:1])).max(axis=1).sum().item()
     if length > MAX_OUTLINE:

@@ -12,6 +12,8 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 from mmseg.registry import METRICS
 
+from nemo_mmseg.utils.atomic_write import check_folder_path
+
 from .iou import count_samples, image_name, masks_of
 from .predictions import describe_mask, mask_scores, resize_mask, write_image, write_json
 from .scores import PREDICTIONS, ExpressionScores, NoTargetRule
@@ -60,6 +62,7 @@ class DumpReferringResults(BaseMetric):
     ) -> None:
         super().__init__(**kwargs)
         self.out_dir = Path(out_dir)
+        check_folder_path(out_dir)  # before the run, not after it
         self.empty_union = float(empty_union)
         self.tie = tie
         self.ignore_index = ignore_index

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from nemo_mmseg.utils.clip import clip_preprocess, load_clip, load_clip_tokenizer
+from nemo_mmseg.utils.images import DECODING
 
 # Libraries that a vector's last bits depend on.
 LIBRARIES = ('torch', 'open_clip_torch', 'numpy', 'pillow')
@@ -170,6 +171,7 @@ class ClipEmbedder:
             # Functions among the steps (open_clip 2) have an address, another one in each process.
             preprocess=re.sub(' at 0x[0-9a-f]+', '', repr(self.preprocess)),
             context=f'cut to {_EXACT_UP_TO} or 8n' if self._cuttable else 'whole',
+            decoding=DECODING,
             batch_size=self.batch_size,
             machine=torch.cuda.get_device_name(self.device) if on_gpu else _cpu(),
             versions={name: version(name) for name in (*LIBRARIES, 'torchvision')},

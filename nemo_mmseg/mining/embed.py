@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from nemo_mmseg.negatives.pool import BankImages
-from nemo_mmseg.utils.dist import ordered_map
+from nemo_mmseg.utils.dist import end_with_parent, ordered_map
+from nemo_mmseg.utils.images import decode_image
 
 from .clip_embedder import ClipEmbedder
 from .vectors import KEY_BYTES, VectorStore, image_key, text_keys
@@ -50,23 +51,21 @@ class _ImageFiles(Dataset):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, row: int) -> tuple[int, Tensor | ValueError, np.ndarray]:
+    def __getitem__(self, row: int) -> tuple[int, Tensor | Exception, np.ndarray]:
         path = self.images.path(row)
         try:
-            with open(path, 'rb') as file:
-                # Of what is decoded: the file may have changed since it was looked up.
-                key = image_key(file.read())
-                file.seek(0)
-                with Image.open(file) as image:
-                    return row, self.preprocess(image.convert('RGB')), key
-        except (OSError, SyntaxError, ValueError) as error:
+            # The key is of what is decoded: the file may have changed since it was looked up.
+            content = Path(path).read_bytes()
+            image = Image.fromarray(decode_image(content, path)[..., ::-1])
+            return row, self.preprocess(image), image_key(content)
+        except (OSError, ValueError) as error:
             # Raised where the batch arrives: a worker would wrap it into its own traceback.
-            return row, ValueError(f'cannot read the image {path}: {error}'), image_key(b'')
+            return row, error, image_key(b'')
 
 
-def _stack(batch: list[tuple[int, Tensor | ValueError, np.ndarray]]) -> tuple:
+def _stack(batch: list[tuple[int, Tensor | Exception, np.ndarray]]) -> tuple:
     rows, images, keys = zip(*batch)
-    bad = [image for image in images if isinstance(image, ValueError)]
+    bad = [image for image in images if isinstance(image, Exception)]
     return list(rows), bad[0] if bad else torch.stack(images), np.stack(keys)
 
 
@@ -113,7 +112,7 @@ def embed_images(
 
     def embed(batch: tuple) -> tuple[list[int], np.ndarray, np.ndarray]:
         rows, tensors, found = batch
-        if isinstance(tensors, ValueError):
+        if isinstance(tensors, Exception):
             raise tensors
         return rows, found, embedder.images(tensors)
 
@@ -129,6 +128,7 @@ def embed_images(
         pin_memory=torch.device(embedder.device).type == 'cuda',
         # Its own generator: the loader would draw a seed from the global one.
         generator=torch.Generator(),
+        worker_init_fn=end_with_parent,
     )
     with store:
         for rows, found, vectors in ordered_map(embed, loader, embedder.device):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import shutil
@@ -21,8 +20,10 @@ from tqdm import tqdm
 from nemo_mmseg.datasets.base import BaseReferringDataset
 from nemo_mmseg.negatives.bank import BankError, BankSpec, NegativeBank
 from nemo_mmseg.negatives.pool import BankImages, bank_fingerprint, folder_pool
+from nemo_mmseg.utils.atomic_write import check_file_path, while_writing
 from nemo_mmseg.utils.clip import SHIPPED
 from nemo_mmseg.utils.dist import default_device, rank_and_world, same_every_time, wait_for
+from nemo_mmseg.utils.file_lock import only_one
 
 from .bank_writer import BankWriter
 from .clip_embedder import LIBRARIES, ClipEmbedder
@@ -57,7 +58,8 @@ def mine_bank(
         batch_size: Images, or texts, per batch. Defaults to 64.
         num_workers: Processes that decode images. Defaults to 2.
         device: Where to compute; None for the process's GPU if there is one.
-        timeout: Seconds to wait for other ranks while nothing gets on. Defaults to 1800.
+        timeout: Seconds to wait for other ranks, or for another job, while nothing gets on.
+            Defaults to 1800.
         progress: Whether rank 0 shows a progress bar. Defaults to True.
         cache: Whether other runs find the vectors again, see :mod:`nemo_mmseg.mining.vectors`: True
             keeps them in ``$NEMO_MMSEG_CACHE`` or the user's cache folder, a string names another
@@ -73,8 +75,10 @@ def mine_bank(
         FileNotFoundError: The weights are neither a known tag nor a file, or the folder of images
             is missing or empty.
         BankError: A file at the path is damaged, or was made for other data or with other settings.
-        TimeoutError: Another rank does not get on.
+        OSError: The path is a folder, or there is no room.
+        TimeoutError: Another rank, or another job, does not get on.
     """
+    check_file_path(spec.path)
     made_with = _made_with(dataset, spec)
     job = _Job(Path(spec.path), timeout, progress)
     if not job.path.is_file():
@@ -136,6 +140,12 @@ def _check(bank: NegativeBank, spec: BankSpec, made_with: dict[str, Any]) -> Neg
     name = f'{made_with["dataset"]!r}, split {made_with["split"]!r}'
     of_folder = f', with the images of {spec.images}' if spec.images else ''
     bank.check(made_with['fingerprint'], name + of_folder)
+    if not bank.checked:
+        print_log(
+            f'{bank.path} is of format {bank.metadata["format"]}, from before there were '
+            'checksums: damage in it is not noticed. Mined again it has them',
+            'current',
+        )
     for key in ('model', 'pretrained', 'weights_sha256', 'keep'):
         # A digest of weights is not always known.
         if key in made_with and bank.metadata.get(key) != made_with[key]:
@@ -153,8 +163,7 @@ class _Job:
         self.path = path
         self.work = path.with_name(path.name + '.work')
         self.rank, self.world = rank_and_world()
-        # There is nobody to wait for in a job of one process.
-        self.timeout = timeout if self.world > 1 else 0
+        self.timeout = timeout
         # In a log file a line every half minute will do.
         self._bar = dict(
             disable=not progress or self.rank > 0, mininterval=0.5 if sys.stderr.isatty() else 30
@@ -172,12 +181,12 @@ class _Job:
         if self.rank != 0:
             yield
             return
-        with open(self.work / 'lock', 'w') as file:  # the kernel frees it, also after a kill
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                self.say(f'another process mines {self.path}: waiting for it')
-                fcntl.flock(file, fcntl.LOCK_EX)
+        with only_one(
+            self.work / 'lock',
+            self.timeout,
+            f'mine {self.path}',
+            lambda: self.work.glob('rank-*'),
+        ):
             yield
 
     @contextmanager
@@ -200,7 +209,9 @@ class _Job:
 
     def wait(self, ready: Callable[[], T | None], what: str) -> T:
         """Wait for what another rank makes; see :func:`wait_for`."""
-        return wait_for(ready, lambda: self.work.glob('rank-*'), self.timeout, what)
+        # There is nobody to wait for in a job of one process.
+        timeout = self.timeout if self.world > 1 else 0
+        return wait_for(ready, lambda: self.work.glob('rank-*'), timeout, what)
 
 
 def _mine(
@@ -295,11 +306,17 @@ def _write(
     """
     sent_ids, rows = expressions
     part, versions = job.work / 'bank.tmp', {name: version(name) for name in LIBRARIES}
-    with BankWriter(
-        part, sent_ids, images.rows[rows], images.ids, images.names, table,
-        min(spec.keep, images.num_candidates - 1), dict(made_with, versions=versions),
-    ) as writer:  # fmt: skip
-        for found in answers:
-            writer.write(*found)
-            advance(len(found.expressions))
-    os.replace(part, job.path)
+    remark = '. What is embedded stays: the same command continues'
+    try:
+        with while_writing(job.path, part, remark):
+            with BankWriter(
+                part, sent_ids, images.rows[rows], images.ids, images.names, table,
+                min(spec.keep, images.num_candidates - 1), dict(made_with, versions=versions),
+            ) as writer:  # fmt: skip
+                for found in answers:
+                    writer.write(*found)
+                    advance(len(found.expressions))
+            os.replace(part, job.path)
+    except OSError:
+        part.unlink(missing_ok=True)  # room for others
+        raise

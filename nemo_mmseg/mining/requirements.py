@@ -18,6 +18,7 @@ from nemo_mmseg.datasets.wrappers import data_sets_of, transforms_in
 from nemo_mmseg.negatives.band import BandRule
 from nemo_mmseg.negatives.bank import BankError, NegativeBank
 from nemo_mmseg.negatives.tile_store import TileStore
+from nemo_mmseg.utils.atomic_write import check_file_path
 
 from .mine import check_bank, mine_bank
 from .tile_writer import make_tile_store
@@ -36,6 +37,7 @@ def requirements_of(dataset: BaseDataset, max_epochs: int | None = None) -> list
         cannot be read. Several requirements of one bank differ in their bands only.
 
     Raises:
+        OSError: The path of one is a folder.
         ValueError: Two files of different content have the same path, or what
             :meth:`NeedsFiles.requirements` raises.
     """
@@ -47,6 +49,7 @@ def requirements_of(dataset: BaseDataset, max_epochs: int | None = None) -> list
                 continue
             for requirement in transform.requirements(inner, max_epochs):
                 content, use = _content_and_use(requirement)
+                check_file_path(requirement.spec.path)
                 if contents.setdefault(requirement.spec.path, content) != content:
                     raise ValueError(
                         'two transforms, or two data sets, ask for different files '

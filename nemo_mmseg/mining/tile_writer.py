@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,19 +18,24 @@ from mmengine.logging import print_log
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from nemo_mmseg.datasets.transforms.loading import read_image
 from nemo_mmseg.negatives.pool import ImagePool
 from nemo_mmseg.negatives.tile_store import ARRAYS, FORMAT_VERSION, TileSpec, TileStore
-from nemo_mmseg.utils.dist import rank_and_world, wait_for
-from nemo_mmseg.utils.tensor_file import header_of
+from nemo_mmseg.utils.atomic_write import check_file_path, while_writing
+from nemo_mmseg.utils.dist import end_with_parent, rank_and_world, wait_for
+from nemo_mmseg.utils.file_lock import only_one
+from nemo_mmseg.utils.images import read_image
+from nemo_mmseg.utils.tensor_file import checksum, checksum_text, header_of
 
 JPEG_QUALITY = 92
 # Images between two points at which a killed run can be continued.
 BATCH_SIZE = 32
 # Room for the header, which is written last: length (8 bytes) and JSON, padded with spaces.
 HEADER_SIZE = 4096
-# Of the index of a begun store: where a tile ends, and shape and digest of its image.
-RECORD = np.dtype([('end', '<i8'), ('shape', '<i4', 2), ('digest', 'u1', 16)])
+# Of the index of a begun store: where a tile ends and its checksum, shape and digest of its image,
+# and the checksum of all these.
+RECORD = np.dtype(
+    [('end', '<i8'), ('tile', '<u8'), ('shape', '<i4', 2), ('digest', 'u1', 16), ('own', '<u8')]
+)
 
 
 def make_tile_store(
@@ -43,17 +48,20 @@ def make_tile_store(
     """Make the tile store of a pool, or find that it is there.
 
     In a torchrun job rank 0 writes, and the others watch for the file, without a collective. Two
-    files beside the store, ``<path>.part`` and ``<path>.part.index``, hold what is done. The store
-    appears under its name when it is whole. Its bytes do not depend on workers or interruptions.
+    files beside the store, ``<path>.part`` and ``<path>.part.index``, hold what is done, and
+    ``<path>.lock`` tells other jobs who writes. The store appears under its name when it is whole.
+    Its bytes do not depend on workers or interruptions.
 
     A begun store is continued by content: images whose file has another digest by now are resized
-    again. A finished one is checked by :meth:`TileStore.check`.
+    again, and so are tiles that have not the checksum of what was written. A finished one is
+    checked by :meth:`TileStore.check`. What a killed job left beside it is removed.
 
     Args:
         pool: The images.
         spec: Where the store lies and what its tiles are.
         num_workers: Processes that decode; 0 decodes here. Defaults to 2.
-        timeout: Seconds to wait for rank 0 while nothing gets on. Defaults to 1800.
+        timeout: Seconds to wait for rank 0, or for another job, while nothing gets on. Defaults to
+            1800.
         progress: Whether rank 0 shows a progress bar. Defaults to True.
 
     Returns:
@@ -64,17 +72,26 @@ def make_tile_store(
             settings.
         ValueError: An image cannot be read.
         FileNotFoundError: An image is missing.
-        OSError: There is no room for it.
-        TimeoutError: Rank 0 does not get on.
+        OSError: There is no room for it, or the path is a folder.
+        TimeoutError: Rank 0, or another job, does not get on.
     """
     path = Path(spec.path)
-    if not path.is_file():
-        if rank_and_world()[0] == 0:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _Writer(pool, spec).write(num_workers, progress)
-        else:
-            part = path.with_name(path.name + '.part')
-            wait_for(lambda: path.is_file() or None, lambda: [part], timeout, f'rank 0 and {path}')
+    check_file_path(path)
+    part, index, lock = (
+        path.with_name(path.name + end) for end in ('.part', '.part.index', '.lock')
+    )
+    if rank_and_world()[0] != 0:
+        wait_for(lambda: path.is_file() or None, lambda: [part], timeout, f'rank 0 and {path}')
+    elif not path.is_file():
+        with only_one(lock, timeout, f'make {path}', lambda: [part]):
+            if not path.is_file():  # another job may have made it
+                _Writer(pool, spec, part, index).write(num_workers, progress)
+            index.unlink(missing_ok=True)
+    elif any(file.exists() for file in (part, index, lock)):
+        # What a job left that was killed at its very end. It may be another user's.
+        with suppress(OSError), only_one(lock, 0, f'remove what is left beside {path}'):
+            part.unlink(missing_ok=True)
+            index.unlink(missing_ok=True)
     store = TileStore(path)
     store.check(pool, spec)
     return store
@@ -127,11 +144,10 @@ class _Writer:
     one, for a tile depends on no other image than its own.
     """
 
-    def __init__(self, pool: ImagePool, spec: TileSpec) -> None:
+    def __init__(self, pool: ImagePool, spec: TileSpec, part: Path, index: Path) -> None:
         self.pool, self.spec, self.path = pool, spec, Path(spec.path)
+        self.part, self.index = part, index
         self.names = sorted({str(name) for name in pool.names}, key=str.encode)
-        self.part = self.path.with_name(self.path.name + '.part')
-        self.index = self.path.with_name(self.path.name + '.part.index')
         self.metadata = dict(
             spec.metadata(pool), format=FORMAT_VERSION, versions=dict(opencv=cv2.__version__)
         )
@@ -140,23 +156,17 @@ class _Writer:
 
     def write(self, num_workers: int, progress: bool) -> None:
         """Write what is missing, and give the store its name."""
-        with open(self.index, 'a+b') as index:
-            try:
-                fcntl.flock(index, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                print_log(f'another process makes {self.path}: waiting for it', 'current')
-                fcntl.flock(index, fcntl.LOCK_EX)
-            if not self.path.is_file():  # the other one may have made it
-                self.part.touch()
-                with open(self.part, 'r+b') as tiles:
-                    records = self._resume(tiles, index)
-                    self._look_ahead(len(records))
-                    records = self._add_tiles(tiles, index, records, num_workers, progress)
-                    self._finish(tiles, records)
-                os.replace(self.part, self.path)
-                size = self.path.stat().st_size / 2**20
-                print_log(f'{self.path}: {len(self.names)} tiles, {size:.0f} MiB', 'current')
-            self.index.unlink(missing_ok=True)
+        remark = f'. What is done stays in {self.part}: the same command continues it'
+        with while_writing(self.path, self.part, remark):
+            self.part.touch()
+            with open(self.part, 'r+b') as tiles, open(self.index, 'a+b') as index:
+                records = self._resume(tiles, index)
+                self._look_ahead(len(records))
+                records = self._add_tiles(tiles, index, records, num_workers, progress)
+                self._finish(tiles, records)
+        os.replace(self.part, self.path)
+        size = self.path.stat().st_size / 2**20
+        print_log(f'{self.path}: {len(self.names)} tiles, {size:.0f} MiB', 'current')
 
     def _look_ahead(self, done: int) -> None:
         """Fail before hours are spent, not after."""
@@ -189,12 +199,15 @@ class _Writer:
             content = b''
         records = np.frombuffer(content, RECORD, len(content) // RECORD.itemsize)
         records = records[: len(self.names)]
-        # A record that the disk lost is 0.
-        good = (np.diff(records['end'], prepend=0) > 0) & (
-            records['end'] <= tiles.seek(0, os.SEEK_END) - HEADER_SIZE
-        )
+        tiles.seek(HEADER_SIZE)
+        end = 0
         for row, name in enumerate(self.names[: len(records)]):
-            if not good[row] or self.pool.digest_of(name) != records['digest'][row].tobytes():
+            record, size = records[row], int(records['end'][row]) - end
+            end += size
+            # A record that the disk lost is 0.
+            good = size > 0 and record['own'] == _checksum_of(record)
+            good = good and checksum(tiles.read(size)) == record['tile']
+            if not good or self.pool.digest_of(name) != record['digest'].tobytes():
                 print_log(f'{self.part}: the tiles from {name} on are made anew', 'current')
                 records = records[:row]
                 break
@@ -219,23 +232,26 @@ class _Writer:
             num_workers=num_workers,
             collate_fn=list,
             generator=torch.Generator(),  # the loader would draw a seed from the global one
+            worker_init_fn=end_with_parent,
         )
         parts, end = [records], _end(records)
         with tqdm(
             total=len(self.names), initial=len(records), desc='tiles', disable=not progress
         ) as bar:
             for batch in loader:
-                new = []
-                for found in batch:
+                new = np.zeros(len(batch), RECORD)
+                for record, found in zip(new, batch):
                     if isinstance(found, Exception):
                         raise found
                     tiles.write(found[0])
                     end += len(found[0])
-                    new.append((end, *found[1:]))
-                parts.append(np.array(new, RECORD))
+                    record['end'], record['tile'] = end, checksum(found[0])
+                    record['shape'], record['digest'] = found[1:]
+                    record['own'] = _checksum_of(record)
                 _to_disk(tiles)
-                index.write(parts[-1].tobytes())
+                index.write(new.tobytes())
                 _to_disk(index)
+                parts.append(new)
                 bar.update(len(batch))
         return np.concatenate(parts)
 
@@ -250,19 +266,24 @@ class _Writer:
         tables = dict(
             ends=records['end'].astype('<i8'),
             name_offsets=np.cumsum([0, *map(len, names)], dtype='<i8'),
+            checksums=records['tile'].astype('<u8'),
             shapes=records['shape'].astype('<i4'),
             digests=records['digest'],
             name_bytes=np.frombuffer(b''.join(names), 'u1'),
         )
-        layout = dict(tiles=(np.dtype('u1'), shape))
+        layout, checksums = dict(tiles=(np.dtype('u1'), shape)), {}
         for name in ARRAYS[1:]:
-            tiles.write(tables[name].tobytes())
-            layout[name] = tables[name].dtype, tables[name].shape
-        header = json.dumps(header_of(layout, self.metadata), separators=(',', ':')).encode()
-        length = HEADER_SIZE - 8
+            content = np.ascontiguousarray(tables[name])
+            tiles.write(content.tobytes())
+            layout[name], checksums[name] = (content.dtype, content.shape), checksum_text(content)
+        header, _ = header_of(layout, self.metadata, checksums, HEADER_SIZE)
         tiles.seek(0)
-        tiles.write(length.to_bytes(8, 'little') + header.ljust(length))
+        tiles.write(header)
         _to_disk(tiles)
+
+
+def _checksum_of(record: np.void) -> int:
+    return checksum(record.tobytes()[: -RECORD['own'].itemsize])
 
 
 def _end(records: np.ndarray) -> int:

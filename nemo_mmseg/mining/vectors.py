@@ -7,7 +7,8 @@ changed has another key, whatever its name, size or time.
 
 A pack is one safetensors file of some vectors. It is written under another name and renamed, and it
 never changes. It is named after its keys, so processes that write at the same time write different
-packs, or equal ones. A damaged pack is noticed by its CRC and removed.
+packs, or equal ones. A damaged pack is noticed by its CRC-32 when a process first reads it, and
+removed; its vectors are made again.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ PACK_SIZE = 512
 KEY_BYTES = 16
 # An index entry holds pack and row in one number.
 _MAX_ROWS = 2**20
+# What the library raises of a damaged file, or NumPy of arrays of other types and shapes.
+_UNREADABLE = OSError, SafetensorError, ValueError, IndexError, TypeError
 
 
 def text_keys(texts: Iterable[str]) -> np.ndarray:
@@ -109,7 +112,8 @@ class VectorStore:
             for pack in _files(folder, 'pack-*.safetensors'):
                 if pack in known:
                     continue
-                with suppress(OSError, SafetensorError, ValueError), safe_open(pack, 'np') as file:
+                # A damaged one counts for nothing; its vectors are made, and it is written, again.
+                with suppress(*_UNREADABLE), safe_open(pack, 'np') as file:
                     heads.append(_heads(file.get_tensor('keys')))
                     places.append(len(self._packs) * _MAX_ROWS + np.arange(len(heads[-1])))
                     self._packs.append(pack)
@@ -136,7 +140,7 @@ class VectorStore:
             which = packs == pack
             try:
                 made_of, vectors = self._read(pack, rows[which])
-            except (OSError, SafetensorError, ValueError) as error:
+            except _UNREADABLE as error:
                 self._forget(pack, damaged=not isinstance(error, OSError))
                 continue
             same = (made_of == keys[there[which]]).all(axis=1)
@@ -158,7 +162,9 @@ class VectorStore:
         with safe_open(path, 'pt') as file:
             keys, vectors = (file.get_tensor(name).numpy() for name in ('keys', 'vectors'))
             if pack not in self._checked:
-                if (file.metadata() or {}).get('crc32') != _checksum(keys, vectors):
+                same = (file.metadata() or {}).get('crc32') == _checksum(keys, vectors)
+                same &= keys.shape == (len(vectors), KEY_BYTES) and vectors.dtype == np.float32
+                if not same:
                     raise ValueError('damaged')
                 self._checked.add(pack)
                 with suppress(OSError):  # another user's, or a disk that is not written to

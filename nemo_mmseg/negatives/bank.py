@@ -13,27 +13,36 @@ Tensors, for E expressions, I images and M stored images per expression:
 ``image_name_bytes``   uint8           file names in UTF-8, one after the other
 ``image_name_offsets`` int64 (I + 1,)  where each begins
 ``image_vectors``      float16 (I, D)  unit vectors of the images
+``row_checksums``      uint64 (E, 2)   of each row of ``neighbors`` and of ``similarities``
 =====================  ==============  ============================================================
+
+A process compares with checksums in the header: when it opens the file, the header and the small
+tensors; when it first looks at them, the vectors. A row of the rankings is compared with its own
+checksums when it is first read (about 2 us), and so these need none. Banks of format 1, from before
+there were checksums, are read unchecked.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
-from nemo_mmseg.utils.tensor_file import MappedFile, Names
+from nemo_mmseg.utils.tensor_file import MappedFile, Names, checksum
 
 from .band import Band, BandRule
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 # By decreasing element size, so that every tensor is aligned.
 TENSORS = (
-    'sent_ids', 'image_ids', 'image_name_offsets', 'image_row', 'neighbors', 'similarities',
-    'self_similarity', 'image_vectors', 'image_name_bytes',
+    'sent_ids', 'image_ids', 'image_name_offsets', 'row_checksums', 'image_row', 'neighbors',
+    'similarities', 'self_similarity', 'image_vectors', 'image_name_bytes',
 )  # fmt: skip
+# These have checksums row by row, in this order.
+RANKINGS = 'neighbors', 'similarities'
 # Expressions that are looked at together when all bands are sized: a block's cosines with 20,000
 # images take 80 MB.
 BLOCK = 512
@@ -77,10 +86,20 @@ class NegativeBank(MappedFile):
     """
 
     KIND = 'bank'
-    ARRAYS = TENSORS
-    FORMAT_VERSION = FORMAT_VERSION
+    FORMATS = {
+        FORMAT_VERSION: TENSORS,
+        1: tuple(name for name in TENSORS if name != 'row_checksums'),
+    }
+    CHECKED_FROM = 2
+    # It is a hundred times as large as the others, and only thresholds between images look at it.
+    COMPARED_LATE = ('image_vectors',)
     MAKE_COMMAND = 'python tools/mine_negatives.py CONFIG'
     ERROR = BankError
+
+    def __init__(self, path: str | os.PathLike) -> None:
+        super().__init__(path)
+        # Whether this process has compared each expression's rankings with their checksums.
+        self._compared: bytearray | None = None
 
     def __len__(self) -> int:
         return len(self.sent_ids)
@@ -108,7 +127,7 @@ class NegativeBank(MappedFile):
     @property
     def image_vectors(self) -> np.ndarray:
         """Unit vectors ``(I, D)`` float16 of the images."""
-        return self.arrays['image_vectors']
+        return self.whole('image_vectors')
 
     @property
     def stored(self) -> int:
@@ -133,6 +152,23 @@ class NegativeBank(MappedFile):
             )
         return index
 
+    def _compare(self, rows: Iterable[int]) -> None:
+        """Compare the rankings of some expressions with their checksums, if they were not yet."""
+        if self._compared is None:
+            self._compared = bytearray(b'\0' if self.checked else b'\1') * len(self)
+        seen, arrays = self._compared, self.arrays
+        new = [row for row in rows if not seen[row]]
+        if not new:
+            return
+        for name, column in zip(RANKINGS, arrays['row_checksums'][new].T.tolist()):
+            table = arrays[name]
+            for row, written in zip(new, column):
+                if checksum(table[row]) != written:
+                    sent_id = self.sent_ids[row]
+                    raise self.damaged(f'{name} of expression {sent_id} is not what was written')
+        for row in new:
+            seen[row] = 1
+
     def row(
         self, sent_id: int, expression: str | None = None
     ) -> tuple[np.ndarray, np.ndarray, float]:
@@ -148,8 +184,10 @@ class NegativeBank(MappedFile):
 
         Raises:
             UnknownSentenceError: The bank has no such expression.
+            BankError: The ranking is damaged.
         """
         index, arrays = self._index(sent_id, expression), self.arrays
+        self._compare((index,))
         own = float(arrays['self_similarity'][index])
         return arrays['neighbors'][index], arrays['similarities'][index], own
 
@@ -174,8 +212,10 @@ class NegativeBank(MappedFile):
 
         Raises:
             UnknownSentenceError: The bank has no such expression.
+            BankError: The ranking is damaged.
         """
         index, arrays = self._index(sent_id, expression), self.arrays
+        self._compare((index,))
         rows, similarities = arrays['neighbors'][index], arrays['similarities'][index]
         own = float(arrays['self_similarity'][index])
         start = rule.start(similarities, own)
@@ -237,6 +277,7 @@ class NegativeBank(MappedFile):
         vectors = self.image_vectors.astype(np.float64) if cosines else None
         for begin in range(0, len(order), BLOCK):
             part = order[begin : begin + BLOCK]
+            self._compare(part.tolist())
             if not cosines:
                 yield part, None
                 continue

@@ -6,14 +6,16 @@ a sample, alone or mixed with others (CutMix, MixGen, copy-paste), it would be s
 So a mosaic takes a guard for its negatives, and a data set takes one for all its images.
 
 Images are told apart by COCO's number, which is the same in the names of 2014 and 2017, and others
-by the name of the file. A renamed copy is not recognised.
+by the name of the file. Where both names have folders, these must agree, as far as the shorter name
+tells them. A renamed copy is not recognised.
 """
 
 from __future__ import annotations
 
 import os.path as osp
+import posixpath
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -31,10 +33,27 @@ class LeakError(ValueError):
 
 
 def image_key(name: str) -> str:
-    """Return what tells an image: COCO's number (12 digits), else the name of the file."""
-    name = osp.basename(name)
-    coco = re.fullmatch(r'(?:COCO_[a-z]+\d+_)?(\d{12})\.\w+', name)
-    return coco[1] if coco else name
+    """Return what tells an image: COCO's number (12 digits), else the name with its folders."""
+    name = posixpath.normpath(name)
+    coco = re.fullmatch(r'(?:.*/)?(?:COCO_[a-z]+\d+_)?(\d{12})\.\w+', name)
+    return coco[1] if coco else name.lstrip('/')
+
+
+class ImageKeys:
+    """Keys of images. A key is in it whose folders agree with one of these, where both have some.
+
+    Args:
+        keys: See :func:`image_key`.
+    """
+
+    def __init__(self, keys: Iterable[str]) -> None:
+        self._of_file: dict[str, list[str]] = {}
+        for key in keys:
+            self._of_file.setdefault(posixpath.basename(key), []).append(f'/{key}')
+
+    def __contains__(self, key: str) -> bool:
+        others = self._of_file.get(posixpath.basename(key), ())
+        return any(other.endswith(f'/{key}') or f'/{key}'.endswith(other) for other in others)
 
 
 @lru_cache(maxsize=32)
@@ -56,7 +75,7 @@ def split_images(split_file: str) -> dict[str, frozenset[str]]:
     try:
         for ref in load(split_file):
             key = image_key(ref['file_name'])
-            if key == ref['file_name']:  # with the number of the annotation behind the image's name
+            if not key.isdecimal():  # with the number of the annotation behind the image's name
                 key = image_key(re.sub(r'_\d+(?=\.\w+$)', '', key))
             images.setdefault(ref['split'], set()).add(key)
     except (KeyError, TypeError) as error:
@@ -99,7 +118,7 @@ class LeakGuard:
                 f'leak_guard: {list(split_files)} must be files with the splits {tuple(splits)}, '
                 f"and action={action!r} must be 'error' or 'drop'"
             )
-        self._keys = frozenset().union(*self.held_out.values())
+        self._keys = ImageKeys(frozenset().union(*self.held_out.values()))
         self._clean_pools: dict[tuple[str, str], ImagePool] = {}
         self._leaked_rows: dict[tuple[str, str], np.ndarray] = {}
 
@@ -123,7 +142,10 @@ class LeakGuard:
             return kept
         leaked = sorted(str(name) for name in np.asarray(names)[~kept])
         found = {image_key(name) for name in leaked}
-        counts = {where: len(found & keys) for where, keys in self.held_out.items()}
+        counts = {
+            where: sum(key in of_split for key in found)
+            for where, of_split in zip(self.held_out, map(ImageKeys, self.held_out.values()))
+        }
         where = ', '.join(f'{count} of {where}' for where, count in counts.items() if count)
         raise LeakError(
             f'{len(leaked)} of the {len(kept)} {what} are images of validation or test splits: '

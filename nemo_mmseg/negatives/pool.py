@@ -8,6 +8,7 @@ import os
 import os.path as osp
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ class ImagePool:
     Args:
         root: Folder of the images.
         ids: Image ids ``(I,)``, rising.
-        names: File names ``(I,)`` inside ``root``.
+        names: File names ``(I,)``, paths inside ``root`` with ``/``.
         fingerprint: Digest of the data set the pool belongs to; a bank is checked against it.
     """
 
@@ -84,6 +85,10 @@ class ImagePool:
     def path_of(self, name: str) -> str:
         """Return the path of the image with this file name."""
         return osp.join(self.root, str(name))
+
+    def name_of(self, path: str) -> str:
+        """Return the name of the image with this path, which lies in the root."""
+        return path.removeprefix(osp.join(self.root, ''))
 
     def row_of(self, image_id: int) -> int:
         """Return the row of an image id.
@@ -180,20 +185,28 @@ class FolderPool(ImagePool):
                 f'the folder of negatives {root} is missing or holds fewer than two images'
             )
         names = sorted(files)
-        sizes = [(osp.basename(name), files[name]) for name in names]
-        self._row_of = {key: row for row, key in enumerate(sizes)}
+        self._rows_of: dict[tuple[str, int], list[int]] = {}  # by name without folder, and size
+        for row, name in enumerate(names):
+            self._rows_of.setdefault((osp.basename(name), files[name]), []).append(row)
         super().__init__(root, np.arange(len(names)), names, _digest_of(files))
         self._images_fingerprint = self.fingerprint
 
     def find(self, image_id: int, path: str) -> int | None:
-        """Return the row of the file of the same name and size, None where there is none."""
-        return self._row_of.get((osp.basename(path), osp.getsize(path)))
+        """Return the row of the file of the same name and size, None where there is none.
+
+        Of several such files it is the one in folders of the same names.
+        """
+        rows = self._rows_of.get((osp.basename(path), osp.getsize(path)))
+        if rows is None or len(rows) == 1:
+            return rows and rows[0]
+        return max(rows, key=lambda row: _likeness(str(self.names[row]), path))
 
     def subset(self, rows: np.ndarray) -> FolderPool:
         """Return the pool of some rows ``(n,)``, rising; it keeps the fingerprint."""
         pool = super().subset(rows)
         new = {int(row): i for i, row in enumerate(rows)}
-        pool._row_of = {key: new[row] for key, row in self._row_of.items() if row in new}
+        kept = {key: [new[row] for row in of if row in new] for key, of in self._rows_of.items()}
+        pool._rows_of = {key: of for key, of in kept.items() if of}
         return pool
 
 
@@ -241,6 +254,13 @@ class BankImages:
         if row >= len(rows) and rest:
             pool, row, rows = rest[0][0], row - len(rows), rest[0][1]
         return pool.path(rows[row])
+
+
+def _likeness(name: str, path: str) -> tuple[int, int]:
+    """How many parts two paths share from the last one on; and less, the more ``name`` has."""
+    parts = zip(reversed(name.split('/')), reversed(path.split('/')))
+    same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], parts))
+    return same, -name.count('/')
 
 
 def _is_local(path: str) -> bool:

@@ -10,7 +10,11 @@ Arrays, for I images in the order of their names:
 ``shapes``        int32 (I, 2)                    height and width of the original images
 ``digests``       uint8 (I, 16)                   of the files' content (``ImagePool.digest_of``)
 ``name_bytes``    uint8                           file names in UTF-8, one after the other
+``checksums``     uint64 (I,)                     of the bytes of each tile
 ================  ==============================  ==============================================
+
+Whoever opens the file compares the header and all arrays but the tiles with checksums in the
+header. A tile is compared when a process first reads it (4 to 15 us for 256 x 256 pixels).
 """
 
 from __future__ import annotations
@@ -24,12 +28,12 @@ from typing import Any
 import cv2
 import numpy as np
 
-from nemo_mmseg.utils.tensor_file import MappedFile, Names
+from nemo_mmseg.utils.tensor_file import MappedFile, Names, checksum
 
 from .pool import ImagePool
 
-FORMAT_VERSION = 3
-ARRAYS = ('tiles', 'ends', 'name_offsets', 'shapes', 'digests', 'name_bytes')
+FORMAT_VERSION = 4
+ARRAYS = ('tiles', 'ends', 'name_offsets', 'checksums', 'shapes', 'digests', 'name_bytes')
 
 
 class TileStoreError(RuntimeError):
@@ -73,10 +77,15 @@ class TileStore(MappedFile):
     """
 
     KIND = 'tile store'
-    ARRAYS = ARRAYS
-    FORMAT_VERSION = FORMAT_VERSION
+    FORMATS = {FORMAT_VERSION: ARRAYS}
+    CHECKED_FROM = 4
     MAKE_COMMAND = 'python tools/misc/make_tile_store.py CONFIG'
     ERROR = TileStoreError
+
+    def __init__(self, path: str | os.PathLike) -> None:
+        super().__init__(path)
+        # Whether this process has compared each tile with its checksum.
+        self._compared: bytearray | None = None
 
     def __len__(self) -> int:
         return len(self.arrays['ends'])
@@ -149,16 +158,29 @@ class TileStore(MappedFile):
         """Read the tile ``(height, width, 3)`` uint8, BGR, in a row; raw ones are read-only views.
 
         Raises:
-            TileStoreError: A JPEG tile is damaged.
+            TileStoreError: The tile is damaged.
         """
-        tiles, ends = self.arrays['tiles'], self.arrays['ends']
+        tiles = self.arrays['tiles']
         if tiles.ndim == 4:
+            self._compare(row, tiles[row])
             return tiles[row]
-        begin = ends[row - 1] if row else 0
-        tile = cv2.imdecode(tiles[begin : ends[row]], cv2.IMREAD_COLOR)
-        if tile is None:
-            raise TileStoreError(f'the tile of {self.names[row]} in {self.path} is damaged')
+        ends = self.arrays['ends']
+        content = tiles[ends[row - 1] if row else 0 : ends[row]]
+        self._compare(row, content)
+        tile = cv2.imdecode(content, cv2.IMREAD_COLOR)
+        wanted = self.metadata['height'], self.metadata['width'], 3
+        if tile is None or tile.shape != wanted:
+            raise self.damaged(f'the tile of {self.names[row]} is no image of {wanted}')
         return tile
+
+    def _compare(self, row: int, content: np.ndarray) -> None:
+        """Compare a tile with its checksum, the first time."""
+        if self._compared is None:
+            self._compared = bytearray(len(self))
+        if not self._compared[row]:
+            if checksum(content) != self.arrays['checksums'][row]:
+                raise self.damaged(f'the tile of {self.names[row]} is not what was written')
+            self._compared[row] = 1
 
     def shape_of(self, row: int) -> tuple[int, int]:
         """Return height and width of the original image, in pixels."""

@@ -9,7 +9,6 @@ network computes it: at the network's resolution, before it is resized and cut a
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,13 +19,14 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.numpy import save
 from torch import Tensor
 
 from nemo_mmseg.utils.atomic_write import write_bytes
-from nemo_mmseg.utils.tensor_file import METADATA_KEY, MappedFile
+from nemo_mmseg.utils.tensor_file import MappedFile, checksum_text, header_of
 
 FORMAT_VERSION = 1
+# By falling size of an element, so that each array is aligned.
+ARRAYS = ('ref_ids', 'sent_ids', 'offsets', 'shapes', 'input_shapes', 'scales', 'values')
 
 
 class ResponseMapError(ValueError):
@@ -95,8 +95,8 @@ class ResponseMaps(MappedFile):
     """
 
     KIND = 'file of response maps'
-    ARRAYS = ('ref_ids', 'sent_ids', 'shapes', 'input_shapes', 'offsets', 'scales', 'values')
-    FORMAT_VERSION = FORMAT_VERSION
+    FORMATS = {FORMAT_VERSION: ARRAYS}
+    CHECKED_FROM = FORMAT_VERSION
     MAKE_COMMAND = 'python tools/pseudo_labels/make_response_maps.py CONFIG CHECKPOINT'
     MADE_BY_TRAINING = False
     ERROR = ResponseMapError
@@ -213,8 +213,10 @@ def write_response_maps(
         scales=scales,
         values=np.concatenate(values or [np.zeros(0)]).astype('<f2'),
     )
-    text = json.dumps(dict(metadata, format=FORMAT_VERSION), sort_keys=True)
-    write_bytes(path, save(arrays, metadata={METADATA_KEY: text}))
+    layout = {name: (arrays[name].dtype, arrays[name].shape) for name in ARRAYS}
+    checksums = {name: checksum_text(arrays[name]) for name in ARRAYS}
+    header, _ = header_of(layout, dict(metadata, format=FORMAT_VERSION), checksums)
+    write_bytes(path, header + b''.join(arrays[name].tobytes() for name in ARRAYS))
 
 
 def name_and_digest(path: str | os.PathLike) -> dict[str, str]:

@@ -17,7 +17,8 @@ from pathlib import Path
 
 import cv2
 
-from nemo_mmseg.utils.atomic_write import write_bytes
+from nemo_mmseg.utils.atomic_write import check_folder_path, write_bytes
+from nemo_mmseg.utils.dist import end_with_parent
 
 from .sample import make_sample
 from .segment import to_coco
@@ -89,7 +90,7 @@ def _run(jobs: list[tuple[str, int]], make: Callable, workers: int) -> Iterator[
     if workers <= 1:
         yield from map(make, jobs)
         return
-    with multiprocessing.Pool(workers) as pool:
+    with multiprocessing.Pool(workers, end_with_parent) as pool:
         yield from pool.imap(make, jobs, chunksize=16)
 
 
@@ -150,6 +151,7 @@ def make_refshapes(
     settings = {'version': VERSION, 'sizes': sizes, 'seed': seed}
     out = Path(out_dir)
     folder = out / variant
+    check_folder_path(folder)
     if _is_made(folder, settings):
         return False
 

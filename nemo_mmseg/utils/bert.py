@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from mmengine.logging import print_log
 
+from .checkpoint import check_tensors
+
 if TYPE_CHECKING:
     from types import ModuleType
 
@@ -111,7 +113,7 @@ def load_bert_weights(bert: BertModel, model: str) -> None:
 
     Raises:
         OSError: ``model`` is out of reach or has no config.
-        ValueError: It is of another architecture.
+        ValueError: It is of another architecture, or not finite.
         RuntimeError: The file is broken, or its tensors are not exactly those of the network.
     """
     transformers, theirs = import_transformers(), bert_config(model)
@@ -143,6 +145,7 @@ def load_bert_weights(bert: BertModel, model: str) -> None:
             f'the weights of BERT {model!r} lack, or have beyond this network, {", ".join(wrong)} '
             '(config=None builds the network that they belong to)'
         )
+    check_tensors(f'BERT {model!r}', loaded.state_dict())
     bert.load_state_dict(loaded.state_dict())
     print_log(
         f'BERT: {len(bert.state_dict())} tensors from {model}, left out: {left_out or "none"}',

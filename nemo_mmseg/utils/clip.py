@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import struct
 import zipfile
 from collections.abc import Callable
 from functools import cache
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError
+
+from .checkpoint import check_tensors, compare_checksums
 
 if TYPE_CHECKING:
     from torch import nn
@@ -76,12 +79,15 @@ def load_clip(model: str, pretrained: str | None = None, device: str = 'cpu') ->
         The model, with ``encode_image`` and ``encode_text``.
 
     Raises:
-        ValueError: The architecture is unknown, or does not fit an archive of OpenAI's.
+        ValueError: The architecture is unknown, or does not fit an archive of OpenAI's, or the
+            weights are not finite, or not those that were saved (by the checksums of the file).
         FileNotFoundError: The weights are neither a known tag nor a file.
         RuntimeError: The file is broken or of another architecture.
     """
     _check_model(model)
     weights = None if pretrained is None else _weights(model, pretrained)
+    if weights is not None and zipfile.is_zipfile(weights):
+        _compare_checksums(weights)
     archive = weights is not None and _is_torchscript(weights)
     try:
         # OpenAI's weights were trained with QuickGELU, which open_clip leaves to a model's config.
@@ -97,7 +103,16 @@ def load_clip(model: str, pretrained: str | None = None, device: str = 'cpu') ->
     except (RuntimeError, pickle.UnpicklingError, EOFError, SafetensorError) as error:
         message = f'{weights!r} does not load into CLIP model {model!r}: {error}'
         raise RuntimeError(message) from error
+    if weights is not None:
+        check_tensors(weights, built.state_dict())
     return built.eval()
+
+
+def _compare_checksums(path: str) -> None:
+    try:
+        compare_checksums(path)
+    except (ValueError, zipfile.BadZipFile, struct.error) as error:
+        raise ValueError(f'{path} is damaged: {error}') from error
 
 
 def _is_torchscript(path: str) -> bool:

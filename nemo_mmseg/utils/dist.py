@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
 import random
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import TypeVar
 
@@ -136,6 +139,29 @@ def ordered_map(call: Callable[[S], T], items: Iterable[S], device: str) -> Iter
     finally:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(lanes)
+
+
+def end_with_parent(worker_id: int = 0) -> None:
+    """Let this process end within a second of its parent's end; a loader's ``worker_init_fn``.
+
+    PyTorch's workers look for their parent only while they wait for indices. One that has put more
+    than a pipe holds (64 KB) into its queue waits for a reader, and outlives a killed parent for
+    ever.
+
+    Args:
+        worker_id: Not used.
+    """
+    parent, ancestor = multiprocessing.parent_process(), os.getppid()
+
+    def watch() -> None:
+        # Either notices it: where a server forks the workers, their parent is not their ancestor;
+        # and other workers hold the handle that tells of the parent's end.
+        while os.getppid() == ancestor and not wait([parent.sentinel], 1):
+            pass
+        os._exit(1)
+
+    if parent is not None:
+        threading.Thread(target=watch, daemon=True).start()
 
 
 @contextlib.contextmanager

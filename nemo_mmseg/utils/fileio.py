@@ -45,7 +45,7 @@ def load_plain_pickle(path: str) -> Any:
         path: The file, local or of any MMEngine file backend.
 
     Returns:
-        What was pickled.
+        What was pickled, with lists in the place of tuples.
 
     Raises:
         FileNotFoundError: No such file.
@@ -72,7 +72,7 @@ def load_json(path: str) -> Any:
         ValueError: The file is no JSON, cut short, or nested too deeply.
     """
     content = get(path)
-    with suppress(ValueError):  # Python also writes NaN, which orjson refuses
+    with suppress(ValueError, RecursionError):  # Python also writes NaN, which orjson refuses
         return fast_loads(content)
     try:
         return json.loads(content)

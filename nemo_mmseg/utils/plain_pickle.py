@@ -1,4 +1,4 @@
-"""Read pickles from the web: lists, dicts, tuples, sets, texts, numbers, None, nothing else.
+"""Read pickles from the web: lists, dicts, sets, texts, numbers and None, nothing else.
 
 A pickle is a program. Without any class or function it cannot run code, but a few hundred bytes of
 it can still fill the memory (a place in the memo far away) or keep Python busy for ever (tuples of
@@ -13,6 +13,7 @@ import io
 import pickle
 import pickletools
 import re
+from functools import partial
 from typing import Any
 
 from .faults import shown
@@ -38,22 +39,36 @@ _USUAL = re.compile(
     + _counted(0, 8, 0)
     + rb'|[gp]\d{1,7}\n|[IL]-?\d{1,18}L?\n|F[^\n]{1,40}\n|[SV][^\n]*\n){1,1000}'
 )
-# Tuples, and numbers of up to 2,040 bits: harmless but as keys. Sets, and before protocol 4 calls
-# of their class: whoever reads them looks at what goes in.
+# Tuples, and numbers of up to 2,040 bits: harmless but as keys, whose hash takes long or collides.
+# Sets, and before protocol 4 calls of their class: whoever reads them looks at what goes in.
 _UNUSUAL = re.compile(
     rb'(?s:[t)R\x85\x86\x87\x8f\x90]|c(?:builtins|__builtin__)\nset\n|\x8a'
     + _counted(9, 255, 0)
-    + rb'|[IL]-?\d{19,600}L?\n)'
+    + rb'|[IL]-?\d{19,600}L?\n){1,1000}'
 )
 # Longer texts: the instruction, and the number of bytes of their length.
 _LONG_TEXTS = {ord('X'): 4, ord('T'): 4, ord('B'): 4, 0x8C: 1, ord('U'): 1, ord('C'): 1}
 
 
-class _CarefulUnpickler(pickle._Unpickler):
-    """Python's own unpickler in Python; slow.
+class _NoClasses:
+    """Second line of defence, behind the look at the instructions."""
 
-    Texts are the only keys, and texts and numbers of 64 bits the only members of sets: to hash what
-    else there is can take for ever.
+    def find_class(self, module: str, name: str) -> Any:
+        raise pickle.UnpicklingError(f'it asks for {module}.{name}')
+
+    def persistent_load(self, pid: Any) -> Any:
+        raise pickle.UnpicklingError('it asks for an object kept elsewhere')
+
+
+class _QuickUnpickler(_NoClasses, pickle.Unpickler):
+    """The unpickler in C, for pickles of usual instructions."""
+
+
+class _CarefulUnpickler(_NoClasses, pickle._Unpickler):
+    """Python's unpickler in Python (slow): tuples become lists, and all keys must be texts.
+
+    Members of sets are texts and numbers of 64 bits. So nothing that is read has a hash that takes
+    long, here or where it is used.
     """
 
     dispatch = dict(pickle._Unpickler.dispatch)
@@ -82,7 +97,7 @@ class _CarefulUnpickler(pickle._Unpickler):
     def load_reduce(self) -> None:
         # Nothing but the class of sets can be called: find_class knows no other.
         arguments = self.stack[-1]
-        if type(arguments) is not tuple or [*map(type, arguments)] != [list]:
+        if type(arguments) is not list or [*map(type, arguments)] != [list]:
             raise pickle.UnpicklingError(f'a set is made of {shown(arguments)}, not of a list')
         self._check_members(arguments[0])
         pickle._Unpickler.load_reduce(self)
@@ -90,18 +105,26 @@ class _CarefulUnpickler(pickle._Unpickler):
     def find_class(self, module: str, name: str) -> type:
         if module in ('builtins', '__builtin__') and name == 'set':
             return set
-        raise pickle.UnpicklingError(f'it asks for {module}.{name}')
+        return super().find_class(module, name)
 
     def _check_members(self, members: list) -> None:
         for one in members:
             if type(one) is not str and (type(one) is not int or one.bit_length() > 64):
                 raise pickle.UnpicklingError(f'a member of a set is {shown(one)}')
 
+    def _load_short_tuple(self, length: int) -> None:
+        self.stack[-length:] = [self.stack[-length:]]
+
     dispatch[ord('R')] = load_reduce
     dispatch[0x90] = load_additems
     dispatch[ord('s')] = load_setitem
     dispatch[ord('u')] = load_setitems
     dispatch[ord('d')] = load_dict
+    dispatch[ord(')')] = pickle._Unpickler.load_empty_list
+    dispatch[ord('t')] = pickle._Unpickler.load_list
+    dispatch[0x85] = partial(_load_short_tuple, length=1)
+    dispatch[0x86] = partial(_load_short_tuple, length=2)
+    dispatch[0x87] = partial(_load_short_tuple, length=3)
 
 
 def loads_plain(content: bytes) -> Any:
@@ -112,12 +135,12 @@ def loads_plain(content: bytes) -> Any:
             Latin-1.
 
     Returns:
-        What was pickled.
+        What was pickled, with lists in the place of tuples.
 
     Raises:
         ValueError: The pickle is damaged, cut short, or holds anything but plain data.
     """
-    unpickler = pickle.Unpickler if _is_usual(content) else _CarefulUnpickler
+    unpickler = _QuickUnpickler if _is_usual(content) else _CarefulUnpickler
     problem: Exception | None = None
     for encoding in ('utf-8', 'latin-1'):
         try:
@@ -131,7 +154,7 @@ def loads_plain(content: bytes) -> Any:
 
 
 def _is_usual(content: bytes) -> bool:
-    """Look through the instructions; True if no tuple, set or huge number is among them."""
+    """Look through the instructions; True if no tuple and no huge number is among them."""
     usual, position = True, 0
     while position < len(content):
         code = content[position]
@@ -147,7 +170,7 @@ def _is_usual(content: bytes) -> bool:
         else:
             around = content[max(position - 30, 0) : position + 40]
             raise ValueError(
-                f'it asks for more than lists, dicts, sets, texts and numbers: instruction '
+                f'it asks for more than lists, dicts, texts and numbers: instruction '
                 f'{NAMES.get(code, code)} at byte {position}, in {shown(around)}'
             )
     raise ValueError('it is cut short')

@@ -35,12 +35,13 @@ import nemo_mmseg  # noqa: F401, E402  (registers our classes)
 from nemo_mmseg.datasets.base import BaseReferringDataset  # noqa: E402
 from nemo_mmseg.datasets.requirements import BankRequirement  # noqa: E402
 from nemo_mmseg.datasets.samplers import SampleIndex  # noqa: E402
-from nemo_mmseg.datasets.transforms.loading import read_image, referent_masks  # noqa: E402
+from nemo_mmseg.datasets.transforms.loading import referent_masks  # noqa: E402
 from nemo_mmseg.datasets.transforms.nemo import NeMoMosaic  # noqa: E402
 from nemo_mmseg.datasets.wrappers import transforms_in  # noqa: E402
 from nemo_mmseg.mining import check_bank  # noqa: E402
 from nemo_mmseg.mining.requirements import requirements_of  # noqa: E402
 from nemo_mmseg.utils.config import add_config_arguments, load_config  # noqa: E402
+from nemo_mmseg.utils.images import read_image  # noqa: E402
 from nemo_mmseg.visualization.browse import draw_training_sample  # noqa: E402
 from nemo_mmseg.visualization.drawing import (  # noqa: E402
     GT_COLOR,

@@ -3,9 +3,12 @@ import json
 import os
 import subprocess
 import sys
+import time
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
@@ -247,6 +250,59 @@ def test_bad_arguments_leave_nothing(tiny, shared_folder, tmp_path, options, err
     with pytest.raises(error, match=message):
         tiny.mine(shared_folder, tmp_path / 'sub' / 'bank', **options)
     assert os.listdir(tmp_path) == []
+
+
+def test_a_path_at_which_no_file_can_be_is_refused_first(tiny, shared_folder, tmp_path, counted):
+    (tmp_path / 'folder').mkdir()
+    (tmp_path / 'file').touch()
+    with pytest.raises(IsADirectoryError, match=f'this is a folder.*{tmp_path}/folder'):
+        tiny.mine(shared_folder, tmp_path / 'folder')
+    with pytest.raises(NotADirectoryError, match=f'this is a file.*{tmp_path}/file'):
+        tiny.mine(shared_folder, tmp_path / 'file' / 'bank')
+    assert counted == [0, 0] and sorted(os.listdir(tmp_path)) == ['file', 'folder']
+
+
+def test_a_full_disk_names_the_bank_and_the_run_is_continued(
+    tiny, shared_folder, mined, tmp_path, counted, file_size_limit
+):
+    path = tmp_path / 'bank'
+    said = f'File too large, while writing {path}. What is embedded stays'
+    limit = mined.stat().st_size - 100
+    with file_size_limit(limit), pytest.raises(OSError, match=said):
+        tiny.mine(shared_folder, path)
+    # All but the vectors is gone.
+    left = {file.name.split('-')[0] for file in tmp_path.rglob('*') if file.is_file()}
+    assert left == {'pack', 'rank'}
+    before = sum(counted)
+    tiny.mine(shared_folder, path)
+    assert sum(counted) == before and path.read_bytes() == mined.read_bytes()
+    assert os.listdir(tmp_path) == ['bank']
+
+
+def mine_slowly(tiny, folder, path):
+    """Mine with workers that are far ahead."""
+    encode = ClipEmbedder.images
+    ClipEmbedder.images = lambda self, batch: time.sleep(0.3) or encode(self, batch)
+    tiny.mine(folder, path, num_workers=2)
+
+
+def test_workers_of_a_killed_job_end_and_hold_nothing(tiny, shared_folder, mined, tmp_path):
+    path = tmp_path / 'bank'
+    run = get_context('fork').Process(target=mine_slowly, args=(tiny, shared_folder, path))
+    run.start()
+    while not list(tmp_path.glob('bank.work/*/pack-*')):
+        assert run.is_alive()
+        time.sleep(0.01)
+    workers = psutil.Process(run.pid).children()
+    said = (tmp_path / 'bank.work' / 'lock').read_text()
+    assert len(workers) == 2 and said.startswith(f'process {run.pid} on ')
+    run.kill()
+    run.join()
+    started = time.monotonic()
+    tiny.mine(shared_folder, path, num_workers=2)
+    assert time.monotonic() - started < 30
+    assert path.read_bytes() == mined.read_bytes() and os.listdir(tmp_path) == ['bank']
+    assert psutil.wait_procs(workers, timeout=10)[1] == []
 
 
 def test_unreadable_image_stops_the_run(tiny, own_folder, tmp_path):

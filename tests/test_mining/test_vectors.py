@@ -93,6 +93,22 @@ def test_a_damaged_pack_is_removed_and_its_vectors_are_unknown(tmp_path):
     assert found(store, range(6)) == [4, 5]
 
 
+def test_a_flipped_bit_anywhere_gives_no_wrong_vector(tmp_path):
+    put(VectorStore('encoder', tmp_path), range(8))
+    (pack,) = packs_in(tmp_path)
+    whole, rng = pack.read_bytes(), np.random.default_rng(0)
+    for place in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << rng.integers(0, 8)
+        pack.write_bytes(damaged)
+        store = VectorStore('encoder', tmp_path)
+        names = found(store, range(8))
+        put(store, sorted(set(range(8)) - set(names)) or [0])
+        assert store.read(keys_of(range(8))) is not None
+        for file in packs_in(tmp_path):
+            file.unlink()
+
+
 def test_the_cache_is_bounded_and_keeps_what_is_used(tmp_path):
     cache, work = tmp_path / 'cache', tmp_path / 'work'
     for start in range(0, 60, 10):

@@ -1,6 +1,7 @@
 """A published checkpoint fits one of our networks, or an error says which tensor does not."""
 
 import argparse
+import os
 import pickle
 import re
 import runpy
@@ -390,6 +391,14 @@ def test_files_that_are_damaged_or_hold_other_things(published, tmp_path, monkey
     with pytest.raises(ValueError, match='in.pth cannot be the file to write'):
         convert_file('lavt', source, source, MODEL)
     assert [path.name for path in tmp_path.iterdir()] == ['in.pth'] and source.read_bytes() == whole
+
+
+def test_a_full_disk_is_said(published, tmp_path, file_size_limit):
+    torch.save(published, tmp_path / 'in.pth')
+    limit, said = file_size_limit(20_000), f'File too large, while writing {tmp_path}/out.pth'
+    with limit, pytest.raises(OSError, match=said):
+        convert_file('lavt', tmp_path / 'in.pth', tmp_path / 'out.pth', MODEL)
+    assert os.listdir(tmp_path) == ['in.pth']
 
 
 def test_nothing_half_written_stays(published, tmp_path, monkeypatch):

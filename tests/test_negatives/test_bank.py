@@ -8,6 +8,7 @@ import time
 import numpy as np
 import pytest
 from safetensors import safe_open
+from safetensors.numpy import save_file
 
 from nemo_mmseg.mining.bank_writer import BankWriter
 from nemo_mmseg.negatives.band import BandRule
@@ -52,7 +53,7 @@ def test_reads_what_was_written(tmp_path):
     np.testing.assert_array_equal(bank.image_ids, tables['image_ids'])
     np.testing.assert_array_equal(bank.image_row, tables['image_row'])
     np.testing.assert_array_equal(bank.image_vectors, tables['vectors'].astype(np.float16))
-    assert bank.metadata['dataset'] == 'refcoco' and bank.metadata['format'] == 1
+    assert bank.metadata['dataset'] == 'refcoco' and bank.metadata['format'] == 2 and bank.checked
 
 
 def test_any_safetensors_reader_reads_it(tmp_path):
@@ -64,7 +65,7 @@ def test_any_safetensors_reader_reads_it(tmp_path):
     assert dtypes == dict(
         sent_ids='int64', neighbors='uint16', similarities='float16', self_similarity='float16',
         image_row='int32', image_ids='int64', image_name_bytes='uint8',
-        image_name_offsets='int64', image_vectors='float16',
+        image_name_offsets='int64', image_vectors='float16', row_checksums='uint64',
     )  # fmt: skip
 
 
@@ -168,9 +169,72 @@ def test_a_damaged_header_is_noticed(tmp_path):
 def test_another_format_is_refused(tmp_path):
     write(tmp_path / 'bank')
     whole = (tmp_path / 'bank').read_bytes()
-    (tmp_path / 'bank').write_bytes(whole.replace(b'\\"format\\": 1', b'\\"format\\": 9'))
+    (tmp_path / 'bank').write_bytes(whole.replace(b'\\"format\\": 2', b'\\"format\\": 9'))
     with pytest.raises(BankError, match='format 9'):
         len(NegativeBank(tmp_path / 'bank'))
+
+
+def read_all(path):
+    """All that a bank says, and the bands of all expressions."""
+    bank = NegativeBank(path)
+    rows = [bank.row(sent_id) for sent_id in bank.sent_ids.tolist()]
+    bands = [bank.band(sent_id, BandRule(0.9)).rows for sent_id in bank.sent_ids.tolist()]
+    tables = bank.image_ids, bank.image_row, bank.image_vectors, bank.sent_ids
+    said = [*map(np.ravel, tables), *(np.ravel(part) for row in [*rows, *bands] for part in row)]
+    return [list(bank.image_names), bank.metadata, np.concatenate(said).tolist()]
+
+
+def flips(size, count, seed=0):
+    """Places and bits, spread over a file."""
+    rng = np.random.default_rng(seed)
+    places = np.linspace(0, size - 1, count).astype(int)
+    return zip(places.tolist(), (1 << rng.integers(0, 8, count)).tolist())
+
+
+def test_a_flipped_bit_anywhere_is_noticed(tmp_path):
+    write(tmp_path / 'bank', expressions=20, images=12, stored=8)
+    whole = (tmp_path / 'bank').read_bytes()
+    read_all(tmp_path / 'bank')
+    for place, bit in flips(len(whole), 600):
+        damaged = bytearray(whole)
+        damaged[place] ^= bit
+        (tmp_path / 'bad').write_bytes(damaged)
+        with pytest.raises(BankError, match='bad is damaged, or no bank.*make it again with'):
+            read_all(tmp_path / 'bad')
+
+
+def test_the_damaged_array_and_expression_are_named(tmp_path):
+    tables = write(tmp_path / 'bank')
+    whole = (tmp_path / 'bank').read_bytes()
+    sent_ids, rows = tables['sent_ids'], tables['rows'].astype('<u2')
+    for content, said in (
+        (np.asarray(sent_ids, '<i8'), 'the array sent_ids is not what was written'),
+        (tables['vectors'].astype('<f2'), 'the array image_vectors is not what was written'),
+        (rows[7], f'neighbors of expression {sent_ids[7]} is not what was written'),
+        (tables['sims'].astype('<f2')[9], f'similarities of expression {sent_ids[9]} is not'),
+    ):
+        at = whole.index(content.tobytes()) + 3
+        damaged = whole[:at] + bytes([whole[at] ^ 64]) + whole[at + 1 :]
+        (tmp_path / 'bad').write_bytes(damaged)
+        with pytest.raises(BankError, match=said):
+            read_all(tmp_path / 'bad')
+        with pytest.raises(BankError, match=said):
+            NegativeBank(tmp_path / 'bad').num_remaining([BandRule(0.9, i2i_sim_thres=0.9)])
+
+
+def test_banks_from_before_there_were_checksums_are_read(tmp_path):
+    """Written by the safetensors library, as banks of format 1 were laid out."""
+    tables = write(tmp_path / 'new')
+    with safe_open(tmp_path / 'new', framework='numpy') as file:
+        arrays = {name: file.get_tensor(name) for name in file.keys() if name != 'row_checksums'}
+    made = dict(format=1, fingerprint='f' * 64)
+    save_file(arrays, tmp_path / 'old', metadata=dict(nemo_mmseg=json.dumps(made)))
+    old, new = NegativeBank(tmp_path / 'old'), NegativeBank(tmp_path / 'new')
+    assert not old.checked
+    for sent_id in tables['sent_ids'].tolist():
+        for one, other in zip(old.row(sent_id), new.row(sent_id)):
+            np.testing.assert_array_equal(one, other)
+    assert old.band_sizes(BandRule(0.9)).tolist() == new.band_sizes(BandRule(0.9)).tolist()
 
 
 def test_another_data_set_is_refused_with_both_names(tmp_path):

@@ -59,7 +59,7 @@ def pool_of(numbers, root='images'):
         ('folder/COCO_val2014_000000000009.jpg', '000000000009'),
         ('000000000009.jpg', '000000000009'),
         ('holiday_000000000009.jpg', 'holiday_000000000009.jpg'),
-        ('a/9.png', '9.png'),
+        ('./a/9.png', 'a/9.png'),
     ],
 )
 def test_an_image_is_told_by_cocos_number_or_its_name(name, key):

@@ -7,11 +7,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 
 import cv2
 import numpy as np
+import psutil
 import pytest
 from safetensors import safe_open
 
@@ -94,7 +97,7 @@ def test_jpeg_tiles_are_near_the_resized_images(pool, tmp_path):
 def test_the_file_is_what_the_safetensors_library_reads(pool, tmp_path, encoding):
     store = make(pool, tmp_path / 'tiles', encoding=encoding)
     with safe_open(tmp_path / 'tiles', 'numpy') as file:
-        tables = 'ends', 'shapes', 'name_offsets', 'name_bytes', 'digests'
+        tables = 'ends', 'shapes', 'name_offsets', 'name_bytes', 'digests', 'checksums'
         assert set(file.keys()) == {'tiles', *tables}
         tiles, ends = file.get_tensor('tiles'), file.get_tensor('ends')
     first = tiles.reshape(-1)[: ends[0]]
@@ -161,11 +164,11 @@ def test_a_store_of_an_older_format_is_named(pool, spec):
     make(pool, spec.path)
     content = Path(spec.path).read_bytes()
     # As if the later arrays were not there.
-    for new, old in ((rb'\"format\": 3', rb'\"format\": 1'), (b'"digests"', b'"unknown"')):
+    for new, old in ((rb'\"format\": 4', rb'\"format\": 1'), (b'"digests":{', b'"unknown":{')):
         assert content.count(new) == 1
         content = content.replace(new, old)
     Path(spec.path).write_bytes(content)
-    with pytest.raises(TileStoreError, match='has format 1, this package reads 3. Delete it and'):
+    with pytest.raises(TileStoreError, match='has format 1, this package reads 4. Delete it and'):
         make(pool, spec.path)
 
 
@@ -203,8 +206,33 @@ def test_a_damaged_jpeg_tile_is_named(pool, tmp_path):
     content = bytearray(path.read_bytes())
     content[HEADER_SIZE : HEADER_SIZE + 104] = bytes(104)
     path.write_bytes(content)
-    with pytest.raises(TileStoreError, match=f'the tile of {sorted(pool.names)[0]} in'):
+    with pytest.raises(
+        TileStoreError, match=f'the tile of {sorted(pool.names)[0]} is not what was written'
+    ):
         TileStore(path).read(0)
+
+
+@ENCODINGS
+def test_a_flipped_bit_anywhere_is_noticed(pool, tmp_path, encoding):
+    make(pool, tmp_path / 'tiles', encoding=encoding)
+    whole = (tmp_path / 'tiles').read_bytes()
+
+    def read_all(path):
+        store = TileStore(path)
+        tiles = [store.read(row).tolist() for row in range(len(store))]
+        return tiles, list(store.names), store.metadata, store.arrays['ends'].tolist()
+
+    expected, rng = read_all(tmp_path / 'tiles'), np.random.default_rng(0)
+    padding = int(TileStore(tmp_path / 'tiles').arrays['ends'][-1]) + HEADER_SIZE
+    for place in np.linspace(0, len(whole) - 1, 400).astype(int):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << rng.integers(0, 8)
+        (tmp_path / 'bad').write_bytes(damaged)
+        if padding <= place < padding + 8 and encoding == 'jpeg':  # nobody reads it
+            continue
+        with pytest.raises(TileStoreError, match='bad is damaged, or no tile store.*again with'):
+            read_all(tmp_path / 'bad')
+    assert read_all(tmp_path / 'tiles') == expected
 
 
 def test_a_pickle_is_a_path_and_pages_are_shared(pool, spec):
@@ -316,6 +344,64 @@ def test_remains_of_a_crash(pool, tmp_path, damage, encoded):
     assert digest(path) == digest(tmp_path / 'whole')
 
 
+@pytest.mark.parametrize('file', ['tiles.part', 'tiles.part.index'])
+def test_a_flipped_bit_in_a_begun_store_is_made_anew(pool, tmp_path, file, encoded):
+    make(pool, tmp_path / 'whole')
+    part, index = tmp_path / 'tiles.part', tmp_path / 'tiles.part.index'
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, 'replace', lambda *args: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            make(pool, tmp_path / 'tiles')
+    begun, rng = (part.read_bytes(), index.read_bytes()), np.random.default_rng(1)
+    # Of the tile that the header's room is for nothing is read.
+    first = HEADER_SIZE if file == 'tiles.part' else 0
+    tables = len(begun[0]) - 12 * 24 * 32 * 3 - HEADER_SIZE if file == 'tiles.part' else 0
+    last = (tmp_path / file).stat().st_size - tables
+    for place in np.linspace(first, last - 1, 40).astype(int):
+        for path, content in zip((part, index), begun):
+            path.write_bytes(content)
+        damaged = bytearray((tmp_path / file).read_bytes())
+        damaged[place] ^= 1 << rng.integers(0, 8)
+        (tmp_path / file).write_bytes(damaged)
+        encoded.clear()
+        make(pool, tmp_path / 'tiles')
+        assert encoded and digest(tmp_path / 'tiles') == digest(tmp_path / 'whole')
+        (tmp_path / 'tiles').unlink()
+    assert sorted(os.listdir(tmp_path)) == ['images', 'whole']
+
+
+@pytest.mark.parametrize('left', ['tiles.part.index', 'tiles.part', 'tiles.lock'])
+def test_what_a_kill_at_the_very_end_left_is_removed(pool, tmp_path, left):
+    make(pool, tmp_path / 'tiles')
+    (tmp_path / left).write_bytes(b'left')
+    make(pool, tmp_path / 'tiles')
+    assert sorted(os.listdir(tmp_path)) == ['images', 'tiles']
+
+
+def test_a_path_at_which_no_file_can_be_is_refused_first(pool, tmp_path, encoded):
+    (tmp_path / 'folder').mkdir()
+    (tmp_path / 'file').touch()
+    with pytest.raises(IsADirectoryError, match=f'this is a folder.*{tmp_path}/folder'):
+        make(pool, tmp_path / 'folder')
+    with pytest.raises(NotADirectoryError, match=f'this is a file.*{tmp_path}/file'):
+        make(pool, tmp_path / 'file' / 'sub' / 'tiles')
+    assert encoded == [] and sorted(os.listdir(tmp_path)) == ['file', 'folder', 'images']
+
+
+def test_a_full_disk_names_the_store_and_the_run_is_continued(pool, tmp_path, file_size_limit):
+    make(pool, tmp_path / 'whole')
+    size = (tmp_path / 'whole').stat().st_size
+    for limit in (HEADER_SIZE + 5000, size - 10):
+        said = f'File too large, while writing {tmp_path}/tiles. What is done stays in .*tiles.part'
+        with file_size_limit(limit), pytest.raises(OSError, match=said):
+            make(pool, tmp_path / 'tiles')
+        assert sorted(os.listdir(tmp_path)) == [
+            'images', 'tiles.part', 'tiles.part.index', 'whole',
+        ]  # fmt: skip
+    make(pool, tmp_path / 'tiles')
+    assert digest(tmp_path / 'tiles') == digest(tmp_path / 'whole')
+
+
 # A writer that takes some time; before it puts anything on the disk for the n-th time it is killed.
 WRITER = """
 import os
@@ -362,6 +448,36 @@ def test_killed_runs_are_continued(folder, tmp_path):
     assert path.stat().st_ino == before, 'what was there was thrown away'
     assert digest(path) == digest(tmp_path / 'whole')
     assert sorted(os.listdir(tmp_path)) == ['images', 'killed', 'whole']
+
+
+def write_slowly(pool, spec):
+    """A writer whose workers are ahead: they have put more into their queue than a pipe holds."""
+    to_disk = tile_writer._to_disk
+    tile_writer._to_disk = lambda file: time.sleep(0.5) or to_disk(file)
+    tile_writer.BATCH_SIZE = 2
+    make_tile_store(pool, spec, 2, progress=False)
+
+
+def test_workers_of_a_killed_job_end_and_hold_nothing(pool, tmp_path):
+    spec, whole = (TileSpec(str(tmp_path / name), 240, 320) for name in ('tiles', 'whole'))
+    make_tile_store(pool, whole, 0, progress=False)
+    index = tmp_path / 'tiles.part.index'
+    run = get_context('fork').Process(target=write_slowly, args=(pool, spec))
+    run.start()
+    while not index.exists() or index.stat().st_size < 32 + 2 * RECORD.itemsize:
+        assert run.is_alive()
+        time.sleep(0.01)
+    workers = psutil.Process(run.pid).children()
+    said = (tmp_path / 'tiles.lock').read_text()
+    assert len(workers) == 2 and said.startswith(f'process {run.pid} on ')
+    run.kill()
+    run.join()
+    started = time.monotonic()
+    make_tile_store(pool, spec, 2, timeout=30, progress=False)
+    assert time.monotonic() - started < 20
+    assert digest(spec.path) == digest(whole.path)
+    assert sorted(os.listdir(tmp_path)) == ['images', 'tiles', 'whole']
+    assert psutil.wait_procs(workers, timeout=10)[1] == []
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """Response maps of a whole split: from the network's own output, resumed, by several processes."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -242,3 +243,18 @@ def test_the_network_is_evaluated_without_a_checkpoint(cfg, tmp_path, refshapes)
             '--work-dir', tmp_path / 'run', '--cfg-options',
             f'test_dataloader.dataset.data_root={refshapes}/', 'test_dataloader.num_workers=0',
         )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_processes_share_the_images_of_a_network_without_parameters(cfg, tmp_path):
+    cfg.test_dataloader.batch_size = 1
+    cfg.dump(tmp_path / 'config.py')
+    two = ['-m', 'torch.distributed.run', '--standalone', '--nproc-per-node=2']
+    for name, launch, more in (('one', [], []), ('two', two, ['--launcher', 'pytorch'])):
+        subprocess.run(
+            [sys.executable, *launch, ROOT / 'tools/test.py', 'config.py', '--out', name,
+             '--work-dir', f'{name}_work', *more],
+            cwd=tmp_path, check=True, capture_output=True, timeout=280,
+        )  # fmt: skip
+    one, two = (json.loads((tmp_path / n / 'metrics.json').read_text()) for n in ('one', 'two'))
+    assert one == pytest.approx(two) and one['images'] == 3

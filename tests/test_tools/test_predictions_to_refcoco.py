@@ -94,3 +94,19 @@ def test_predictions_of_other_data_are_refused(folder):
     with pytest.raises(ValueError, match='expression 3 is none of its reference 12'):
         convert(str(folder), str(folder / 'refs(unc).p'), str(folder / 'pseudo'))
     assert not (folder / 'pseudo').exists()
+
+
+def test_names_with_folders(folder):
+    file = folder / 'predictions.json'
+    content = json.loads(file.read_text())
+    for record in content['predictions']:
+        record['image'] = f'/data/part{record["image_id"]}/x.png'
+    file.write_text(json.dumps(content))
+    paths = str(folder), str(folder / 'refs(unc).p'), str(folder / 'pseudo')
+    with pytest.raises(ValueError, match=r'/data/part6/x\.png.* have one name: give --images'):
+        convert(*paths)
+    with pytest.raises(ValueError, match='/elsewhere'):
+        convert(*paths, '/elsewhere')
+    convert(*paths, '/data')
+    images = json.loads((folder / 'pseudo' / 'instances.json').read_text())['images']
+    assert [image['file_name'] for image in images] == ['part5/x.png', 'part6/x.png']

@@ -1,13 +1,15 @@
 """Files are there whole or not at all."""
 
 import os
+import signal
 import stat
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from nemo_mmseg.utils.atomic_write import atomic_write, write_bytes, write_text
+from nemo_mmseg.evaluation.predictions import write_csv, write_image, write_json
+from nemo_mmseg.utils.atomic_write import atomic_write, check_folder_path, write_bytes, write_text
 
 
 def test_the_file_appears_when_the_block_ends(tmp_path):
@@ -50,3 +52,69 @@ def test_rights_are_those_of_any_new_file(tmp_path):
     for name in ('tensors', 'bytes'):
         assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o640
     assert load_file(tmp_path / 'tensors')['a'].tolist() == [0, 1, 2]
+
+
+def test_what_a_killed_process_left_goes_with_the_next_write(tmp_path):
+    path = tmp_path / 'file'
+    child = os.fork()
+    if not child:
+        with atomic_write(path) as part:
+            part.write_text('half')
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    (left,) = tmp_path.iterdir()
+    assert left.name.endswith('.tmp') and left.read_text() == 'half'
+    # Of another program, of another host, and of a process that lives.
+    others = [tmp_path / '.file.tmp', tmp_path / '.file.000000-1-00000000.tmp']
+    for other in others:
+        other.touch()
+    with atomic_write(path) as living:
+        living.write_text('whole')
+        write_text(path, 'first')
+        assert living.exists()
+    assert sorted(tmp_path.iterdir()) == sorted([*others, path]) and path.read_text() == 'whole'
+
+
+def test_a_full_disk_names_the_file_and_leaves_nothing(tmp_path, file_size_limit):
+    path = tmp_path / 'sub' / 'file'
+    with file_size_limit(100_000), pytest.raises(OSError, match=f'while writing {path}'):
+        write_bytes(path, bytes(200_000))
+    assert os.listdir(path.parent) == []
+
+
+@pytest.mark.parametrize(
+    'write',
+    [
+        lambda path, noise: write_image(path, noise),
+        lambda path, noise: write_json(path, noise.tolist()),
+        lambda path, noise: write_csv(path, [dict(value=value) for value in noise.ravel()]),
+    ],
+    ids=['image', 'json', 'csv'],
+)
+def test_so_do_the_writers_of_results(tmp_path, file_size_limit, write):
+    noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8)
+    with (
+        file_size_limit(60_000),
+        pytest.raises(OSError, match=f'File too large, while writing {tmp_path}/file'),
+    ):
+        write(tmp_path / 'file', noise)
+    assert os.listdir(tmp_path) == []
+
+
+def test_paths_at_which_no_file_can_be(tmp_path):
+    (tmp_path / 'folder').mkdir()
+    (tmp_path / 'file').touch()
+    with pytest.raises(IsADirectoryError, match=f'this is a folder: .*{tmp_path}/folder'):
+        write_text(tmp_path / 'folder', '')
+    with pytest.raises(NotADirectoryError, match=f'this is a file: .*{tmp_path}/file'):
+        write_text(tmp_path / 'file' / 'a' / 'b', '')
+    check_folder_path(tmp_path / 'new' / 'folder')
+    with pytest.raises(NotADirectoryError):
+        check_folder_path(tmp_path / 'file')
+    assert sorted(os.listdir(tmp_path)) == ['file', 'folder']
+
+
+def test_errors_of_other_files_are_left_as_they_are(tmp_path):
+    with pytest.raises(FileNotFoundError) as caught, atomic_write(tmp_path / 'file'):
+        (tmp_path / 'missing').read_text()
+    assert caught.value.filename == str(tmp_path / 'missing')

@@ -17,6 +17,7 @@ from mmengine.logging import HistoryBuffer
 
 from nemo_mmseg import compat
 from nemo_mmseg.models.converters.converter import CONVERTERS
+from nemo_mmseg.utils import checkpoint
 from nemo_mmseg.utils.checkpoint import download, read_checkpoint
 
 
@@ -63,6 +64,76 @@ def test_damage_anywhere_is_no_other_error(save, zipped):
             read_checkpoint(whole)  # padding, a name or a value
         except ValueError as error:
             assert 'cannot be read as a checkpoint' in str(error)
+
+
+def test_a_flipped_bit_in_a_value_is_noticed(save):
+    file = save(dict(state_dict=dict(a=torch.arange(5000.0)), meta=dict(epoch=1)))
+    whole = file.read_bytes()
+    first = whole.index(torch.arange(5000.0).numpy().tobytes())
+    for place in range(first, first + 20_000, 997):
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        for mmap in (False, True):
+            with pytest.raises(
+                ValueError, match=r'damaged or cut short \(the checksum of a/data/0'
+            ):
+                read_checkpoint(file, mmap=mmap)
+
+
+def test_a_file_without_checksums_is_read_with_a_remark(save, monkeypatch):
+    said = []
+    monkeypatch.setattr(checkpoint, 'print_log', lambda text, *args: said.append(text))
+    torch.serialization.set_crc32_options(False)
+    try:
+        file = save(dict(a=torch.ones(3)))
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert read_checkpoint(file)['a'].tolist() == [1, 1, 1]
+    assert len(said) == 1 and 'set_crc32_options(False)): damage in it is not noticed' in said[0]
+
+
+NAN, INF = float('nan'), float('inf')
+
+
+@pytest.mark.parametrize('zipped', [True, False], ids=['zip', 'before-1.6'])
+@pytest.mark.parametrize('entry', [None, 'state_dict', 'model', 'ema_state_dict'])
+@pytest.mark.parametrize(
+    'name, tensor, said',
+    [
+        ('net.weight', torch.tensor([1.0, NAN]), "'net.weight' has values that are not finite"),
+        ('net.weight', torch.tensor([1.0, -INF, INF]), "'net.weight' has values .*inf"),
+        ('net.weight', torch.tensor([1.0, NAN]).bfloat16(), "'net.weight' has values"),
+        ('net.weight', torch.ones(2, dtype=torch.complex64), "'net.weight' is of torch.complex64"),
+        ('net.mask', torch.tensor([NAN, 0]), "'net.mask' has values that are not finite"),
+        ('module.net.bias', torch.ones(2), "one tensor twice, as 'net.bias' and 'module.net.bias'"),
+    ],
+)
+def test_weights_that_mean_nothing_are_named(save, entry, name, tensor, said, zipped):
+    state = {'net.bias': torch.zeros(2), name: tensor}
+    content = state if entry is None else {entry: state, 'epoch': 3}
+    file = save(content, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(ValueError, match=f'^{file}.*{said}'):
+        read_checkpoint(file)
+
+
+def test_what_is_not_finite_by_right_is_read(save):
+    huge = torch.tensor([torch.finfo(torch.float32).max] * 3)
+    state = {
+        'attn.attn_mask': torch.full((3, 3), -INF).triu(1),
+        'huge': huge,  # their sum is no number
+        'half': torch.full((9,), 65504.0).half(),
+        'steps': torch.tensor(7),
+        'module.other': torch.ones(0),
+    }
+    moments = {'state': {0: {'exp_avg': torch.tensor([NAN])}}, 'param_groups': []}
+    content = dict(state_dict=state, optimizer=moments, meta=dict(epoch=1))
+    read = read_checkpoint(save(content))
+    assert read['state_dict']['huge'].tolist() == huge.tolist()
+    assert read['optimizer']['state'][0]['exp_avg'].isnan().all()
+
+
+def test_a_view_without_end_is_looked_at_in_no_time(save):
+    endless = torch.as_strided(torch.ones(4), (10**6, 10**6), (0, 0))
+    assert read_checkpoint(save(dict(a=endless)))['a'].shape == (10**6, 10**6)
 
 
 @pytest.mark.parametrize('error', [PermissionError(13, 'not yours'), MemoryError()])

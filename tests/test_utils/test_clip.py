@@ -55,6 +55,19 @@ def test_a_damaged_weights_file_is_named(tiny, tmp_path):
         load_clip(tiny, str(path))
 
 
+def test_damaged_weights_are_named(tiny, tmp_path):
+    state, path = load_clip(tiny).state_dict(), tmp_path / 'weights.pt'
+    torch.save(dict(state, text_projection=state['text_projection'] * torch.nan), path)
+    with pytest.raises(ValueError, match=f"{path}: the tensor 'text_projection' has values that"):
+        load_clip(tiny, str(path))
+    torch.save(state, path)
+    whole = path.read_bytes()
+    place = whole.index(state['text_projection'].numpy().tobytes()) + 5
+    path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+    with pytest.raises(ValueError, match=f'{path} is damaged: the checksum of .* differs'):
+        load_clip(tiny, str(path))
+
+
 def test_the_shipped_model_brings_its_own_vocabulary_and_preprocessing():
     model = load_clip('RefShapes-CLIP', 'refshapes')
     tokenizer = load_clip_tokenizer('RefShapes-CLIP')

@@ -4,12 +4,38 @@ import os
 import random
 import threading
 import time
+from multiprocessing import get_context
 
 import numpy as np
+import psutil
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
-from nemo_mmseg.utils.dist import ordered_map, same_every_time, wait_for
+from nemo_mmseg.utils.dist import end_with_parent, ordered_map, same_every_time, wait_for
+
+FORK = get_context('fork')
+
+
+def load(say):
+    """A loader whose workers have put more into their queue than a pipe holds."""
+    loader = DataLoader([bytes(500_000)] * 20, 1, num_workers=2, worker_init_fn=end_with_parent)
+    batches = iter(loader)
+    next(batches)
+    say.put([child.pid for child in psutil.Process().children()])
+    time.sleep(60)
+
+
+def test_workers_end_with_their_parent():
+    said = FORK.SimpleQueue()
+    run = FORK.Process(target=load, args=(said,))
+    run.start()
+    workers = [psutil.Process(number) for number in said.get()]
+    time.sleep(0.5)
+    assert len(workers) == 2 and all(worker.is_running() for worker in workers)
+    run.kill()
+    run.join()
+    assert psutil.wait_procs(workers, timeout=10)[1] == []
 
 
 def test_ordered_map_keeps_order_reads_ahead_little_and_passes_errors():

@@ -43,7 +43,7 @@ VALUES = {
     'a number of 33220 bits': 10**10_000,
     '[[a tuple of 2, a tuple of 2], [a tuple of 2, a tuple of 2]]': doubled(200),
     '[[a list of 1]]': [endless()],
-    '[{(): a list of 1}]': [{(): [1]}],
+    '[{[]: a list of 1}]': [{(): [1]}],
 }
 
 

@@ -23,12 +23,18 @@ PLAIN = [
 ]
 
 
+def with_lists(value):
+    if isinstance(value, dict):
+        return {key: with_lists(one) for key, one in value.items()}
+    return [with_lists(one) for one in value] if isinstance(value, (list, tuple)) else value
+
+
 @pytest.mark.parametrize('protocol', range(pickle.HIGHEST_PROTOCOL + 1))
 @pytest.mark.parametrize('content', PLAIN, ids=lambda value: str(value)[:20])
 def test_plain_data_comes_back(content, protocol):
     if protocol < 3 and b'bytes' in content:
         pytest.skip('a function call in these protocols')
-    assert loads_plain(pickle.dumps(content, protocol)) == content
+    assert repr(loads_plain(pickle.dumps(content, protocol))) == repr(with_lists(content))
 
 
 @pytest.mark.parametrize('protocol', range(2, pickle.HIGHEST_PROTOCOL + 1))
@@ -54,13 +60,13 @@ HARMFUL = {
     'nested tuples as a key': b'}(' + doubled(200) + b'K\x01u.',
     'nested tuples as a key, one at a time': b'}' + doubled(200) + b'K\x01s.',
     'nested tuples as a key, protocol 0': b'(' + doubled(200) + b'K\x01d.',
-    'deep tuples as a key': b'}(' + b')' + b'\x85' * 1_000_000 + b'K\x01u.',
+    'deep tuples as a key': b'}(' + b')' + b'\x85' * 200_000 + b'K\x01u.',
     'tuples in a set': b'\x8f(' + doubled(200) + b'\x90.',
     'tuples in a frozenset': b'(' + doubled(200) + b'\x91.',
     'huge numbers as keys': b'}('
     + b''.join(
         b'\x8a\x0c' + ((2**61 - 1) * (2**30 + i)).to_bytes(12, 'little') + b'N'
-        for i in range(100_000)
+        for i in range(10_000)
     )
     + b'u.',
     'a place in the memo far away': b'Nr\xff\xff\xff\x7f.',

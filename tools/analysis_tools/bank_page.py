@@ -14,10 +14,10 @@ from matplotlib.figure import Figure
 
 from nemo_mmseg.datasets.base import BaseReferringDataset
 from nemo_mmseg.datasets.requirements import BankRequirement
-from nemo_mmseg.datasets.transforms.loading import read_image
 from nemo_mmseg.negatives.band import BandRule
 from nemo_mmseg.negatives.bank import NegativeBank
 from nemo_mmseg.negatives.pool import folder_pool
+from nemo_mmseg.utils.images import read_image
 from nemo_mmseg.visualization.drawing import add_caption, fit_image, make_grid
 
 HEAD = (

@@ -8,6 +8,7 @@ import argparse
 import os
 
 import nemo_mmseg  # noqa: F401  (registers our classes, whether or not the config asks for it)
+from nemo_mmseg.utils.atomic_write import check_folder_path
 from nemo_mmseg.utils.config import add_config_arguments, load_config
 from nemo_mmseg.visualization.browse import browse_dataset
 
@@ -34,6 +35,7 @@ def main() -> None:
     args = parse_args()
     cfg = load_config(args)
     out_dir = args.out or os.path.join(cfg.work_dir, 'browse')
+    check_folder_path(out_dir)
     settings = args.num, args.epoch, args.indices, args.cols, args.rows
     for file in browse_dataset(cfg, out_dir, *settings):
         print(file)

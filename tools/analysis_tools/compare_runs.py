@@ -12,6 +12,7 @@ from pathlib import Path
 
 from nemo_mmseg.evaluation.compare import ANALYSES, compare_runs
 from nemo_mmseg.evaluation.scores import ExpressionScores
+from nemo_mmseg.utils.atomic_write import check_folder_path
 from nemo_mmseg.visualization.plot_comparison import plot_comparison
 
 
@@ -43,6 +44,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Compare, print, write."""
     args = parse_args()
+    check_folder_path(args.out)
     comparison = compare_runs(
         ExpressionScores.read(args.run_a),
         ExpressionScores.read(args.run_b),

@@ -20,6 +20,7 @@ from nemo_mmseg.datasets.requirements import BankRequirement
 from nemo_mmseg.mining import check_bank
 from nemo_mmseg.mining.requirements import requirements_of
 from nemo_mmseg.negatives.band import TAU_MODES
+from nemo_mmseg.utils.atomic_write import check_folder_path
 from nemo_mmseg.utils.config import add_config_arguments, load_config
 
 
@@ -44,6 +45,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Print and write, bank after bank."""
     args = parse_args()
+    check_folder_path(args.out)
     cfg = load_config(args)
     init_default_scope(cfg.get('default_scope', 'mmseg'))
     found = requirements_of(DATASETS.build(cfg.train_dataloader.dataset))

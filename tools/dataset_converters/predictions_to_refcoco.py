@@ -15,30 +15,36 @@ import pickle
 import sys
 from pathlib import Path
 
-from nemo_mmseg.utils.atomic_write import write_bytes, write_text
+from nemo_mmseg.utils.atomic_write import check_folder_path, write_bytes, write_text
 from nemo_mmseg.utils.fileio import load_json, load_plain_pickle
 from nemo_mmseg.version import __version__
 
 
-def convert(results: str, split_file: str, out_dir: str) -> tuple[int, int]:
+def convert(
+    results: str, split_file: str, out_dir: str, images_folder: str | None = None
+) -> tuple[int, int]:
     """Write the predictions of a run as annotations.
 
     Args:
         results: Folder with ``predictions.json``.
         split_file: ``refs(*).p`` of the data that was predicted.
         out_dir: Folder to write to, made if missing.
+        images_folder: Folder of the images, where their names have folders inside it. Defaults to
+            None: an image is named by its file alone.
 
     Returns:
         Numbers of the references that were written and of those left out.
 
     Raises:
         FileNotFoundError: A file is missing.
-        ValueError: The predictions are not of these references.
+        ValueError: The predictions are not of these references, an image is not in the folder, or
+            two images have one name.
     """
+    check_folder_path(out_dir)
     source = Path(results) / 'predictions.json'
     content = load_json(str(source))
     refs = {ref['ref_id']: ref for ref in load_plain_pickle(split_file)}
-    images, annotations, kept = {}, {}, set()
+    images, annotations, kept, paths = {}, {}, set(), {}
     # By rising score, so that of several expressions of an object the best one comes last.
     for record in sorted(content['predictions'], key=lambda record: record.get('score', 0)):
         ref, image_id = refs.get(record['ref_id'], {}), record['image_id']
@@ -50,7 +56,10 @@ def convert(results: str, split_file: str, out_dir: str) -> tuple[int, int]:
         if not record['area']:
             continue
         kept.add(ref['ref_id'])
-        (height, width), name = record['rle']['size'], Path(record['image']).name
+        (height, width), path = record['rle']['size'], Path(record['image'])
+        name = path.name if images_folder is None else str(path.relative_to(images_folder))
+        if paths.setdefault(name, path) != path:
+            raise ValueError(f'{paths[name]} and {path} have one name: give --images, their folder')
         images[image_id] = dict(id=image_id, file_name=name, height=height, width=width)
         annotations[ref['ann_id']] = dict(
             id=ref['ann_id'],
@@ -87,6 +96,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('results', help='folder with predictions.json of tools/test.py --out')
     parser.add_argument('split_file', help='refs(*).p of the same data')
     parser.add_argument('out', help='folder to write to')
+    parser.add_argument('--images', help='folder of the images, if their names have sub-folders')
     return parser.parse_args()
 
 
@@ -94,7 +104,7 @@ def main() -> int:
     """Convert; an error is one line and exit code 1."""
     args = parse_args()
     try:
-        written, left_out = convert(args.results, args.split_file, args.out)
+        written, left_out = convert(args.results, args.split_file, args.out, args.images)
     except (OSError, ValueError) as error:
         print(f'predictions_to_refcoco: {error}', file=sys.stderr)
         return 1

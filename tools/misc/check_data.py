@@ -9,7 +9,7 @@ import os.path as osp
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -23,10 +23,11 @@ from tqdm import tqdm
 import nemo_mmseg  # noqa: F401  (registers our classes, whether or not the config asks for it)
 from nemo_mmseg.datasets.refer import Reference
 from nemo_mmseg.datasets.segmentation import encode_segmentation
-from nemo_mmseg.datasets.transforms.loading import read_image
 from nemo_mmseg.utils.config import add_config_arguments, leaf_datasets, load_config
+from nemo_mmseg.utils.images import orientation_of, read_image
 
 LOADERS = ('train', 'val', 'test')
+MOST_REMARKS = 10  # of one kind
 COUNTS = ('references', 'expressions', 'images', 'objects')
 GENERALIZED_COUNTS = ('multi_target', 'no_target')  # expressions, where a data set has such
 
@@ -124,6 +125,8 @@ def check_dataset(
         found = pool.map(find, items)
         bar = tqdm(found, total=len(items), desc=title, unit='image', disable=not progress)
         report.errors += [error for errors in bar for error in errors]
+        if decode:
+            report.remarks += _turned_images(items, pool.map(orientation_of, _paths(items)))
     return report
 
 
@@ -171,6 +174,22 @@ def _listed_errors(item: dict) -> list[str]:
     if osp.isfile(item['img_path']):
         return []
     return [f'image {item["img_id"]}: {item["img_path"]} is missing']
+
+
+def _paths(items: Sequence[dict]) -> list[str]:
+    return [item['img_path'] for item in items]
+
+
+def _turned_images(items: Sequence[dict], orientations: Iterable[int]) -> list[str]:
+    """Say which images viewers show turned; training takes the stored pixels."""
+    turned = [
+        f'image {item["img_id"]}: {item["img_path"]} has EXIF orientation {orientation}. Its masks '
+        'belong to the stored pixels, and viewers show them turned'
+        for item, orientation in zip(items, orientations)
+        if orientation != 1
+    ]
+    more = len(turned) - MOST_REMARKS
+    return turned[:MOST_REMARKS] + ([f'{more} more images like these'] if more > 0 else [])
 
 
 def _decoded_errors(item: dict) -> list[str]:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from prettytable import PrettyTable
 
-from nemo_mmseg.negatives.leak_guard import image_key, split_images
+from nemo_mmseg.negatives.leak_guard import ImageKeys, image_key, split_images
 from nemo_mmseg.negatives.pool import FolderPool
 
 SPLIT_FILES = (
@@ -62,7 +62,8 @@ def overlap_table(split_files: Sequence[str], folders: Sequence[str] = ()) -> Pr
     table.add_row(['all', '', *map(len, pools.values())], divider=True)
     for name, of in of_file.items():
         for split in sorted(of.keys() - {'train'}):
-            shared = [len(pool & of[split]) for pool in pools.values()]
+            tested = ImageKeys(of[split])
+            shared = [sum(key in tested for key in pool) for pool in pools.values()]
             table.add_row([f'{name} {split}', len(of[split]), *shared])
     return table
 

@@ -3,3 +3,5 @@ train_cfg = None
 optim_wrapper = None
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
+# Several processes share the images; there is nothing that they would have to keep equal.
+model_wrapper_cfg = dict(type='Undistributed')

@@ -1,51 +1,21 @@
-"""Read images and masks. What cannot be decoded is an error that names file and annotation."""
+"""Load images and masks. What cannot be decoded is an error that names file and annotation."""
 
 from __future__ import annotations
 
-import mmcv
 import numpy as np
-from mmcv.transforms import BaseTransform, LoadImageFromFile
-from mmengine.fileio import get
+from mmcv.transforms import BaseTransform
 from mmseg.registry import TRANSFORMS
+
+from nemo_mmseg.utils.images import read_image
 
 from ..segmentation import decode_segmentation
 
 
-def read_image(
-    path: str, height: int | None = None, width: int | None = None, backend: str = 'cv2'
-) -> np.ndarray:
-    """Decode an image.
-
-    Args:
-        path: The file, local or of any MMEngine file backend.
-        height: Annotated height in pixels. Defaults to None, which compares nothing.
-        width: Annotated width in pixels.
-        backend: Decoder of mmcv. Defaults to OpenCV.
-
-    Returns:
-        The image ``(H, W, 3)`` uint8, BGR.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: The file is no image, or its size is not the annotated one.
-    """
-    content, image, reason = get(path), None, 'it is damaged or no image'
-    try:
-        image = mmcv.imfrombytes(content, flag='color', backend=backend)
-    except Exception as error:  # each decoder has exceptions of its own
-        reason = error
-    if image is None:
-        raise ValueError(f'cannot read the image {path}: {reason}')
-    if height is not None and image.shape[:2] != (height, width):
-        raise ValueError(
-            f'{path} is {image.shape[1]}x{image.shape[0]} pixels, annotated as {width}x{height}'
-        )
-    return image
-
-
 @TRANSFORMS.register_module()
-class LoadReferringImage(LoadImageFromFile):
-    """mmcv's ``LoadImageFromFile`` that compares the size with the annotated one.
+class LoadReferringImage(BaseTransform):
+    """Read the image and compare its size with the annotated one.
+
+    It has no options: :mod:`nemo_mmseg.utils.images` says how files are decoded.
 
     Required Keys:
 
@@ -56,22 +26,17 @@ class LoadReferringImage(LoadImageFromFile):
 
     - img: ``(H, W, 3)`` uint8, BGR
     - img_shape, ori_shape
-
-    Args:
-        **kwargs: Of mmcv's transform; ``imdecode_backend`` and ``to_float32`` are used.
     """
 
     def transform(self, results: dict) -> dict:
         """Read the image."""
-        image = read_image(
-            results['img_path'],
-            results.get('height'),
-            results.get('width'),
-            self.imdecode_backend,
-        )
-        results['img'] = image.astype(np.float32) if self.to_float32 else image
+        image = read_image(results['img_path'], results.get('height'), results.get('width'))
+        results['img'] = image
         results['img_shape'] = results['ori_shape'] = image.shape[:2]
         return results
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}()'
 
 
 def _mask_of(instance: dict, height: int, width: int, path: str) -> np.ndarray:

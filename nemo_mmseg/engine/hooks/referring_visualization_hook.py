@@ -5,11 +5,13 @@ from __future__ import annotations
 import os.path as osp
 from collections.abc import Sequence
 
-import mmcv
+import numpy as np
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 from mmseg.structures import SegDataSample
+
+from nemo_mmseg.utils.images import read_image
 
 
 @HOOKS.register_module()
@@ -76,7 +78,7 @@ class ReferringVisualizationHook(Hook):
 
     def _draw(self, runner: Runner, sample: SegDataSample, mode: str) -> None:
         """Read the image again, at its original size, and hand it on."""
-        image = mmcv.imread(sample.img_path, channel_order='rgb')
+        image = np.ascontiguousarray(read_image(sample.img_path)[..., ::-1])
         # one image can be several data samples: the first expression tells them apart
         name = f'{mode}_{osp.splitext(osp.basename(sample.img_path))[0]}'
         if sample.get('sent_ids'):

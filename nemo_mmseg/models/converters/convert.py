@@ -14,7 +14,7 @@ from mmseg.registry import MODELS
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from nemo_mmseg.utils.atomic_write import atomic_write
+from nemo_mmseg.utils.atomic_write import atomic_write, check_file_path
 from nemo_mmseg.utils.checkpoint import read_checkpoint
 from nemo_mmseg.utils.config import PACKAGE
 from nemo_mmseg.version import __version__
@@ -113,6 +113,7 @@ def convert_file(
         OSError: The target cannot be written.
     """
     target = Path(target)
+    check_file_path(target)
     if target.exists() and Path(source).exists() and target.samefile(source):
         raise ValueError(f'{target} cannot be the file to write: it is the one to read')
     try:
@@ -132,7 +133,7 @@ def convert_file(
     try:
         with atomic_write(target) as part, part.open('wb') as file:
             torch.save(dict(state_dict=converted.state_dict, meta=meta), file)
-    except RuntimeError as error:  # PyTorch's, e.g. of a full disk
+    except RuntimeError as error:  # PyTorch's, where the system said nothing
         raise OSError(f'{target} cannot be written: {error}') from error
     return converted
 

@@ -66,6 +66,8 @@ class CLIPGradCAM(TrainingFreeSegmentor):
         self.clip = FrozenCLIP(model, pretrained)
         self.template = template
         self.background = tuple(background)
+        # Once for each device and type: they cost more than an image.
+        self._encoded_background: dict[tuple[torch.device, torch.dtype], Tensor] = {}
 
     def encode_text(self, expressions: Sequence[str]) -> Tensor:
         """Return unit vectors ``(E, D)`` of expressions."""
@@ -108,7 +110,10 @@ class CLIPGradCAM(TrainingFreeSegmentor):
         cosine = (seen * said).sum(1, keepdim=True)
         if not self.background:
             return cosine[:, 0]
-        others = seen @ self.encode_text(self.background).T
+        place = seen.device, seen.dtype
+        if place not in self._encoded_background:
+            self._encoded_background = {place: self.encode_text(self.background)}
+        others = seen @ self._encoded_background[place].T
         scale = self.clip.network.logit_scale.exp()
         return (scale * torch.cat([cosine, others], dim=1)).softmax(1)[:, 0]
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from mmengine.registry import MODEL_WRAPPERS
 from mmseg.structures import SegDataSample
-from torch import Tensor
+from torch import Tensor, nn
 
 from .base import BaseReferringSegmentor
 
@@ -30,3 +31,19 @@ class TrainingFreeSegmentor(BaseReferringSegmentor):
     def extract_feat(self, inputs: Tensor) -> Tensor:
         """MMSegmentation's interface, which nothing here uses; see ``output``."""
         raise NotImplementedError(f'{type(self).__name__} has no features to extract; use output')
+
+
+@MODEL_WRAPPERS.register_module()
+class Undistributed:
+    """Wrapper for ``model_wrapper_cfg`` that leaves a network as it is.
+
+    Processes of a distributed test share the images all the same. PyTorch's wrapper refuses a
+    network without parameters.
+
+    Args:
+        module: The network, which is what the call returns.
+    """
+
+    def __new__(cls, module: nn.Module) -> nn.Module:
+        """Return the network."""
+        return module

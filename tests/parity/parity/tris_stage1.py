@@ -89,7 +89,7 @@ def check_together(folder: Path, dtypes: tuple[torch.dtype, ...] = BOTH) -> Iter
         bits, image = str(dtype)[-2:], image_of(case, dtype)
         if dtype == dtypes[0]:
             yield from compare_ids(case, model)
-            scale = float(model.decode_head.logit_scale.exp())
+            scale = model.decode_head.logit_scale.exp().item()
             yield Comparison('scale', relative(scale, case['logit_scale_exp']), 1e-6)
         with tapped(model, taps_of(len(image))) as middle:
             text = model.encode_text(samples_of(case))
@@ -211,7 +211,7 @@ def step(
     yield from compare_gradients(case, grads, published, model, 1e-6 if double else 1e-2)
     if not double:
         yield from compare_maps(case, output, tuple(image.shape[-2:]))
-        scale = float(model.decode_head.logit_scale.exp())
+        scale = model.decode_head.logit_scale.exp().item()
         yield Comparison('scale', relative(scale, case['logit_scale_exp']), 1e-6)
     middle |= summaries(dict(text_state=text.sentence, score_B_HW_N=scores))
     wanted = stored_middle(case, 'train_mid')

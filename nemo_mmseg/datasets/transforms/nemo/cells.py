@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os.path as osp
 from dataclasses import dataclass
 
 import cv2
@@ -11,8 +10,8 @@ from mmcv.image.geometric import cv2_interp_codes
 
 from nemo_mmseg.negatives.pool import ImagePool
 from nemo_mmseg.negatives.tile_store import TileSpec, open_store
+from nemo_mmseg.utils.images import read_image
 
-from ..loading import read_image
 from .grid import MosaicGrid
 
 
@@ -120,7 +119,7 @@ class ImageReader:
         if self.tiles is None or self.images is not None:
             return read_image(path, *shape)
         store = open_store(self.tiles, results['pool'])
-        row = store.row_of(osp.basename(path))
+        row = store.row_of(results['pool'].name_of(path))
         if store.shape_of(row) != shape:
             raise ValueError(
                 f'{path} has height and width {store.shape_of(row)}, annotated as {shape}'

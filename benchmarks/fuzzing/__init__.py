@@ -1,0 +1,1 @@
+"""Parts of ``benchmarks/fuzz_files.py``: mutations, readers of files, and independent truths."""
