@@ -46,9 +46,10 @@ mean_dataloader = dict(
 )
 custom_hooks = [dict(type='MeanDisplacementHook', dataloader=mean_dataloader)]
 
+# So short a training can do with the published rates, with momentum.
 optim_wrapper = dict(
     type='OptimWrapper',
-    optimizer=dict(type='SGD', lr=0.01, momentum=0.9, weight_decay=1e-4),
+    optimizer=dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=1e-4),
     paramwise_cfg=dict(custom_keys={'displacement': dict(lr_mult=10)}),
 )
 param_scheduler = [
