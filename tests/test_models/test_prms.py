@@ -121,3 +121,15 @@ def test_all_expressions_of_a_reference_get_its_mask(batch, selection):
     TASK_UTILS.build(inner)(HeadOutput(selected.scores[:, None]), images[0], alone)
     torch.testing.assert_close(masks[:2], alone.pred_sem_seg.data)
     assert isinstance(sample.seg_logits, PixelData)
+
+
+@torch.no_grad()
+def test_the_choice_is_made_in_full_precision(prms, batch):
+    """Under autocast the scores are rounded, and nothing after them."""
+    scores, images = batch
+    rounded, owner, groups = scores.bfloat16(), torch.tensor([0, 1, 1, 0]), [[0, 3], [1, 2]]
+    expected = prms(rounded.float(), images, owner, EXPRESSIONS, groups)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        found = prms(rounded, images, owner, EXPRESSIONS, groups)
+    assert found.chosen == expected.chosen
+    torch.testing.assert_close(found.scores.float(), expected.scores)

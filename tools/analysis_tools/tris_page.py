@@ -64,8 +64,9 @@ def write_tris_page(
     minutes = [(name, f'{value / 60:.1f}') for name, value in seconds.items()]
     sections = [
         '<h2>Scores</h2>' + html_table(('', 'split', *MEASURES), _rows(scores)),
-        '<h2>Learned from</h2><p>Columns: image, response map, pseudo mask, prediction of stage 2, '
-        'and the annotated mask, which nothing has learned from.</p>'
+        f'<h2>Learned from {dataset.split}</h2><p>Columns: image, response map, pseudo mask, '
+        'prediction of stage 2, and the annotated mask, which nothing has learned from. '
+        f'{_missing(masks)} references have no pseudo mask.</p>'
         + picture_tag(_learned(dataset, maps, masks, stage2, number), 'learned from'),
         f'<h2>Predictions on {tested.split}</h2><p>Columns: image, {", ".join(results)}, annotated '
         'mask.</p>' + picture_tag(_predicted(results, tested, number), 'predictions'),
@@ -103,6 +104,11 @@ def draw_response(image: np.ndarray, response: np.ndarray) -> np.ndarray:
     levels = np.rint(255 * response.clip(0, 1)).astype(np.uint8)
     colours = cv2.applyColorMap(levels, cv2.COLORMAP_JET)[..., ::-1]
     return np.rint(0.45 * image + 0.55 * colours).astype(np.uint8)
+
+
+def _missing(masks: Path) -> int:
+    info = load_json(masks)['info']
+    return len(info['without_map']) + len(info['without_mask'])
 
 
 def _learned(
