@@ -187,7 +187,7 @@ class Pipeline:
         write_text(file, cfg.pretty_text)
         return file
 
-    def train(self, name: str, cfg: Config, **inputs: Path) -> Path:
+    def train(self, name: str, cfg: Config, **inputs: Any) -> Path:
         """Train a network and return the checkpoint, or the one that the pipeline names."""
         given = self.settings.get(name, {}).get('checkpoint')
         if given is not None:
@@ -203,9 +203,8 @@ class Pipeline:
         def work() -> None:
             run_tool('train.py', file, '--work-dir', folder, '--resume')
 
-        self.stage(
-            name, dict(config=cfg, use=self.settings['checkpoint'], **inputs), work, checkpoint
-        )
+        inputs.update(config=learned_with(cfg), use=self.settings['checkpoint'])
+        self.stage(name, inputs, work, checkpoint)
         return checkpoint()
 
     def make_maps(self, checkpoint: Path) -> None:
@@ -276,11 +275,12 @@ class Pipeline:
             scores['stage 1, PRMS'] = self.test('prms_scores', cfg, stage1)
         scores['stage 2'] = self.test('stage2_scores', self.configs['stage2'], stage2)
         file = self.work_dir / 'labels_scores' / 'metrics.json'
+        threshold = self.configs['stage1'].model.test_cfg.protocol.get('threshold', 0)
 
         def work() -> None:
             dataset = data_set_of(self.configs['stage1'], self.split)
             found = dict(
-                maps=score_response_maps(dataset, ResponseMaps(self.maps)),
+                maps=score_response_maps(dataset, ResponseMaps(self.maps), threshold),
                 masks=score_pseudo_masks(dataset, self.masks),
             )
             write_text(file, json.dumps(found))
@@ -291,6 +291,16 @@ class Pipeline:
         scores['response maps'] = {self.split: found['maps']}
         scores['pseudo masks'] = {self.split: found['masks']}
         return scores
+
+
+def learned_with(cfg: Config) -> Config:
+    """Return a config without what its training does not depend on: how the network is tested."""
+    cfg = Config(cfg.to_dict())
+    for key in ('test_dataloader', 'test_evaluator', 'test_cfg'):
+        cfg.pop(key, None)
+    if cfg.get('val_dataloader') is None:
+        cfg.model.pop('test_cfg', None)
+    return cfg
 
 
 def data_sets_in(value: Any) -> Iterator[dict]:

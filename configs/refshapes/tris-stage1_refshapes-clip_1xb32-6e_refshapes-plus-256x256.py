@@ -9,7 +9,12 @@ max_epochs = 6
 
 # What tools/pseudo_labels/make_response_maps.py keeps of a reference.
 response_maps = dict(split='train', selection=dict(type='PRMS', **_base_.clip))
-model = dict(aux_losses=[dict(type='CLIPCalibrationLoss', **_base_.clip)])
+model = dict(
+    aux_losses=[dict(type='CLIPCalibrationLoss', **_base_.clip)],
+    # A map has 8 x 8 values. Objects are small, and what is above 0 is twice as large as they are;
+    # above 0.3 confidence labels call a pixel foreground, too.
+    test_cfg=dict(protocol=dict(threshold=0.3)),
+)
 text_pipeline = [
     *_base_.sample_transforms,
     dict(type='SampleNegativeExpressions', num=3),

@@ -92,17 +92,22 @@ def pipeline(refshapes, tmp_path) -> Config:
         else:
             TINY[f'{name}.options']['custom_hooks.0.dataloader.num_workers'] = 0
         cfg[name].options = {**cfg[name].get('options', {}), **TINY[f'{name}.options']}
+    small = {
+        'test_dataloader.num_workers': 0,
+        'test_dataloader.persistent_workers': False,
+        'test_dataloader.dataset.pipeline.1.scale': (64, 64),
+    }
+    cfg.compare = {'CLIP Grad-CAM': dict(cfg.compare['CLIP Grad-CAM'], options=small)}
     return cfg
 
 
 @pytest.fixture
 def run(tools, pipeline, tmp_path):
-    def run(work_dir='run') -> int:
-        pipeline.dump(tmp_path / 'pipeline.py')
+    def run(*options, work_dir='run') -> int:
+        file = tmp_path / 'pipeline.py'
+        pipeline.dump(file)
         with pytest.raises(SystemExit) as end:
-            small_runs.run_tool(
-                'train_tris.py', tmp_path / 'pipeline.py', '--work-dir', tmp_path / work_dir
-            )
+            small_runs.run_tool('train_tris.py', file, '--work-dir', tmp_path / work_dir, *options)
         return end.value.code
 
     return run
@@ -183,6 +188,18 @@ def test_a_run_that_is_stopped_goes_on(run, tools, pipeline, tmp_path, monkeypat
     assert run() == 0 and tools.new_calls() == []
     assert (work_dir / 'index.html').read_text() == page
 
+    # what it is compared with; Grad-CAM learns nothing
+    assert run('--compare') == 0
+    assert tools.new_calls() == ['test.py compare_CLIP_Grad_CAM_scores']
+    scores = json.loads((work_dir / 'scores.json').read_text())
+    assert (
+        list(scores)[-1] == 'CLIP Grad-CAM' and scores['CLIP Grad-CAM']['val']['expressions'] == 24
+    )
+
+    # another threshold of the second stage's masks is no reason to train it again
+    pipeline.stage2.options['model.test_cfg.protocol.threshold'] = 0.2
+    assert run() == 0 and tools.new_calls() == ['test.py stage2_scores']
+
     # another setting of stage 2: what depends on it runs again
     pipeline.stage2.options['optim_wrapper.optimizer.lr'] = 1e-4
     before = (work_dir / 'stage2' / 'epoch_1.pth').read_bytes()
@@ -200,7 +217,7 @@ def test_a_run_that_is_stopped_goes_on(run, tools, pipeline, tmp_path, monkeypat
     # the second stage is no first one
     pipeline.stage1.checkpoint = str(work_dir / 'stage2' / 'epoch_1.pth')
     tools.new_calls()
-    assert run('other') == 1
+    assert run(work_dir='other') == 1
     assert 'epoch_1.pth does not fit the network' in capsys.readouterr().err
     assert tools.new_calls() == STAGES[1:2]
 
