@@ -1,7 +1,7 @@
 # All of TRIS in small, on RefShapes, for two CPU cores: tools/train_tris.py runs it.
 stage1 = dict(
     config='tris-stage1_refshapes-clip_1xb32-6e_refshapes-plus-256x256',
-    options={'train_cfg.max_epochs': 4, 'param_scheduler.1.end': 4},
+    options={'train_cfg.max_epochs': 5, 'param_scheduler.1.end': 5},
 )
 affinity = dict(config='tris-irn_refshapes-clip_1xb8-150i_refshapes-plus-256x256')
 stage2 = dict(
