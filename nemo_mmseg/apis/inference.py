@@ -31,7 +31,7 @@ from nemo_mmseg.evaluation.predictions import (
     write_json,
 )
 from nemo_mmseg.models.converters.rename import Renamed, describe, differences
-from nemo_mmseg.utils.checkpoint import read_checkpoint
+from nemo_mmseg.utils.checkpoint import read_checkpoint, state_dict_of
 from nemo_mmseg.utils.config import find_config, leaf_datasets
 from nemo_mmseg.utils.images import bgr_array, orientation_of, read_image
 from nemo_mmseg.visualization.drawing import add_caption, draw_mask, make_grid
@@ -93,12 +93,9 @@ def fill_model(model: nn.Module, checkpoint: str | os.PathLike) -> None:
         FileNotFoundError: There is no such file.
         ValueError: It is damaged, holds other things, or does not fit the network.
     """
-    content = read_checkpoint(checkpoint, allow=mmengine_globals())
-    state = content.get('state_dict', content) if isinstance(content, dict) else None
-    if not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise ValueError(f'{checkpoint} holds no state dict')
+    state = state_dict_of(checkpoint, read_checkpoint(checkpoint, allow=mmengine_globals()))
     # Distributed runs save the names of their wrapper.
-    state = {str(name).removeprefix('module.'): value for name, value in state.items()}
+    state = {name.removeprefix('module.'): value for name, value in state.items()}
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
     same_names = Renamed(state, {name: name for name in state}, {})
     try:

@@ -2,7 +2,7 @@
 
 ``refs(*).p`` or ``grefs(*).json`` holds the expressions, ``instances.json`` the annotated objects.
 A pickle from the web can run code while it is read, so only one of plain data is admitted. What the
-files may hold is in :mod:`nemo_mmseg.datasets.annotation_schema`; it is checked here, once. Every
+files may hold is in :mod:`nemo_mmseg.utils.annotation_schema`; it is checked here, once. Every
 error names file, entry, field, what was found and what is allowed.
 """
 
@@ -13,11 +13,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from nemo_mmseg.utils.faults import MISSING, DataError, Faults, Rule, all_sound, fault
-from nemo_mmseg.utils.fileio import collector_paused, load_json, load_plain_pickle
-from nemo_mmseg.utils.images import image_name
-
-from .annotation_schema import (
+from nemo_mmseg.utils.annotation_schema import (
     ANNOTATION,
     BOX,
     ID,
@@ -28,6 +24,10 @@ from .annotation_schema import (
     expression_rules,
     reference_rules,
 )
+from nemo_mmseg.utils.faults import MISSING, DataError, Faults, Rule, all_sound, fault
+from nemo_mmseg.utils.fileio import collector_paused, load_json, load_plain_pickle
+from nemo_mmseg.utils.images import image_name
+
 from .segmentation import clean_segmentation
 
 

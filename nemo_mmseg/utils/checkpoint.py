@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import mmap as memory_map
 import os
 import pickle
@@ -25,8 +26,20 @@ from torch import Tensor
 
 from nemo_mmseg.compat import only_globals
 
+from .endless_pickle import refuse_endless
+from .faults import shown
+
 # The end of a published file's name that is the beginning of its SHA-256; a date is none.
 NAMED_HASH = re.compile(r'-(?=\d*[a-f])([0-9a-f]{8,64})\.pth$')
+# Before 1.6: magic number, protocol, system, what was saved, and the keys of its storages.
+LEGACY_PICKLES = 5
+# Without those of eight bits, whose numbers need a scale that is kept elsewhere.
+DTYPES = {
+    *(torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.bool),
+    *(torch.uint8, torch.uint16, torch.uint32, torch.uint64),
+    *(torch.int8, torch.int16, torch.int32, torch.int64),
+}
+ALLOWED = 'dense finite tensors of floats, integers or bools'
 DAMAGED = 'it is damaged or cut short'
 REFUSED = re.compile(r'[Uu]nsupported (?:global: GLOBAL|GLOBAL|class) (\w[\w.]*)')
 
@@ -64,6 +77,7 @@ def read_checkpoint(path: str | os.PathLike, allow: Iterable = (), mmap: bool = 
             zipped = zipfile.is_zipfile(file)
             if zipped:
                 compare_checksums(file)
+            _look_through(file, zipped)
             lazily = mmap and zipped
             content = torch.load(file, map_location='cpu', weights_only=True, mmap=lazily)
     except MemoryError:
@@ -81,6 +95,20 @@ def read_checkpoint(path: str | os.PathLike, allow: Iterable = (), mmap: bool = 
     return content
 
 
+def _look_through(file: Path, zipped: bool) -> None:
+    if zipped:
+        # PyTorch's own reader, so that what is looked at is what is loaded
+        content = torch._C.PyTorchFileReader(str(file)).get_record('data.pkl')
+        refuse_endless(io.BytesIO(content))
+        return
+    with (
+        open(file, 'rb') as opened,
+        memory_map.mmap(opened.fileno(), 0, access=memory_map.ACCESS_READ) as content,
+    ):
+        for _ in range(LEGACY_PICKLES):
+            refuse_endless(content)
+
+
 def compare_checksums(file: str | os.PathLike) -> None:
     """Compare the CRC-32 of each entry of an archive; PyTorch's readers do not.
 
@@ -93,6 +121,8 @@ def compare_checksums(file: str | os.PathLike) -> None:
     """
     with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
+    if sum(entry.file_size for entry in entries) > os.path.getsize(file):
+        raise ValueError('its entries are larger than the file; PyTorch compresses none')
     if not any(entry.CRC for entry in entries):
         print_log(
             f'{file} was written without checksums (torch.serialization.set_crc32_options(False)): '
@@ -100,8 +130,6 @@ def compare_checksums(file: str | os.PathLike) -> None:
             'current',
         )
         return
-    if sum(entry.file_size for entry in entries) > os.path.getsize(file):
-        raise ValueError('its entries are larger than the file; PyTorch compresses none')
     with (
         open(file, 'rb') as opened,
         memory_map.mmap(opened.fileno(), 0, access=memory_map.ACCESS_READ) as content,
@@ -138,21 +166,53 @@ def check_tensors(source: str | os.PathLike, state_dict: Mapping[str, Any]) -> N
     """
     names: dict[str, str] = {}
     for name, tensor in state_dict.items():
+        text = name if isinstance(name, str) else shown(name)
         # Distributed runs save the names of their wrapper.
-        other = names.setdefault(str(name).removeprefix('module.'), str(name))
-        if other != str(name):
-            raise ValueError(f'{source} names one tensor twice, as {other!r} and {str(name)!r}')
-        if not isinstance(tensor, Tensor) or tensor.is_meta:
-            continue
-        if tensor.is_complex() or tensor.layout != torch.strided:
-            kind = f'{tensor.dtype}, {tensor.layout}'
-            raise ValueError(f'{source}: the tensor {name!r} is of {kind}; weights are real, dense')
-        if tensor.is_floating_point() and not _is_finite(tensor):
-            if 'mask' in str(name).rpartition('.')[2] and bool((tensor < torch.inf).all()):
-                continue
+        other = names.setdefault(text.removeprefix('module.'), text)
+        if other != text:
             raise ValueError(
-                f'{source}: the tensor {name!r} has values that are not finite (NaN or inf)'
+                f'{source} names one tensor twice, as {quoted(other)} and {quoted(text)}'
             )
+        if isinstance(tensor, Tensor) and (found := _fault_of(tensor, text)):
+            raise ValueError(f'{source}: the tensor {quoted(text)} {found}; allowed: {ALLOWED}')
+
+
+def quoted(name: Any) -> str:
+    """Return the name of a tensor for a message, whatever its length."""
+    return shown(name).removeprefix('the text ')
+
+
+def _fault_of(tensor: Tensor, name: str) -> str | None:
+    """Say why a tensor is not allowed."""
+    if tensor.is_meta:
+        return 'is of the meta device, without numbers'
+    if tensor.layout != torch.strided or tensor.dtype not in DTYPES:
+        return f'is of {tensor.dtype}, {tensor.layout}'
+    if tensor.is_floating_point() and not _is_finite(tensor):
+        if 'mask' in name.rpartition('.')[2] and bool((tensor < torch.inf).all()):
+            return None
+        return 'has values that are not finite (NaN or inf)'
+    return None
+
+
+def state_dict_of(source: str | os.PathLike, content: Any) -> dict[str, Tensor]:
+    """Return the state dict of a checkpoint: its entry ``state_dict``, or itself.
+
+    Args:
+        source: Where it is from, for the message.
+        content: What :func:`read_checkpoint` returned.
+
+    Raises:
+        ValueError: It holds no tensors by name, or something beside them.
+    """
+    state = content.get('state_dict', content) if isinstance(content, Mapping) else None
+    if not isinstance(state, Mapping) or not state:
+        raise ValueError(f'{source} holds no state dict')
+    for name, tensor in state.items():
+        if not isinstance(name, str) or not isinstance(tensor, Tensor):
+            entry = f'the entry {quoted(name)}, a {type(tensor).__name__}'
+            raise ValueError(f'{source} holds no state dict of tensors by name, but {entry}')
+    return dict(state)
 
 
 def _is_finite(tensor: Tensor) -> bool:

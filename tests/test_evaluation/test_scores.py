@@ -55,8 +55,11 @@ def test_what_cannot_be_read_says_why(tmp_path):
     write_json(tmp_path / 'val' / 'predictions.json', dict(content, predictions=[record]))
     with pytest.raises(FileNotFoundError, match=r"did you mean one of \['.*val'\]"):
         ExpressionScores.read(tmp_path)
-    with pytest.raises(ValueError, match='has no scores .*with ground truth'):
+    with pytest.raises(ValueError, match='4: intersection is None; .* with ground truth'):
         ExpressionScores.read(tmp_path / 'val')
     write_json(tmp_path / 'metrics.json', dict(oIoU=50.0))
-    with pytest.raises(ValueError, match='metrics.json has no scores .*predictions'):
+    with pytest.raises(
+        ValueError,
+        match='metrics.json: predictions is missing; .*test.py',
+    ):
         ExpressionScores.read(tmp_path / 'metrics.json')

@@ -113,7 +113,9 @@ def test_wrong_settings(root, settings, error, message):
 
 def test_a_file_without_names_is_named(root):
     (root / 'a' / 'refs(unc).p').write_bytes(pickle.dumps([dict(split='val')]))
-    with pytest.raises(ValueError, match=r'a/refs\(unc\).p: a reference lacks .*file_name'):
+    with pytest.raises(
+        ValueError, match=r'a/refs\(unc\).p: reference at .* 0: file_name is missing'
+    ):
         LeakGuard(FILES, str(root))
 
 

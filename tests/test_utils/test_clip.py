@@ -64,7 +64,7 @@ def test_damaged_weights_are_named(tiny, tmp_path):
     whole = path.read_bytes()
     place = whole.index(state['text_projection'].numpy().tobytes()) + 5
     path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
-    with pytest.raises(ValueError, match=f'{path} is damaged: the checksum of .* differs'):
+    with pytest.raises(ValueError, match=f'{path} .* is damaged .*the checksum of .* differs'):
         load_clip(tiny, str(path))
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from nemo_mmseg.utils.faults import Rule, is_text
-from nemo_mmseg.utils.images import is_image_name
+from .faults import Rule, is_text
+from .images import is_image_name
 
 # Expressions and targets of a split: a small pickle can name one list a million times.
 MAX_ENTRIES = 2**24
