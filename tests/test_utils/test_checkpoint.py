@@ -7,6 +7,7 @@ import io
 import pickle
 import re
 import threading
+import zipfile
 from collections import OrderedDict
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from nemo_mmseg import compat
 from nemo_mmseg.models.converters.converter import CONVERTERS
 from nemo_mmseg.utils import checkpoint
 from nemo_mmseg.utils.checkpoint import download, read_checkpoint
+from nemo_mmseg.utils.endless_pickle import refuse_endless
 
 
 @pytest.fixture
@@ -103,6 +105,14 @@ NAN, INF = float('nan'), float('inf')
         ('net.weight', torch.tensor([1.0, -INF, INF]), "'net.weight' has values .*inf"),
         ('net.weight', torch.tensor([1.0, NAN]).bfloat16(), "'net.weight' has values"),
         ('net.weight', torch.ones(2, dtype=torch.complex64), "'net.weight' is of torch.complex64"),
+        ('net.weight', torch.ones(2).to(torch.float8_e4m3fn), "'net.weight' is of .*float8_e4m3fn"),
+        (
+            'net.weight',
+            torch.ones(2, 2).to_sparse(),
+            "'net.weight' is of .*sparse.*; allowed: dense",
+        ),
+        ('net.weight', torch.empty(2, device='meta'), "'net.weight' is of the meta device"),
+        ('x' * 3000, torch.tensor([NAN]), "'x{80}'... has values"),
         ('net.mask', torch.tensor([NAN, 0]), "'net.mask' has values that are not finite"),
         ('module.net.bias', torch.ones(2), "one tensor twice, as 'net.bias' and 'module.net.bias'"),
     ],
@@ -113,6 +123,62 @@ def test_weights_that_mean_nothing_are_named(save, entry, name, tensor, said, zi
     file = save(content, _use_new_zipfile_serialization=zipped)
     with pytest.raises(ValueError, match=f'^{file}.*{said}'):
         read_checkpoint(file)
+
+
+def test_quantized_weights_are_named(save):
+    tensor = torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8)
+    with pytest.raises(ValueError, match=r"a\.pth: the tensor 'w' is of torch.qint8"):
+        read_checkpoint(save(dict(state_dict=dict(w=tensor))))
+
+
+NO_STATE = dict(
+    text='abc', list=[torch.ones(1)], empty={}, number=dict(a=1), name={5: torch.ones(1)},
+    tuple={('a',): torch.ones(1)}, none=dict(state_dict=None), inner=dict(state_dict=[1]),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize('content', NO_STATE.values(), ids=NO_STATE)
+def test_what_is_no_state_dict_is_refused(content):
+    with pytest.raises(ValueError, match=r'^a\.pth holds no state dict'):
+        checkpoint.state_dict_of('a.pth', content)
+
+
+def test_a_state_dict_is_the_entry_or_the_whole():
+    state = dict(a=torch.ones(1))
+    for content in (state, dict(state_dict=state, meta=5)):
+        assert checkpoint.state_dict_of('a.pth', content) == state
+
+
+def endless(depth):
+    """Opcodes of a tuple that holds another one twice, and so on."""
+    steps = b''.join(b'h%ch%c\x86q%c' % (i, i, i + 1) for i in range(depth))
+    return b'K\x05q\x00' + steps
+
+
+@pytest.mark.parametrize('zipped', [True, False], ids=['zip', 'before-1.6'])
+@pytest.mark.parametrize(
+    'pattern',
+    [b'}%bK\x01s.', b'}(%bK\x01u.', b'(%bK\x01d.', b'%bQ.', b'\x8f(%b\x90.', b']%ba.', b'(%b\x91.'],
+)
+def test_a_pickle_whose_keys_take_for_ever_is_refused_at_once(tmp_path, pattern, zipped):
+    content, file = pattern % endless(60), tmp_path / 'a.pth'
+    if zipped:
+        with zipfile.ZipFile(file, 'w') as archive:
+            archive.writestr('a/data.pkl', content)
+            archive.writestr('a/version', '3\n')
+    else:
+        head = (0x1950A86A20F9469CFC6C, 1001, dict(little_endian=True))
+        parts = [pickle.dumps(part, protocol=2) for part in (*head, [])]
+        file.write_bytes(b''.join([*parts[:3], content, parts[3]]))
+    with pytest.raises(ValueError, match=r'a\.pth cannot be read.*tuples hold one another'):
+        read_checkpoint(file)
+
+
+@pytest.mark.parametrize('protocol', range(6))
+def test_tuples_that_end_are_let_through(protocol):
+    shape = (3, 4, (5, 6))
+    content = {(1, (2, shape)): [shape] * 1000, 'set': {shape, frozenset({shape})}, 'n': None}
+    refuse_endless(io.BytesIO(pickle.dumps([content, content, 2.5, b'a', 'b'], protocol)))
 
 
 def test_what_is_not_finite_by_right_is_read(save):

@@ -68,6 +68,36 @@ def test_damaged_weights_are_named(tiny, tmp_path):
         load_clip(tiny, str(path))
 
 
+@pytest.mark.parametrize('zipped', [True, False], ids=['zip', 'before-1.6'])
+def test_weights_that_are_none_are_named(tiny, tmp_path, zipped):
+    path = tmp_path / 'weights.pt'
+    for content in (
+        dict(state_dict={'logit_scale': None}),
+        dict(state_dict={5: torch.ones(1)}),
+        dict(state_dict=None),
+        [1],
+        {},
+        dict(state_dict={'logit_scale': torch.empty((), device='meta')}),
+    ):
+        torch.save(content, path, _use_new_zipfile_serialization=zipped)
+        with pytest.raises(ValueError, match=str(path)) as caught:
+            load_clip(tiny, str(path))
+        assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize('zipped', [True, False], ids=['zip', 'before-1.6'])
+def test_weights_cut_or_changed_anywhere_are_named(tiny, tmp_path, zipped):
+    path = tmp_path / 'weights.pt'
+    torch.save({'a': torch.ones(3)}, path, _use_new_zipfile_serialization=zipped)
+    whole = path.read_bytes()
+    for place in range(0, len(whole), len(whole) // 25):
+        for content in (whole[:place], whole[:place] + b'\x80\xff' + whole[place + 2 :]):
+            path.write_bytes(content)
+            with pytest.raises((ValueError, RuntimeError), match=str(path)) as caught:
+                load_clip(tiny, str(path))
+            assert not isinstance(caught.value, UnicodeError)
+
+
 def test_the_shipped_model_brings_its_own_vocabulary_and_preprocessing():
     model = load_clip('RefShapes-CLIP', 'refshapes')
     tokenizer = load_clip_tokenizer('RefShapes-CLIP')
