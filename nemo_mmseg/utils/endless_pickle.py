@@ -1,70 +1,105 @@
-"""Look through the pickle of a checkpoint for tuples whose hash would take for ever.
+"""Look through the pickle of a checkpoint for containers that are endless when they are unfolded.
 
-A tuple can hold another one twice, which holds another one twice, and so on: fifty of them fit into
-some hundred bytes, and the hash of the outermost walks 2**50 paths. PyTorch's reader of checkpoints
-refuses most classes, but hashes whatever stands as a key.
+A tuple or list can hold another one twice, which holds another one twice, and so on: fifty of them
+fit into some hundred bytes, and the outermost has 2**50 entries along all paths. PyTorch's reader
+of checkpoints refuses most classes, but it hashes what stands as a key, and writes out what it
+refuses.
 """
 
 from __future__ import annotations
 
 import pickletools
-from typing import Any, BinaryIO
+from dataclasses import dataclass
+from typing import BinaryIO
 
-# Entries of tuples, counted along all paths, that a pickle may handle: a second of hashing. Those
-# of a checkpoint are shapes, strides and places of tensors, some ten per tensor.
+# Entries along all paths that a pickle may handle, beside ten for each of its bytes: a second of
+# hashing. Those of a checkpoint are mostly shapes, strides and places, some ten for each tensor.
 MAX_ENTRIES = 10_000_000
-_TUPLES = {'TUPLE', 'TUPLE1', 'TUPLE2', 'TUPLE3', 'FROZENSET'}
-_PUTS = {'PUT', 'BINPUT', 'LONG_BINPUT'}
-_GETS = {'GET', 'BINGET', 'LONG_BINGET'}
+_MARK, _LEAF = None, 0
+_MAKE = {
+    *('TUPLE', 'TUPLE1', 'TUPLE2', 'TUPLE3', 'EMPTY_TUPLE', 'FROZENSET', 'EMPTY_SET'),
+    *('LIST', 'EMPTY_LIST', 'DICT', 'EMPTY_DICT'),
+}
+_FILL = {'APPEND', 'APPENDS', 'SETITEM', 'SETITEMS', 'ADDITEMS'}
+_CALL = {'REDUCE', 'INST', 'OBJ', 'NEWOBJ', 'NEWOBJ_EX', 'BUILD'}
+_PUT = {'PUT', 'BINPUT', 'LONG_BINPUT', 'MEMOIZE'}
+_GET = {'GET', 'BINGET', 'LONG_BINGET'}
+
+
+@dataclass
+class _Container:
+    """A container: its entries along all paths, and whether another one holds it."""
+
+    entries: int = 0
+    held: bool = False
 
 
 def refuse_endless(stream: BinaryIO) -> None:
     """Follow the instructions of one pickle without carrying them out.
 
-    This takes a microsecond an instruction, of which a tensor has some twenty.
+    This takes two microseconds an instruction, of which a tensor has some twenty.
 
     Args:
         stream: Where the pickle begins; it is read to its end.
 
     Raises:
-        ValueError: Its tuples unfold to more than ``MAX_ENTRIES``, or it is no pickle.
-        Exception: Whatever else a damaged one raises.
+        ValueError: It unfolds to more than ``MAX_ENTRIES``, or fills a container late.
+        Exception: Whatever else a damaged pickle raises.
     """
-    stack: list[Any] = []  # for a tuple its number of entries along all paths, else 0
-    memo: dict[int, int] = {}
+    stack: list[_Container | int | None] = []
+    memo: dict[int, _Container | int | None] = {}
     total = 0
-    for op, argument, _ in pickletools.genops(stream):
-        if op.name in _PUTS or op.name == 'MEMOIZE':
+    for op, argument, place in pickletools.genops(stream):
+        if op.name in _PUT:
             memo[len(memo) if argument is None else argument] = stack[-1]
-        elif op.name in _GETS:
-            stack.append(memo[argument])
-        elif op.name == 'DUP':
-            stack.append(stack[-1])
+            continue
+        if op.name in _GET or op.name == 'DUP':
+            stack.append(stack[-1] if argument is None else memo[argument])
+            continue
+        taken = _take(stack, op)
+        if op.name in _FILL:
+            made = taken.pop(0)
+            total += _hold(made, taken)
+        elif op.name in _MAKE or op.name in _CALL:
+            made = _Container()
+            total += _hold(made, taken)
+            if op.name in _CALL:
+                made.entries = 0  # an object, or what is filled afterwards
         else:
-            taken = _take(stack, op)
-            entries = sum(taken)
-            total += entries
-            if total > MAX_ENTRIES:
-                raise ValueError('its tuples hold one another in endless many ways')
-            unfolded = len(taken) + entries if op.name in _TUPLES else 0
-            for made in op.stack_after:
-                stack.append(None if made is pickletools.markobject else unfolded)
+            made = _LEAF
+        if total > MAX_ENTRIES + 10 * (place or 0):
+            raise ValueError('its containers hold one another in endless many ways')
+        stack += [_MARK if one is pickletools.markobject else made for one in op.stack_after]
 
 
-def _take(stack: list[Any], op: pickletools.OpcodeInfo) -> list[int]:
-    """Take from the stack what an instruction does, and return it without the mark."""
+def _hold(container: _Container | int | None, items: list) -> int:
+    """Put items into a container; return how many entries that are along all paths."""
+    inner = [item for item in items if isinstance(item, _Container)]
+    entries = len(items) + sum(item.entries for item in inner)
+    if isinstance(container, _Container):
+        # Pickle fills what is inside first. The other way round, nothing could be counted.
+        if inner and container.held:
+            raise ValueError('it fills a container that another one holds already')
+        container.entries += entries
+    for item in inner:
+        item.held = True
+    return entries
+
+
+def _take(stack: list, op: pickletools.OpcodeInfo) -> list:
+    """Take from the stack what an instruction does; return it without the mark."""
     before = op.stack_before
-    if pickletools.markobject not in before:
-        begin = len(stack) - len(before)
-        taken = stack[begin:] if before else []
-    else:
+    if not before:
+        return []
+    begin = len(stack) - len(before)
+    taken = stack[begin:]
+    if pickletools.markobject in before:
         mark = len(stack) - 1
-        while stack[mark] is not None:
+        while stack[mark] is not _MARK:
             mark -= 1
         begin = mark - before.index(pickletools.markobject)
         taken = stack[begin:mark] + stack[mark + 1 :]
     if begin < 0:
         raise ValueError('it takes more from the stack than there is')
-    if before:
-        del stack[begin:]
+    del stack[begin:]
     return taken
