@@ -64,8 +64,9 @@ def convert(
         kept.add(ref['ref_id'])
         (height, width), path = record['rle']['size'], Path(record['image'])
         entry = f'{source}: prediction {record["sent_id"]}'
-        if not BOX.holds(record.get('bbox', MISSING)):
-            raise fault(entry, 'bbox', record.get('bbox', MISSING), BOX.allowed)
+        box = record.get('bbox', MISSING)
+        if box is MISSING or not BOX.holds(box):
+            raise fault(entry, 'bbox', box, BOX.allowed)
         name = path.name if images_folder is None else str(path.relative_to(images_folder))
         if paths.setdefault(name, path) != path:
             raise ValueError(f'{paths[name]} and {path} have one name: give --images, their folder')
@@ -76,7 +77,7 @@ def convert(
             category_id=ref['category_id'],
             segmentation=clean_segmentation(record['rle'], height, width, entry),
             area=record['area'],
-            bbox=record['bbox'],
+            bbox=box,
             iscrowd=0,
             score=record.get('score'),
         )
