@@ -67,9 +67,12 @@ def convert(
         box = record.get('bbox', MISSING)
         if box is MISSING or not BOX.holds(box):
             raise fault(entry, 'bbox', box, BOX.allowed)
+        if images_folder is not None and not path.is_relative_to(images_folder):
+            raise fault(entry, 'image', record['image'], f'a file in {images_folder}')
         name = path.name if images_folder is None else str(path.relative_to(images_folder))
         if paths.setdefault(name, path) != path:
-            raise ValueError(f'{paths[name]} and {path} have one name: give --images, their folder')
+            both = f'{paths[name]} and {path}'
+            raise ValueError(f'{source}: {both} have one name: give --images, their folder')
         images[image_id] = dict(id=image_id, file_name=name, height=height, width=width)
         annotations[ref['ann_id']] = dict(
             id=ref['ann_id'],
