@@ -240,8 +240,8 @@ def _reason(error: Exception) -> str:
     refused = REFUSED.search(text)
     if not refused:
         lines = text.strip().splitlines()
-        return f'{DAMAGED} ({lines[0] if lines else type(error).__name__})'
-    return f'it holds {refused[1]}, which is no tensor or plain container'
+        return f'{DAMAGED} ({lines[0][:200] if lines else type(error).__name__})'
+    return f'it holds {refused[1][:200]}, which is no tensor or plain container'
 
 
 def download(url: str) -> Path:
