@@ -112,19 +112,21 @@ def test_names_with_folders(folder):
     assert [image['file_name'] for image in images] == ['part5/x.png', 'part6/x.png']
 
 
+SIZE, GONE = [HEIGHT, WIDTH], object()
+
+
 def change(file, place, value):
     """Put a value into the first record of a file."""
     if file.suffix == '.json':
         content = json.loads(file.read_text())
         content['predictions'][0][place] = value
+        if value is GONE:
+            del content['predictions'][0][place]
         file.write_text(json.dumps(content))
     else:
         refs = pickle.loads(file.read_bytes())
         refs[0][place] = value
         file.write_bytes(pickle.dumps(refs, protocol=2))
-
-
-SIZE = [HEIGHT, WIDTH]
 
 
 @pytest.mark.parametrize(
@@ -135,7 +137,7 @@ SIZE = [HEIGHT, WIDTH]
         ('predictions.json', 'prediction 1', 'image_id', (None, '5', [5], -1)),
         ('predictions.json', 'prediction 1', 'image', (None, 0.5, '', ['x'])),
         ('predictions.json', 'prediction 1', 'area', (None, '5', -1, 0.5)),
-        ('predictions.json', 'prediction 1', 'bbox', ([1, 2], 'abcd', [1, 2, 3, None])),
+        ('predictions.json', 'prediction 1', 'bbox', (GONE, None, [1, 2], 'abcd', [1, 2, 3, None])),
         (
             'predictions.json', 'prediction 1', 'rle',
             (None, [], {}, dict(size=[1], counts=''), dict(size=[0, 5], counts=''),

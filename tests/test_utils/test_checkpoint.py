@@ -212,7 +212,9 @@ def test_what_is_not_finite_by_right_is_read(save):
 
 def test_a_view_without_end_is_looked_at_in_no_time(save):
     endless = torch.as_strided(torch.ones(4), (10**6, 10**6), (0, 0))
-    assert read_checkpoint(save(dict(a=endless)))['a'].shape == (10**6, 10**6)
+    with pytest.raises(ValueError, match="a.pth: the tensor 'a' shows 4 numbers as 1000000000000"):
+        read_checkpoint(save(dict(a=endless)))
+    assert read_checkpoint(save(dict(a=endless[0])))['a'].shape == (10**6,)
 
 
 @pytest.mark.parametrize('error', [PermissionError(13, 'not yours'), MemoryError()])

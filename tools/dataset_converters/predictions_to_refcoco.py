@@ -64,11 +64,15 @@ def convert(
         kept.add(ref['ref_id'])
         (height, width), path = record['rle']['size'], Path(record['image'])
         entry = f'{source}: prediction {record["sent_id"]}'
-        if not BOX.holds(record.get('bbox', MISSING)):
-            raise fault(entry, 'bbox', record.get('bbox', MISSING), BOX.allowed)
+        box = record.get('bbox', MISSING)
+        if box is MISSING or not BOX.holds(box):
+            raise fault(entry, 'bbox', box, BOX.allowed)
+        if images_folder is not None and not path.is_relative_to(images_folder):
+            raise fault(entry, 'image', record['image'], f'a file in {images_folder}')
         name = path.name if images_folder is None else str(path.relative_to(images_folder))
         if paths.setdefault(name, path) != path:
-            raise ValueError(f'{paths[name]} and {path} have one name: give --images, their folder')
+            both = f'{paths[name]} and {path}'
+            raise ValueError(f'{source}: {both} have one name: give --images, their folder')
         images[image_id] = dict(id=image_id, file_name=name, height=height, width=width)
         annotations[ref['ann_id']] = dict(
             id=ref['ann_id'],
@@ -76,7 +80,7 @@ def convert(
             category_id=ref['category_id'],
             segmentation=clean_segmentation(record['rle'], height, width, entry),
             area=record['area'],
-            bbox=record['bbox'],
+            bbox=box,
             iscrowd=0,
             score=record.get('score'),
         )
