@@ -337,6 +337,8 @@ def load_image(image: ImageInput, index: int = 0) -> tuple[np.ndarray, str]:
         FileNotFoundError: There is no such file.
         ValueError: It is no image.
     """
+    if isinstance(image, Image.Image) and image.format == 'TIFF' and image.filename:
+        image = image.filename  # Pillow would turn the pixels of this format
     if isinstance(image, (str, os.PathLike)):
         array, name = read_image(str(image)), str(image)
         _warn_if_turned(name, orientation_of(name))
