@@ -65,6 +65,21 @@ def set_resume(cfg: Config, resume: str) -> None:
     cfg.load_from = checkpoint
 
 
+def write_whole_checkpoints(cfg: Config) -> None:
+    """Let the checkpoints of a run appear when they are whole, whatever config it comes from.
+
+    Args:
+        cfg: Changed in place, unless it says how its checkpoints are written.
+    """
+    if cfg.get('default_hooks') is None:
+        cfg.default_hooks = {}
+    if 'checkpoint' not in cfg.default_hooks:
+        cfg.default_hooks.checkpoint = dict(type='CheckpointHook', interval=1)  # MMEngine's own
+    hook = cfg.default_hooks.checkpoint
+    if hook and '://' not in (hook.get('out_dir') or '') and not hook.get('file_client_args'):
+        hook.setdefault('backend_args', dict(backend='whole_file'))
+
+
 def main() -> None:
     """Build the runner from the config and train."""
     args = parse_args()
@@ -76,6 +91,7 @@ def main() -> None:
         set_resume(cfg, args.resume)
     elif os.path.isfile(cfg.get('load_from') or ''):
         read_checkpoint(cfg.load_from, allow=mmengine_globals(), mmap=True)  # as above
+    write_whole_checkpoints(cfg)
     Runner.from_cfg(cfg).train()
     leave_process_group()
 
