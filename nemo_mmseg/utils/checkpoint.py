@@ -13,7 +13,7 @@ import struct
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -207,7 +207,11 @@ def check_optimizer(source: str | os.PathLike, content: Mapping[str, Any]) -> No
             pending += [(f'{path}.{key}'[:200], item) for key, item in items]
 
 
-def check_tensors(source: str | os.PathLike, state_dict: Mapping[str, Any]) -> None:
+def check_tensors(
+    source: str | os.PathLike,
+    state_dict: Mapping[str, Any],
+    rename: Callable[[str], str] = lambda name: name,
+) -> None:
     """Refuse weights that are not finite or not real numbers, and names that mean the same tensor.
 
     Integers are as they are. A mask that is added to logits holds -inf by right: a tensor whose
@@ -216,6 +220,7 @@ def check_tensors(source: str | os.PathLike, state_dict: Mapping[str, Any]) -> N
     Args:
         source: Where it is from, for the message.
         state_dict: Tensors by name; anything else in it is passed over.
+        rename: Returns what a name, without prefixes of wrappers, means to who loads them.
 
     Raises:
         ValueError: Names the source and the tensor.
@@ -223,7 +228,7 @@ def check_tensors(source: str | os.PathLike, state_dict: Mapping[str, Any]) -> N
     names: dict[str, str] = {}
     for name, tensor in state_dict.items():
         text = name if isinstance(name, str) else shown(name)
-        other = names.setdefault(WRAPPERS.sub('', text), text)
+        other = names.setdefault(rename(WRAPPERS.sub('', text)), text)
         if other != text:
             raise ValueError(
                 f'{source} names one tensor twice, as {quoted(other)} and {quoted(text)}'
