@@ -52,6 +52,8 @@ STATE_DICTS = {
 WRAPPERS = re.compile(
     r'^(?:(?:module|_orig_mod|_fsdp_wrapped_module)\.)+|(?<=\.)(?:_orig_mod|_fsdp_wrapped_module)\.'
 )
+# The end of a name whose tensor is added to logits, and is -inf where nothing is looked at.
+MASKS = re.compile(r'(?:mask|masks|masked_bias|causal_bias)$')
 ALLOWED = 'dense finite tensors of floats, integers or bools'
 DAMAGED = 'it is damaged or cut short'
 REFUSED = re.compile(r'[Uu]nsupported (?:global: GLOBAL|GLOBAL|class) (\w[\w.]*)')
@@ -215,7 +217,7 @@ def check_tensors(
     """Refuse weights that are not finite or not real numbers, and names that mean the same tensor.
 
     Integers are as they are. A mask that is added to logits holds -inf by right: a tensor whose
-    last name has ``mask`` in it.
+    name ends in ``mask``, ``masks``, ``masked_bias`` or ``causal_bias``.
 
     Args:
         source: Where it is from, for the message.
@@ -251,7 +253,7 @@ def _fault_of(tensor: Tensor, name: str) -> str | None:
     if tensor.numel() > max(_stored(tensor), MAX_VIEW):
         return f'shows {_stored(tensor)} numbers as {tensor.numel()}'
     if tensor.is_floating_point() and not _is_finite(tensor):
-        if 'mask' in name.rpartition('.')[2] and bool((tensor < torch.inf).all()):
+        if MASKS.search(name) and bool((tensor < torch.inf).all()):
             return None
         return 'has values that are not finite (NaN or inf)'
     return None

@@ -112,6 +112,7 @@ NAN, INF = float('nan'), float('inf')
         ),
         ('net.weight', torch.empty(2, device='meta'), "'net.weight' is of the meta device"),
         ('x' * 3000, torch.tensor([NAN]), "'x{60,90}[.]{3} has values"),
+        ('net.mask_token', torch.tensor([-INF, 0]), "'net.mask_token' has values"),
         ('net.mask', torch.tensor([NAN, 0]), "'net.mask' has values that are not finite"),
         ('module.net.bias', torch.ones(2), "one tensor twice, as 'net.bias' and 'module.net.bias'"),
         ('module.module.net.bias', torch.ones(2), "twice, as 'net.bias' and 'module.module.net"),
@@ -202,6 +203,8 @@ def test_what_is_not_finite_by_right_is_read(save):
     huge = torch.tensor([torch.finfo(torch.float32).max] * 3)
     state = {
         'attn.attn_mask': torch.full((3, 3), -INF).triu(1),
+        'attn.causal_bias': torch.full((3, 3), -INF).triu(1),
+        'h.0.masked_bias': torch.tensor(-INF),
         'huge': huge,  # their sum is no number
         'half': torch.full((9,), 65504.0).half(),
         'steps': torch.tensor(7),
