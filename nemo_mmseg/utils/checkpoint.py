@@ -12,7 +12,8 @@ import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,18 @@ DTYPES = {
 }
 # Numbers of a tensor that repeats those that are stored. A hostile file's may be endless.
 MAX_VIEW = 2**30
+# Entries under which checkpoints keep state dicts; other entries are records of a training.
+STATE_DICTS = {
+    *('state_dict', 'ema_state_dict', 'model_state_dict', 'model', 'model_ema', 'ema', 'ema_model'),
+    *('bert_model', 'net', 'network', 'module', 'backbone', 'encoder', 'student', 'teacher'),
+    *('weights', 'params', 'params_ema', 'generator', 'single_model', 'text_encoder', 'visual'),
+}
+# What wrappers (distributed, compiled) put before names, or between their parts.
+WRAPPERS = re.compile(
+    r'^(?:(?:module|_orig_mod|_fsdp_wrapped_module)\.)+|(?<=\.)(?:_orig_mod|_fsdp_wrapped_module)\.'
+)
+# The end of a name whose tensor is added to logits, and is -inf where nothing is looked at.
+MASKS = re.compile(r'(?:mask|masks|masked_bias|causal_bias)$')
 ALLOWED = 'dense finite tensors of floats, integers or bools'
 DAMAGED = 'it is damaged or cut short'
 REFUSED = re.compile(r'[Uu]nsupported (?:global: GLOBAL|GLOBAL|class) (\w[\w.]*)')
@@ -75,12 +88,13 @@ def read_checkpoint(path: str | os.PathLike, allow: Iterable = (), mmap: bool = 
     file = download(str(path)) if remote else Path(path)
     if not file.is_file():
         raise FileNotFoundError(f'there is no checkpoint {path}')
+    protocol = 0
     try:
         with only_globals(allow):
             zipped = zipfile.is_zipfile(file)
             if zipped:
                 compare_checksums(file)
-            _look_through(file, zipped)
+            protocol = _look_through(file, zipped)
             lazily = mmap and zipped
             content = torch.load(file, map_location='cpu', weights_only=True, mmap=lazily)
     except MemoryError:
@@ -90,6 +104,11 @@ def read_checkpoint(path: str | os.PathLike, allow: Iterable = (), mmap: bool = 
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise
         reason = _reason(error)
+        if reason.startswith(DAMAGED) and 2 < protocol <= pickle.HIGHEST_PROTOCOL:
+            reason = (
+                f"it was written with pickle protocol {protocol}, which PyTorch's safe reader does "
+                'not read; save it again with torch.save(..., pickle_protocol=2), the default'
+            )
         if remote and reason.startswith(DAMAGED):
             file.unlink(missing_ok=True)
         raise ValueError(f'{path} cannot be read as a checkpoint: {reason}') from error
@@ -98,32 +117,37 @@ def read_checkpoint(path: str | os.PathLike, allow: Iterable = (), mmap: bool = 
     return content
 
 
-def _look_through(file: Path, zipped: bool) -> None:
+def _look_through(file: Path, zipped: bool) -> int:
+    """Refuse pickles that PyTorch must not read; return their highest protocol."""
     if zipped:
         # PyTorch's own reader, so that what is looked at is what is loaded
         content = torch._C.PyTorchFileReader(str(file)).get_record('data.pkl')
-        refuse_endless(io.BytesIO(content))
-        return
+        return refuse_endless(io.BytesIO(content))
     with (
         open(file, 'rb') as opened,
         memory_map.mmap(opened.fileno(), 0, access=memory_map.ACCESS_READ) as content,
     ):
-        for _ in range(LEGACY_PICKLES):
-            refuse_endless(content)
+        return max([refuse_endless(content) for _ in range(LEGACY_PICKLES)])
 
 
 def compare_checksums(file: str | os.PathLike) -> None:
     """Compare the CRC-32 of each uncompressed entry of an archive; PyTorch's readers do not.
+
+    No two entries may have one name: readers differ in which they take.
 
     Args:
         file: Archive that PyTorch wrote. Without checksums
             (``torch.serialization.set_crc32_options(False)``) it is passed over, with a remark.
 
     Raises:
-        ValueError: One differs, or the file is no such archive.
+        ValueError: One differs, two have one name, or the file is no such archive.
     """
     with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
+    names = Counter(entry.filename for entry in entries)
+    twice = [name for name, count in names.items() if count > 1]
+    if twice:
+        raise ValueError(f'it has two entries of the name {quoted(twice[0])}')
     # TorchScript compresses its code, which is small; the weights are as they are.
     stored = [entry for entry in entries if entry.compress_type == zipfile.ZIP_STORED]
     if sum(entry.file_size for entry in stored) > os.path.getsize(file):
@@ -149,22 +173,56 @@ def compare_checksums(file: str | os.PathLike) -> None:
 
 
 def _state_dicts(content: Any) -> Iterator[Mapping]:
-    """What in a checkpoint may be a state dict: it, and its entries; not an optimizer's state."""
-    candidates = [content, *content.values()] if isinstance(content, Mapping) else []
-    for found in candidates:
-        if isinstance(found, Mapping) and any(isinstance(v, Tensor) for v in found.values()):
-            yield found
+    """What in a checkpoint is a state dict: entries that are named like one, else all of it.
+
+    Tensors elsewhere are records, e.g. a best loss, which is inf before there is one.
+    """
+    pending = [content]
+    while pending:
+        found = pending.pop()
+        if isinstance(found, Mapping):
+            inner = [found[name] for name in STATE_DICTS & set(found)]
+            inner = [entry for entry in inner if isinstance(entry, Mapping)]
+            pending += inner
+            if not inner:
+                yield found
 
 
-def check_tensors(source: str | os.PathLike, state_dict: Mapping[str, Any]) -> None:
+def check_optimizer(source: str | os.PathLike, content: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint whose optimizer has tensors like :func:`check_tensors` refuses.
+
+    Args:
+        source: Where it is from, for the message.
+        content: What :func:`read_checkpoint` returned.
+
+    Raises:
+        ValueError: Names the source and the tensor.
+    """
+    pending = [('optimizer', content.get('optimizer'))]
+    while pending:
+        path, value = pending.pop()
+        if isinstance(value, Tensor):
+            if found := _fault_of(value, path):
+                raise ValueError(f'{source}: the tensor {path} {found}; allowed: {ALLOWED}')
+        elif isinstance(value, Mapping | list | tuple):
+            items = value.items() if isinstance(value, Mapping) else enumerate(value)
+            pending += [(f'{path}.{key}'[:200], item) for key, item in items]
+
+
+def check_tensors(
+    source: str | os.PathLike,
+    state_dict: Mapping[str, Any],
+    rename: Callable[[str], str] = lambda name: name,
+) -> None:
     """Refuse weights that are not finite or not real numbers, and names that mean the same tensor.
 
     Integers are as they are. A mask that is added to logits holds -inf by right: a tensor whose
-    last name has ``mask`` in it.
+    name ends in ``mask``, ``masks``, ``masked_bias`` or ``causal_bias``.
 
     Args:
         source: Where it is from, for the message.
         state_dict: Tensors by name; anything else in it is passed over.
+        rename: Returns what a name, without prefixes of wrappers, means to who loads them.
 
     Raises:
         ValueError: Names the source and the tensor.
@@ -172,8 +230,7 @@ def check_tensors(source: str | os.PathLike, state_dict: Mapping[str, Any]) -> N
     names: dict[str, str] = {}
     for name, tensor in state_dict.items():
         text = name if isinstance(name, str) else shown(name)
-        # Distributed runs save the names of their wrapper.
-        other = names.setdefault(text.removeprefix('module.'), text)
+        other = names.setdefault(rename(WRAPPERS.sub('', text)), text)
         if other != text:
             raise ValueError(
                 f'{source} names one tensor twice, as {quoted(other)} and {quoted(text)}'
@@ -196,7 +253,7 @@ def _fault_of(tensor: Tensor, name: str) -> str | None:
     if tensor.numel() > max(_stored(tensor), MAX_VIEW):
         return f'shows {_stored(tensor)} numbers as {tensor.numel()}'
     if tensor.is_floating_point() and not _is_finite(tensor):
-        if 'mask' in name.rpartition('.')[2] and bool((tensor < torch.inf).all()):
+        if MASKS.search(name) and bool((tensor < torch.inf).all()):
             return None
         return 'has values that are not finite (NaN or inf)'
     return None

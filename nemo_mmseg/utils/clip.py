@@ -16,15 +16,16 @@ from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError
 
-from .checkpoint import check_tensors, compare_checksums, read_checkpoint, state_dict_of
+from .checkpoint import check_tensors, compare_checksums
+from .weights_file import check_floats, read_weights
 
 if TYPE_CHECKING:
     from torch import nn
 
 # What open_clip raises where the names of the tensors remind it of another layout.
 ODD_WEIGHTS = (RuntimeError, SafetensorError, LookupError, AttributeError, TypeError, StopIteration)
-# Files that open_clip does not read by torch.load.
-OTHERS = {'.safetensors', '.npz', '.npy'}
+# Files of NumPy's, which open_clip reads.
+ARRAYS = {'.npz', '.npy'}
 ASSETS = Path(__file__).resolve().parents[1] / 'assets'
 
 # Models that this package ships beside open_clip's own: name -> folder, the tag of its weights and
@@ -92,8 +93,9 @@ def load_clip(model: str, pretrained: str | None = None, device: str = 'cpu') ->
     weights = None if pretrained is None else _weights(model, pretrained)
     file = weights is not None and Path(weights).is_file()  # else open_clip downloads it
     archive = file and _is_torchscript(weights)
-    if file and not archive and Path(weights).suffix not in OTHERS:
-        _check_file(weights)
+    state = {}
+    if file and not archive and Path(weights).suffix not in ARRAYS:
+        state = read_weights(weights)  # before open_clip reads it once more
     try:
         # OpenAI's weights were trained with QuickGELU, which open_clip leaves to a model's config.
         built = _open_clip().create_model(
@@ -109,13 +111,9 @@ def load_clip(model: str, pretrained: str | None = None, device: str = 'cpu') ->
         message = f'{weights!r} does not load into CLIP model {model!r}: {error}'
         raise RuntimeError(message) from error
     if weights is not None:
+        check_floats(weights, state, built.state_dict())
         check_tensors(weights, built.state_dict())
     return built.eval()
-
-
-def _check_file(path: str) -> None:
-    """Read a checkpoint as all others are read, before open_clip reads it once more."""
-    check_tensors(path, state_dict_of(path, read_checkpoint(path, mmap=True)))
 
 
 def _is_torchscript(path: str) -> bool:

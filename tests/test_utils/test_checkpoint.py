@@ -112,8 +112,12 @@ NAN, INF = float('nan'), float('inf')
         ),
         ('net.weight', torch.empty(2, device='meta'), "'net.weight' is of the meta device"),
         ('x' * 3000, torch.tensor([NAN]), "'x{60,90}[.]{3} has values"),
+        ('net.mask_token', torch.tensor([-INF, 0]), "'net.mask_token' has values"),
         ('net.mask', torch.tensor([NAN, 0]), "'net.mask' has values that are not finite"),
         ('module.net.bias', torch.ones(2), "one tensor twice, as 'net.bias' and 'module.net.bias'"),
+        ('module.module.net.bias', torch.ones(2), "twice, as 'net.bias' and 'module.module.net"),
+        ('_orig_mod.net.bias', torch.ones(2), "twice, as 'net.bias' and '_orig_mod.net.bias'"),
+        ('net._orig_mod.bias', torch.ones(2), "twice, as 'net.bias' and 'net._orig_mod.bias'"),
     ],
 )
 def test_weights_that_mean_nothing_are_named(save, entry, name, tensor, said, zipped):
@@ -171,6 +175,7 @@ LATE = b''.join(b']q%c0' % i for i in range(61)) + b''.join(
         *(form % TUPLES for form in (b'\x8f(%b\x90.', b']%ba.', b'(%b\x91.', b'%bh\x03R.')),
         *(form % LISTS for form in (b'cbuiltins\nset\n%b\x85R.', b'%bN\x85R.', b'%bQ.')),
         LATE + b'h\x3cN\x85R.',
+        b'}q\x00X\x05\x00\x00\x00modelh\x00s.',  # a dict that holds itself
     ],
 )
 def test_a_pickle_that_takes_for_ever_is_refused_at_once(tmp_path, content, zipped):
@@ -198,6 +203,8 @@ def test_what_is_not_finite_by_right_is_read(save):
     huge = torch.tensor([torch.finfo(torch.float32).max] * 3)
     state = {
         'attn.attn_mask': torch.full((3, 3), -INF).triu(1),
+        'attn.causal_bias': torch.full((3, 3), -INF).triu(1),
+        'h.0.masked_bias': torch.tensor(-INF),
         'huge': huge,  # their sum is no number
         'half': torch.full((9,), 65504.0).half(),
         'steps': torch.tensor(7),
@@ -208,6 +215,77 @@ def test_what_is_not_finite_by_right_is_read(save):
     read = read_checkpoint(save(content))
     assert read['state_dict']['huge'].tolist() == huge.tolist()
     assert read['optimizer']['state'][0]['exp_avg'].isnan().all()
+
+
+@pytest.mark.parametrize('entry', ['state_dict', 'model', 'ema_state_dict'])
+def test_records_of_a_training_may_be_infinite(save, entry):
+    records = dict(
+        best_loss=torch.tensor(INF),
+        metrics=dict(val_iou=torch.tensor(NAN)),
+        loss_log={'loss': torch.tensor([1.0, NAN])},
+        message_hub=dict(runtime_info=dict(loss=torch.tensor(NAN))),
+    )
+    read = read_checkpoint(save({entry: dict(a=torch.ones(1)), **records}))
+    assert read['best_loss'] == INF and read['metrics']['val_iou'].isnan()
+    with pytest.raises(ValueError, match="'a' has values that are not finite"):
+        read_checkpoint(save({entry: dict(a=torch.tensor(NAN)), **records}))
+
+
+def test_a_state_dict_in_a_state_dict_is_looked_at(save):
+    with pytest.raises(ValueError, match="'a' has values that are not finite"):
+        read_checkpoint(save(dict(model=dict(state_dict=dict(a=torch.tensor(NAN))))))
+
+
+def test_an_optimizer_of_values_that_are_not_finite_is_named():
+    weight = torch.nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.Adam([weight])
+    weight.sum().backward()
+    optimizer.step()
+    checkpoint.check_optimizer('a.pth', dict(optimizer=optimizer.state_dict()))
+    checkpoint.check_optimizer('a.pth', dict(optimizer=None))
+    optimizer.state[weight]['exp_avg'][1] = NAN
+    for state in (optimizer.state_dict(), dict(first=optimizer.state_dict())):
+        with pytest.raises(ValueError, match=r'a\.pth: the tensor optimizer\..*exp_avg has values'):
+            checkpoint.check_optimizer('a.pth', dict(optimizer=state))
+
+
+@pytest.mark.parametrize('zipped', [True, False], ids=['zip', 'before-1.6'])
+@pytest.mark.parametrize('kind', [dict, OrderedDict])
+def test_a_key_that_the_pickle_sets_twice_is_named(save, kind, zipped):
+    state = kind({'a.weight': torch.ones(2), 'b.weight': torch.zeros(2)})
+    file = save(dict(state_dict=state), _use_new_zipfile_serialization=zipped)
+    if zipped:
+        with zipfile.ZipFile(file) as archive:
+            entries = {name: archive.read(name) for name in archive.namelist()}
+        with zipfile.ZipFile(file, 'w') as archive:
+            for name, content in entries.items():
+                archive.writestr(name, content.replace(b'b.weight', b'a.weight'))
+    else:
+        file.write_bytes(file.read_bytes().replace(b'b.weight', b'a.weight'))
+    with pytest.raises(ValueError, match="it sets .*'a.weight' twice in one dict"):
+        read_checkpoint(file)
+
+
+@pytest.mark.filterwarnings('ignore:Duplicate name')
+def test_an_archive_with_two_entries_of_one_name_is_refused(save):
+    file = save(dict(a=torch.ones(2)))
+    with zipfile.ZipFile(file, 'a') as archive:
+        archive.writestr('a/data/0', b'\1' * 8)
+    with pytest.raises(ValueError, match="two entries of the name 'a/data/0'"):
+        read_checkpoint(file)
+
+
+@pytest.mark.parametrize('zipped', [True, False], ids=['zip', 'before-1.6'])
+@pytest.mark.parametrize('protocol', [4, 5])
+def test_protocols_that_the_safe_reader_lacks_are_named(save, protocol, zipped):
+    file = save(
+        dict(state_dict=OrderedDict(a=torch.ones(2))),
+        pickle_protocol=protocol,
+        _use_new_zipfile_serialization=zipped,
+    )
+    said = f"written with pickle protocol {protocol}, which PyTorch's safe reader does not read"
+    with pytest.raises(ValueError, match=rf'a\.pth cannot be read as a checkpoint: it was {said}'):
+        read_checkpoint(file)
 
 
 def test_a_view_without_end_is_looked_at_in_no_time(save):

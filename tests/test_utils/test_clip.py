@@ -6,6 +6,7 @@ import open_clip
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from nemo_mmseg.utils.clip import clip_preprocess, load_clip, load_clip_tokenizer
 
@@ -65,6 +66,25 @@ def test_damaged_weights_are_named(tiny, tmp_path):
     place = whole.index(state['text_projection'].numpy().tobytes()) + 5
     path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
     with pytest.raises(ValueError, match=f'{path} .* is damaged .*the checksum of .* differs'):
+        load_clip(tiny, str(path))
+
+
+@pytest.mark.parametrize('kind', ['pt', 'safetensors'])
+@pytest.mark.parametrize(
+    'name, change, said',
+    [
+        ('text_projection', lambda w: w.to(torch.complex64), 'is of torch.complex64'),
+        ('text_projection', lambda w: (w * 100).int(), 'is of torch.int32, where .*float32'),
+        ('text_projection', lambda w: w * torch.inf, 'has values that are not finite'),
+        ('module.text_projection', lambda w: w * 2, ''),
+    ],
+)
+def test_weights_of_another_type_are_named(tiny, tmp_path, kind, name, change, said):
+    state = {key: value.contiguous() for key, value in load_clip(tiny).state_dict().items()}
+    state[name] = change(state['text_projection'])
+    path = tmp_path / f'weights.{kind}'
+    save_file(state, path) if kind == 'safetensors' else torch.save(state, path)
+    with pytest.raises(ValueError, match=f"{path}.*'{name}'.*{said}"):
         load_clip(tiny, str(path))
 
 
