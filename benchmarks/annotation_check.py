@@ -43,9 +43,9 @@ def costs(folder: Path, repeats: int) -> dict[str, float]:
     Returns:
         CPU seconds by what they are spent on.
     """
-    from nemo_mmseg.datasets import annotation_schema as schema
     from nemo_mmseg.datasets.refer import load_references
     from nemo_mmseg.datasets.segmentation import clean_segmentation
+    from nemo_mmseg.utils import annotation_schema as schema
     from nemo_mmseg.utils.faults import Faults
     from nemo_mmseg.utils.fileio import collector_paused
     from nemo_mmseg.utils.plain_pickle import loads_plain

@@ -23,6 +23,7 @@ from nemo_mmseg.apis.inference import fill_model
 from nemo_mmseg.evaluation.dump_results import DumpReferringResults
 from nemo_mmseg.evaluation.predictions import write_json
 from nemo_mmseg.evaluation.referring_iou import ReferringIoU
+from nemo_mmseg.utils.atomic_write import check_folder_path
 from nemo_mmseg.utils.config import add_config_arguments, add_run_arguments, load_config
 from nemo_mmseg.utils.dist import leave_process_group
 
@@ -49,6 +50,7 @@ def main() -> None:
     cfg = load_config(args)
     cfg.load_from, cfg.resume = None, False
     if args.show_dir is not None:
+        check_folder_path(args.show_dir)
         hook = dict(type='ReferringVisualizationHook', interval=1, max_samples=None)
         hooks = cfg.get('default_hooks', {})
         cfg.default_hooks = {**hooks, 'visualization': dict(hook, out_dir=args.show_dir)}

@@ -14,6 +14,7 @@ from nemo_mmseg.compat import mmengine_globals
 from nemo_mmseg.utils.checkpoint import read_checkpoint
 from nemo_mmseg.utils.config import add_config_arguments, add_run_arguments, load_config
 from nemo_mmseg.utils.dist import leave_process_group
+from nemo_mmseg.utils.run_checkpoints import check_run_checkpoints
 
 
 def parse_args() -> argparse.Namespace:
@@ -43,8 +44,8 @@ def set_resume(cfg: Config, resume: str) -> None:
 
     Raises:
         FileNotFoundError: A named checkpoint does not exist.
-        ValueError: It is damaged or not finite, or a named one holds weights alone, as a converted
-            one does.
+        ValueError: A named one is damaged or not finite, or holds weights alone, as a converted one
+            does. The newest one is looked at by :func:`check_run_checkpoints`.
     """
     # Not MMEngine's own search: it forgets the config's `load_from` when it finds nothing.
     checkpoint = find_latest_checkpoint(cfg.work_dir) if resume == 'auto' else resume
@@ -52,9 +53,8 @@ def set_resume(cfg: Config, resume: str) -> None:
         return
     if not os.path.isfile(checkpoint):
         raise FileNotFoundError(f'there is no checkpoint {checkpoint} to resume from')
-    # The runner reads the tensors, and checks nothing.
-    content = read_checkpoint(checkpoint, allow=mmengine_globals(), mmap=True)
     if resume != 'auto':
+        content = read_checkpoint(checkpoint, allow=mmengine_globals(), mmap=True)
         meta = content.get('meta') if isinstance(content, dict) else None
         if not isinstance(meta, dict) or 'epoch' not in meta:
             raise ValueError(
@@ -63,6 +63,21 @@ def set_resume(cfg: Config, resume: str) -> None:
             )
     cfg.resume = True
     cfg.load_from = checkpoint
+
+
+def write_whole_checkpoints(cfg: Config) -> None:
+    """Let the checkpoints of a run appear when they are whole, whatever config it comes from.
+
+    Args:
+        cfg: Changed in place, unless it says how its checkpoints are written.
+    """
+    if cfg.get('default_hooks') is None:
+        cfg.default_hooks = {}
+    if 'checkpoint' not in cfg.default_hooks:
+        cfg.default_hooks.checkpoint = dict(type='CheckpointHook', interval=1)  # MMEngine's own
+    hook = cfg.default_hooks.checkpoint
+    if hook and '://' not in (hook.get('out_dir') or '') and not hook.get('file_client_args'):
+        hook.setdefault('backend_args', dict(backend='whole_file'))
 
 
 def main() -> None:
@@ -74,8 +89,8 @@ def main() -> None:
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
     if args.resume is not None:
         set_resume(cfg, args.resume)
-    elif os.path.isfile(cfg.get('load_from') or ''):
-        read_checkpoint(cfg.load_from, allow=mmengine_globals(), mmap=True)  # as above
+    check_run_checkpoints(cfg)
+    write_whole_checkpoints(cfg)
     Runner.from_cfg(cfg).train()
     leave_process_group()
 

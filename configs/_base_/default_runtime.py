@@ -13,7 +13,12 @@ default_hooks = dict(
     logger=dict(type='LoggerHook', interval=50, log_metric_by_epoch=False),
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(
-        type='CheckpointHook', interval=1, max_keep_ckpts=2, save_best='oIoU', rule='greater'
+        type='CheckpointHook',
+        interval=1,
+        max_keep_ckpts=2,
+        save_best='oIoU',
+        rule='greater',
+        backend_args=dict(backend='whole_file'),  # a full disk leaves no part of a checkpoint
     ),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     iteration_seed=dict(type='IterationSeedHook'),

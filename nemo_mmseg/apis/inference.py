@@ -35,7 +35,7 @@ from nemo_mmseg.evaluation.predictions import (
     write_json,
 )
 from nemo_mmseg.models.converters.rename import Renamed, describe, differences
-from nemo_mmseg.utils.checkpoint import read_checkpoint
+from nemo_mmseg.utils.checkpoint import read_checkpoint, state_dict_of
 from nemo_mmseg.utils.config import find_config, leaf_datasets
 from nemo_mmseg.utils.images import bgr_array, orientation_of, read_image
 from nemo_mmseg.visualization.drawing import add_caption, draw_mask, make_grid
@@ -108,12 +108,9 @@ def fill_model(model: nn.Module, checkpoint: str | os.PathLike | None) -> None:
         return
     if training_free:
         raise ValueError(f'{name} is used as it was published: it takes no checkpoint')
-    content = read_checkpoint(checkpoint, allow=mmengine_globals())
-    state = content.get('state_dict', content) if isinstance(content, dict) else None
-    if not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise ValueError(f'{checkpoint} holds no state dict')
+    state = state_dict_of(checkpoint, read_checkpoint(checkpoint, allow=mmengine_globals()))
     # Distributed runs save the names of their wrapper.
-    state = {str(name).removeprefix('module.'): value for name, value in state.items()}
+    state = {name.removeprefix('module.'): value for name, value in state.items()}
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
     same_names = Renamed(state, {name: name for name in state}, {})
     try:
@@ -355,6 +352,8 @@ def load_image(image: ImageInput, index: int = 0) -> tuple[np.ndarray, str]:
         FileNotFoundError: There is no such file.
         ValueError: It is no image.
     """
+    if isinstance(image, Image.Image) and image.format == 'TIFF' and image.filename:
+        image = image.filename  # Pillow would turn the pixels of this format
     if isinstance(image, (str, os.PathLike)):
         array, name = read_image(str(image)), str(image)
         _warn_if_turned(name, orientation_of(name))

@@ -19,6 +19,7 @@ from mmengine.logging import print_log
 
 from nemo_mmseg.negatives.leak_guard import LeakGuard
 from nemo_mmseg.negatives.pool import ImagePool
+from nemo_mmseg.utils.faults import shown
 from nemo_mmseg.utils.fileio import collector_paused
 
 from .refer import Reference
@@ -174,7 +175,8 @@ class BaseReferringDataset(BaseDataset, ABC):
         missing = sorted(names - present)
         if missing:
             raise FileNotFoundError(
-                f'{len(missing)} images of the split are not in {folder}, the first: {missing[0]}'
+                f'{len(missing)} images of the split are not in {folder}, the first: '
+                f'{shown(missing[0]).removeprefix("the text ")}'
             )
 
     def _item(self, group: list[tuple[Reference, int]]) -> dict:

@@ -2,7 +2,7 @@
 
 ``refs(*).p`` or ``grefs(*).json`` holds the expressions, ``instances.json`` the annotated objects.
 A pickle from the web can run code while it is read, so only one of plain data is admitted. What the
-files may hold is in :mod:`nemo_mmseg.datasets.annotation_schema`; it is checked here, once. Every
+files may hold is in :mod:`nemo_mmseg.utils.annotation_schema`; it is checked here, once. Every
 error names file, entry, field, what was found and what is allowed.
 """
 
@@ -15,22 +15,24 @@ from typing import Any
 
 from mmengine.logging import print_log
 
-from nemo_mmseg.utils.faults import MISSING, DataError, Faults, Rule, all_sound, fault
-from nemo_mmseg.utils.fileio import collector_paused, load_json, load_plain_pickle
-from nemo_mmseg.utils.images import image_name
-
-from .annotation_schema import (
+from nemo_mmseg.utils.annotation_schema import (
     ANNOTATION,
     BOX,
     ID,
     IMAGE,
     LIST,
     MAX_ENTRIES,
+    MAX_SHARED,
+    MAX_VALUES,
     SPLIT,
     expression_rules,
     reference_rules,
 )
-from .segmentation import clean_segmentation
+from nemo_mmseg.utils.faults import MISSING, DataError, Faults, Rule, all_sound, fault
+from nemo_mmseg.utils.fileio import collector_paused, load_json, load_plain_pickle
+from nemo_mmseg.utils.images import MAX_PIXELS, image_name
+
+from .segmentation import clean_segmentation, number_of_values
 
 
 @dataclass(frozen=True)
@@ -114,28 +116,39 @@ def load_references(
     sound = faults.check(chosen, reference_rules(generalized), where, 'reference', 'ref_id')
     chosen = [ref for ref, is_sound in zip(chosen, sound) if is_sound]
     spoken = [ref for ref in chosen if ref['sentences']]
-    without_expression = len(chosen) - len(spoken)
-    unlabelled = [ref for ref in spoken if _missing_annotations(ref, instances)]
-    if unlabelled and leave_out_unlabelled:
-        print_log(f'{_count(unlabelled, spoken, instances)}. They are left out', 'current')
-        spoken = [ref for ref in spoken if not _missing_annotations(ref, instances)]
-    elif len(unlabelled) > 1 and errors is None:
-        raise DataError(
-            f'{where}: {_count(unlabelled, spoken, instances)}. With unlabelled="leave_out", the '
-            'data set leaves them out'
-        )
-    references = []
+    if len(spoken) < len(chosen):
+        count = len(chosen) - len(spoken)
+        warnings.warn(f'{where}: {count} references without an expression are left out')
+    spoken = _labelled(spoken, instances, where, leave_out_unlabelled, errors)
+    references, values = [], 0
     for ref, is_sound in zip(spoken, _sound_expressions(spoken, where, text_key, faults)):
         targets = _targets(ref, instances, where, faults)
         if is_sound and targets is not None:
             references.append(_reference(ref, targets, instances, text_key))
-    if without_expression:
-        warnings.warn(
-            f'{where}: {without_expression} references without an expression are left out'
-        )
+            values += sum(map(len, references[-1].expressions))
+            values += sum(number_of_values(one['segmentation']) for one in targets)
+            if values > MAX_VALUES:
+                what = 'the number of characters of expressions and of numbers of segmentations'
+                raise fault(where, what, values, f'at most {MAX_VALUES} in all')
     if not references:
         raise ValueError(f'{where}: no reference is left')
     return references
+
+
+def _labelled(
+    refs: list[dict], instances: _Instances, where: str, leave_out: bool, errors: list[str] | None
+) -> list[dict]:
+    """Leave out references without annotation, or count them in one error."""
+    unlabelled = [ref for ref in refs if _missing_annotations(ref, instances)]
+    if unlabelled and leave_out:
+        print_log(f'{_count(unlabelled, refs, instances)}. They are left out', 'current')
+        return [ref for ref in refs if not _missing_annotations(ref, instances)]
+    if len(unlabelled) > 1 and errors is None:
+        raise DataError(
+            f'{where}: {_count(unlabelled, refs, instances)}. With unlabelled="leave_out", the '
+            'data set leaves them out'
+        )
+    return refs
 
 
 def _missing_annotations(ref: dict, instances: _Instances) -> bool:
@@ -164,10 +177,15 @@ def _of_split(refs: Any, file: str, split: str, faults: Faults) -> list[dict]:
         names = ', '.join(repr(name[:30])[1:-1] for name in splits)
         raise ValueError(f'{file} has no split {split!r}; it has: {names}')
     lists = [ref.get(key) for ref in chosen for key in ('sentences', 'ann_id')]
-    entries = sum(len(one) for one in lists if LIST.holds(one))
-    if entries > MAX_ENTRIES:
-        what = f'the number of expressions and targets of split {split}'
-        raise fault(file, what, entries, f'at most {MAX_ENTRIES}')
+    lists = [one for one in lists if LIST.holds(one)]
+    entries = sum(map(len, lists))
+    shared = entries - sum({id(one): len(one) for one in lists}.values())
+    for number, most, what in (
+        (entries, MAX_ENTRIES, f'the number of expressions and targets of split {split}'),
+        (shared, MAX_SHARED, f'the number of those in lists that references of {split} share'),
+    ):
+        if number > most:
+            raise fault(file, what, number, f'at most {most}')
     return chosen
 
 
@@ -176,6 +194,12 @@ def _load_instances(file: str, faults: Faults) -> _Instances:
     if type(tables) is not dict:
         raise fault(file, 'the file', tables, 'a dict of images and annotations')
     images = _by_id(tables, 'images', IMAGE, file, faults)
+    for number, image in images.items():
+        if image and image['height'] * image['width'] > MAX_PIXELS:
+            sides = [image['height'], image['width']]
+            allowed = f'at most {MAX_PIXELS} pixels, which is what is decoded'
+            faults.add(fault(f'{file}: image {number}', 'height and width', sides, allowed))
+            images[number] = None
     annotations = _by_id(tables, 'annotations', ANNOTATION, file, faults)
     objects = (one for one in annotations.values() if one and not one.get('iscrowd'))
     num_objects = Counter((one['image_id'], one['category_id']) for one in objects)
@@ -277,11 +301,8 @@ def _checked_target(
         size = image['height'], image['width']
         entry = f'{instances.file}: annotation {number}'
         try:
-            segmentation, box = (
-                annotation.get('segmentation', MISSING),
-                annotation.get('bbox', MISSING),
-            )
-            clean = clean_segmentation(segmentation, *size, entry)
+            box = annotation.get('bbox', MISSING)
+            clean = clean_segmentation(annotation.get('segmentation', MISSING), *size, entry)
             if not BOX.holds(box):
                 raise fault(entry, 'bbox', box, BOX.allowed)
             instances.targets[number] = dict(annotation, segmentation=clean)

@@ -7,10 +7,10 @@ from typing import Any
 
 from mmseg.registry import DATASETS
 
+from nemo_mmseg.utils.annotation_schema import ID, LIST, NUMBER, SIDE, TEXT
 from nemo_mmseg.utils.faults import DataError, Faults, Rule, fault
 from nemo_mmseg.utils.fileio import collector_paused, load_plain_pickle
 
-from .annotation_schema import ID, LIST, NUMBER, SIDE, TEXT
 from .base import BaseReferringDataset
 from .refer import Reference, load_references
 from .segmentation import clean_segmentation

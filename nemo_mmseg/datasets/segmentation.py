@@ -14,11 +14,14 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from nemo_mmseg.utils.faults import MISSING, fault
+from nemo_mmseg.utils.images import MAX_PIXELS
 
 KINDS = 'a list of polygons (lists of numbers), an RLE (a dict), or a list of RLEs'
 # What pycocotools does grows with the outline, which it draws with five points a pixel.
 MAX_OUTLINE = 2**22
-MAX_PARTS = 10_000
+MAX_PARTS = 1000
+# COCO has outlines of some thousand numbers, and crowds of some ten thousand runs.
+MAX_NUMBERS = 2**17
 
 
 def clean_segmentation(
@@ -45,6 +48,10 @@ def clean_segmentation(
     parts = segmentation if type(segmentation) is list else [segmentation]
     if len(parts) > MAX_PARTS:
         raise fault(entry, 'segmentation', parts, f'at most {MAX_PARTS} polygons or RLEs')
+    if height * width > MAX_PIXELS:
+        raise fault(entry, 'the size of the image', [height, width], f'at most {MAX_PIXELS} pixels')
+    if number_of_values(parts) > MAX_NUMBERS:
+        raise fault(entry, 'segmentation', parts, f'at most {MAX_NUMBERS} numbers')
     kinds = set(map(type, parts))
     if kinds == {dict}:
         runs = [_runs(part, height, width, entry) for part in parts]
@@ -60,6 +67,13 @@ def clean_segmentation(
     raise fault(
         entry, 'segmentation', segmentation, 'not an empty one: a polygon of three points, or a run'
     )
+
+
+def number_of_values(segmentation: list | dict) -> int:
+    """Count the numbers of polygons and runs; of compressed runs the characters."""
+    parts = segmentation if type(segmentation) is list else [segmentation]
+    lists = (part.get('counts') if type(part) is dict else part for part in parts)
+    return sum(len(one) for one in lists if type(one) in (list, str, bytes))
 
 
 def _check_polygon(points: list, height: int, width: int, entry: str) -> float:

@@ -1,5 +1,6 @@
-"""Hooks and optimizer wrappers of MMEngine's runner."""
+"""Hooks, optimizer wrappers and a file backend of MMEngine's runner."""
 
 from . import hooks, optim_wrappers
+from .whole_file_backend import WholeFileBackend
 
-__all__ = ['hooks', 'optim_wrappers']
+__all__ = ['WholeFileBackend', 'hooks', 'optim_wrappers']

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -12,8 +11,7 @@ import numpy as np
 import torch
 
 from .iou import image_name, iou_values
-
-PREDICTIONS = 'predictions.json'
+from .predictions_schema import HEAD, PREDICTIONS, SCORED, check_counts, load_predictions
 
 
 @dataclass(frozen=True)
@@ -182,7 +180,8 @@ class ExpressionScores:
 
         Raises:
             FileNotFoundError: There is no such file; names the folders below that have one.
-            ValueError: The file is another one, or was written without ground truth.
+            DataError: A field holds what it must not, or the file was written without ground truth.
+            ValueError: The file is damaged.
         """
         path = Path(path)
         file = path / PREDICTIONS if path.is_dir() else path
@@ -190,20 +189,15 @@ class ExpressionScores:
             below = sorted(str(found.parent) for found in path.glob(f'*/{PREDICTIONS}'))
             hint = f'; did you mean one of {below}?' if below else ''
             raise FileNotFoundError(f'there are no results of tools/test.py --out in {path}{hint}')
-        content = json.loads(file.read_text(encoding='utf-8'))
-        try:
-            records = content['predictions']
-            columns = {
-                name: [unknown if record.get(key) is None else record[key] for record in records]
-                for name, (_, key, unknown) in _COLUMNS.items()
-            }
-            rules = {key: content[key] for key in ('empty_union', 'tie')}
-            return cls(**columns, generalized=content['no_target_rule'] is not None, **rules)
-        except (KeyError, TypeError) as error:
-            raise ValueError(
-                f'{file} has no scores ({error!r}): it must be written by tools/test.py --out, of '
-                'this version, with ground truth'
-            ) from error
+        content = load_predictions(str(file), SCORED, HEAD)
+        records = content['predictions']
+        check_counts(records, str(file))
+        columns = {
+            name: [unknown if record.get(key) is None else record[key] for record in records]
+            for name, (_, key, unknown) in _COLUMNS.items()
+        }
+        rules = {key: content[key] for key in ('empty_union', 'tie')}
+        return cls(**columns, generalized=content['no_target_rule'] is not None, **rules)
 
     @classmethod
     def join(cls, parts: Sequence[ExpressionScores]) -> ExpressionScores:

@@ -53,7 +53,7 @@ class BankSpec:
     """Where a bank lies and how it is mined.
 
     Attributes:
-        path: The file.
+        path: The file; ``~`` is the home folder.
         model: open_clip's name of the CLIP that mines it, e.g. ``'ViT-B-32'``.
         pretrained: Its weights: tag or local file.
         keep: Images stored per expression.
@@ -65,6 +65,9 @@ class BankSpec:
     pretrained: str | None = None
     keep: int = 1000
     images: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, 'path', os.path.expanduser(self.path))
 
 
 class BankError(RuntimeError):

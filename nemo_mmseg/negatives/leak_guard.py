@@ -20,6 +20,8 @@ from functools import lru_cache
 
 import numpy as np
 
+from nemo_mmseg.utils.annotation_schema import FILE_NAME, SPLIT
+from nemo_mmseg.utils.faults import Faults, fault
 from nemo_mmseg.utils.fileio import load_json, load_plain_pickle
 
 from .bank import NegativeBank
@@ -68,19 +70,33 @@ def split_images(split_file: str) -> dict[str, frozenset[str]]:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It holds no references, or one of them does not name split and file.
+        DataError: A reference does not name split and file; names it.
+        ValueError: The file is damaged.
     """
-    load = load_json if split_file.endswith('.json') else load_plain_pickle
+    refs = load_json(split_file) if split_file.endswith('.json') else load_plain_pickle(split_file)
+    if type(refs) is not list:
+        raise fault(split_file, 'the file', refs, 'a list of references')
+    Faults().check(refs, {**SPLIT, 'file_name': FILE_NAME}, split_file, 'reference', 'ref_id')
     images: dict[str, set[str]] = {}
-    try:
-        for ref in load(split_file):
-            key = image_key(ref['file_name'])
-            if not key.isdecimal():  # with the number of the annotation behind the image's name
-                key = image_key(re.sub(r'_\d+(?=\.\w+$)', '', key))
-            images.setdefault(ref['split'], set()).add(key)
-    except (KeyError, TypeError) as error:
-        raise ValueError(f'{split_file}: a reference lacks split or file_name: {error!r}') from None
+    for ref in refs:
+        images.setdefault(ref['split'], set()).update(_keys(ref))
     return {split: frozenset(keys) for split, keys in images.items()}
+
+
+def _keys(ref: dict) -> set[str]:
+    """Return the key of a reference's image.
+
+    The name can have the number of an annotation behind that of the image: always behind COCO's.
+    Elsewhere ``img_12.jpg`` can also be an image. Then both names are held out, unless the number
+    is the annotation's.
+    """
+    key = image_key(ref['file_name'])
+    number = re.search(r'_(\d{1,18})(?=\.\w+$)', key)
+    if number is None:
+        return {key}
+    short = image_key(key[: number.start()] + key[number.end() :])
+    told = short.isdecimal() or int(number[1]) == ref.get('ann_id')
+    return {short} if told else {short, key}
 
 
 class LeakGuard:

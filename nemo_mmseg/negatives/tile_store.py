@@ -45,7 +45,7 @@ class TileSpec:
     """Where a tile store lies and what its tiles are.
 
     Attributes:
-        path: The file.
+        path: The file; ``~`` is the home folder.
         height: Of a tile, in pixels.
         width: Of a tile, in pixels.
         interpolation: Filter of the resize from the full image.
@@ -60,6 +60,7 @@ class TileSpec:
     encoding: str = 'raw'
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, 'path', os.path.expanduser(self.path))
         if self.encoding not in ('raw', 'jpeg'):
             raise ValueError(f"tiles: encoding={self.encoding!r} is neither 'raw' nor 'jpeg'")
 

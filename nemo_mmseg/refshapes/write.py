@@ -19,6 +19,8 @@ import cv2
 
 from nemo_mmseg.utils.atomic_write import check_folder_path, write_bytes
 from nemo_mmseg.utils.dist import end_with_parent
+from nemo_mmseg.utils.faults import MISSING, fault, shown
+from nemo_mmseg.utils.fileio import load_json
 
 from .sample import make_sample
 from .segment import to_coco
@@ -99,9 +101,14 @@ def _is_made(folder: Path, settings: dict) -> bool:
     marker = folder / 'settings.json'
     if not marker.exists():
         return False
-    there = json.loads(marker.read_text())
+    try:
+        there = load_json(str(marker))
+        if type(there) is not dict:
+            raise fault(str(marker), 'the file', there, 'a dict of settings')
+    except ValueError as error:
+        raise ValueError(f'{error}. Delete the folder or choose another one.') from error
     differences = [
-        f'{key}: {there.get(key)} there, {settings[key]} asked'
+        f'{key}: {shown(there.get(key, MISSING))} there, {settings[key]} asked'
         for key in settings
         if there.get(key) != settings[key]
     ]
@@ -140,7 +147,7 @@ def make_refshapes(
         True when data was written, False when it was there.
 
     Raises:
-        ValueError: The variant or a split is unknown.
+        ValueError: The variant or a split is unknown, or ``settings.json`` is damaged.
         FileExistsError: The folder holds data of other settings.
     """
     sizes = DEFAULT_SIZES if sizes is None else sizes

@@ -34,7 +34,8 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
         The temporary file, empty.
 
     Raises:
-        OSError: The path is a folder, or the file cannot be written. The message names ``path``.
+        OSError: The path is a folder or a device, or the file cannot be written. The message names
+            ``path``.
     """
     path = Path(path)
     check_file_path(path)
@@ -86,11 +87,15 @@ def check_file_path(path: str | os.PathLike) -> None:
 
     Raises:
         IsADirectoryError: It is a folder.
-        NotADirectoryError: It lies in a file.
+        NotADirectoryError: It lies in a file, or in a link to nothing.
+        OSError: It is a device, pipe or socket, which a file would replace.
     """
     if os.path.isdir(path):
         message = 'a file is to be written here, but this is a folder'
         raise IsADirectoryError(errno.EISDIR, message, str(path))
+    if os.path.exists(path) and not os.path.isfile(path):
+        message = 'a file is to be written here, but this is a device, a pipe or a socket'
+        raise OSError(errno.EEXIST, message, str(path))
     check_folder_path(Path(path).parent)
 
 
@@ -98,13 +103,14 @@ def check_folder_path(path: str | os.PathLike) -> None:
     """Refuse a path at which no folder can be, before work is done for it.
 
     Raises:
-        NotADirectoryError: It is a file, or lies in one.
+        NotADirectoryError: It is a file or a link to nothing, or lies in one.
     """
     for folder in (Path(path), *Path(path).parents):
         if folder.is_dir():
             return
-        if os.path.lexists(folder) and not folder.is_symlink():
-            message = f'{path} cannot be a folder: this is a file'
+        if os.path.lexists(folder):
+            found = 'a file' if folder.exists() else 'a link to nothing'
+            message = f'{path} cannot be a folder: this is {found}'
             raise NotADirectoryError(errno.ENOTDIR, message, str(folder))
 
 

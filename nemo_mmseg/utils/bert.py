@@ -7,12 +7,13 @@ not imported), or by its name on the Hugging Face hub.
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmengine.logging import print_log
 
-from .checkpoint import check_tensors
+from .weights_file import check_floats, read_weights
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -20,6 +21,12 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import BertConfig, BertModel
 
+# In the order in which transformers looks for them; an index lists the parts of the weights.
+WEIGHTS = ('model.safetensors', 'model.safetensors.index.json')
+WEIGHTS += ('pytorch_model.bin', 'pytorch_model.bin.index.json')
+_SILENTLY = dict(
+    _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False
+)
 PACKAGE_PREFIX = 'pkg://'
 # Fields of a config that change what the network computes and no shape of its weights.
 SHAPELESS_FIELDS = ('num_attention_heads', 'hidden_act', 'layer_norm_eps')
@@ -103,6 +110,36 @@ def load_bert_tokenizer(model: str, vocab_size: int) -> Tokenizer:
     return bare
 
 
+def _weights_files(model: str) -> list[str]:
+    """Return the files that transformers reads the weights from; none where it finds none."""
+    cached_file = import_transformers().utils.cached_file
+    source = str(bert_folder(model) or model)
+
+    def find(name: str) -> str | None:
+        # Without a network the hub's are in the cache, or transformers says that they are not.
+        return cached_file(source, name, **_SILENTLY)
+
+    found = next(filter(None, map(find, WEIGHTS)), None)
+    if found is None or not found.endswith('.json'):
+        return [found] if found else []
+    parts = json.loads(Path(found).read_text(encoding='utf-8'))['weight_map']
+    return [find(name) or name for name in sorted(set(parts.values()))]
+
+
+def _name_in_network(name: str) -> str:
+    """Return the network's name of a tensor; the first files have names of TensorFlow."""
+    name = name.removeprefix('bert.')
+    name = name.replace('LayerNorm.gamma', 'LayerNorm.weight')
+    return name.replace('LayerNorm.beta', 'LayerNorm.bias')
+
+
+def _check_weights(bert: BertModel, model: str) -> None:
+    """Read the files of the weights before transformers does, which takes whatever they hold."""
+    for file in _weights_files(model):
+        part = read_weights(file, _name_in_network)
+        check_floats(file, part, bert.state_dict(), _name_in_network)
+
+
 def load_bert_weights(bert: BertModel, model: str) -> None:
     """Fill a BERT without pooler with pretrained weights, all of it.
 
@@ -113,8 +150,9 @@ def load_bert_weights(bert: BertModel, model: str) -> None:
 
     Raises:
         OSError: ``model`` is out of reach or has no config.
-        ValueError: It is of another architecture, or not finite.
-        RuntimeError: The file is broken, or its tensors are not exactly those of the network.
+        ValueError: It is of another architecture.
+        RuntimeError: The file is damaged, has tensors that are not finite, complex, doubled or of
+            integers, or its tensors are not exactly those of the network.
     """
     transformers, theirs = import_transformers(), bert_config(model)
     for name in SHAPELESS_FIELDS:
@@ -126,6 +164,7 @@ def load_bert_weights(bert: BertModel, model: str) -> None:
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
+        _check_weights(bert, model)
         loaded, info = transformers.BertModel.from_pretrained(
             str(bert_folder(model) or model),
             config=bert.config,
@@ -145,7 +184,6 @@ def load_bert_weights(bert: BertModel, model: str) -> None:
             f'the weights of BERT {model!r} lack, or have beyond this network, {", ".join(wrong)} '
             '(config=None builds the network that they belong to)'
         )
-    check_tensors(f'BERT {model!r}', loaded.state_dict())
     bert.load_state_dict(loaded.state_dict())
     print_log(
         f'BERT: {len(bert.state_dict())} tensors from {model}, left out: {left_out or "none"}',

@@ -7,7 +7,6 @@ means the same to both, and so that open_clip is imported only when something is
 from __future__ import annotations
 
 import json
-import pickle
 import struct
 import zipfile
 from collections.abc import Callable
@@ -18,10 +17,15 @@ from typing import TYPE_CHECKING
 from safetensors import SafetensorError
 
 from .checkpoint import check_tensors, compare_checksums
+from .weights_file import check_floats, read_weights
 
 if TYPE_CHECKING:
     from torch import nn
 
+# What open_clip raises where the names of the tensors remind it of another layout.
+ODD_WEIGHTS = (RuntimeError, SafetensorError, LookupError, AttributeError, TypeError, StopIteration)
+# Files of NumPy's, which open_clip reads.
+ARRAYS = {'.npz', '.npy'}
 ASSETS = Path(__file__).resolve().parents[1] / 'assets'
 
 # Models that this package ships beside open_clip's own: name -> folder, the tag of its weights and
@@ -80,15 +84,18 @@ def load_clip(model: str, pretrained: str | None = None, device: str = 'cpu') ->
 
     Raises:
         ValueError: The architecture is unknown, or does not fit an archive of OpenAI's, or the
-            weights are not finite, or not those that were saved (by the checksums of the file).
+            file is damaged, holds other things than tensors by name, or weights that are not
+            finite.
         FileNotFoundError: The weights are neither a known tag nor a file.
-        RuntimeError: The file is broken or of another architecture.
+        RuntimeError: The weights are of another architecture.
     """
     _check_model(model)
     weights = None if pretrained is None else _weights(model, pretrained)
-    if weights is not None and zipfile.is_zipfile(weights):
-        _compare_checksums(weights)
-    archive = weights is not None and _is_torchscript(weights)
+    file = weights is not None and Path(weights).is_file()  # else open_clip downloads it
+    archive = file and _is_torchscript(weights)
+    state = {}
+    if file and not archive and Path(weights).suffix not in ARRAYS:
+        state = read_weights(weights)  # before open_clip reads it once more
     try:
         # OpenAI's weights were trained with QuickGELU, which open_clip leaves to a model's config.
         built = _open_clip().create_model(
@@ -100,26 +107,26 @@ def load_clip(model: str, pretrained: str | None = None, device: str = 'cpu') ->
         )
         if archive:
             _load_torchscript(built, model, weights)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, SafetensorError) as error:
+    except ODD_WEIGHTS as error:
         message = f'{weights!r} does not load into CLIP model {model!r}: {error}'
         raise RuntimeError(message) from error
     if weights is not None:
+        check_floats(weights, state, built.state_dict())
         check_tensors(weights, built.state_dict())
     return built.eval()
 
 
-def _compare_checksums(path: str) -> None:
-    try:
-        compare_checksums(path)
-    except (ValueError, zipfile.BadZipFile, struct.error) as error:
-        raise ValueError(f'{path} is damaged: {error}') from error
-
-
 def _is_torchscript(path: str) -> bool:
-    if not zipfile.is_zipfile(path):
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if not any(name.endswith('/constants.pkl') for name in archive.namelist()):
+                return False
+        compare_checksums(path)
+    except zipfile.BadZipFile:
         return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith('/constants.pkl') for name in archive.namelist())
+    except (ValueError, struct.error) as error:
+        raise ValueError(f'{path} is damaged: {error}') from error
+    return True
 
 
 def _load_torchscript(built: nn.Module, model: str, path: str) -> None:

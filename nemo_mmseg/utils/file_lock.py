@@ -13,6 +13,7 @@ import fcntl
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,9 +24,12 @@ from mmengine.logging import print_log
 from .dist import wait_for
 
 # A process can take a record lock twice, and loses it when it closes any handle of the file. So
-# what this process holds is known here, by process, for a forked one holds nothing.
-_held: set[tuple[int, str]] = set()
+# what this process holds is known here: the holder by its process, for a forked one holds nothing,
+# and its real path. Such a file is not opened again.
+_held: dict[tuple[int, str], str] = {}
 _taking = threading.Lock()
+# How often a file is opened anew that is gone when it is locked, and seconds in between.
+TRIES, PAUSE = 50, 0.02
 
 
 @contextmanager
@@ -47,9 +51,9 @@ def only_one(
 
     Raises:
         TimeoutError: Nothing gets on; the message names the holder.
-        OSError: The file cannot be written, or its file system has no locks.
+        OSError: The file cannot be written or is no regular one, or its file system has no locks.
     """
-    path = Path(path)
+    path = Path(os.path.realpath(path))
     file = _take(path)
     if file is None:
         print_log(f'waiting to {what}: {holder_of(path)} is at it', 'current')
@@ -68,26 +72,36 @@ def only_one(
             # it sees that it is gone.
             path.unlink(missing_ok=True)
             file.close()
-            _held.discard((os.getpid(), os.path.abspath(path)))
+            _held.pop((os.getpid(), str(path)), None)
 
 
 def holder_of(path: str | os.PathLike) -> str:
     """Say who holds a lock, by what its file says, e.g. ``'process 123 on host'``."""
-    try:
-        return Path(path).read_text(encoding='utf-8') or 'another process'
-    except OSError:  # it has just gone
-        return 'another process'
+    path = os.path.realpath(path)
+    with _taking:
+        known = _held.get((os.getpid(), path))
+        if known:
+            return f'another thread of {known}'
+        try:
+            return Path(path).read_text(encoding='utf-8') or 'another process'
+        except OSError:  # it has just gone
+            return 'another process'
 
 
 def _take(path: Path) -> TextIO | None:
-    """Take the lock; the open file, or None while another one holds it."""
-    key = os.getpid(), os.path.abspath(path)
+    """Take the lock of a real path; the open file, or None while another one holds it."""
+    key = os.getpid(), str(path)
     with _taking:
-        while key not in _held:
-            path.parent.mkdir(parents=True, exist_ok=True)
+        for _ in range(TRIES):
+            if key in _held:
+                return None
+            if path.exists() and not path.is_file():  # to open a FIFO would wait
+                raise OSError(errno.EINVAL, 'no lock can be made here: no regular file', str(path))
             try:
+                path.parent.mkdir(parents=True, exist_ok=True)
                 file = open(path, 'a', encoding='utf-8')  # noqa: SIM115 (closed with the lock)
-            except FileNotFoundError:  # its folder goes just now
+            except FileNotFoundError:  # its folder goes just now, or takes no files
+                time.sleep(PAUSE)
                 continue
             try:
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -98,13 +112,15 @@ def _take(path: Path) -> TextIO | None:
                 message = f'{error.strerror}: its file system has no locks, use another one'
                 raise OSError(error.errno, message, str(path)) from error
             if _is_at(file, path):
+                holder = f'process {os.getpid()} on {socket.gethostname()}'
                 file.truncate(0)
-                file.write(f'process {os.getpid()} on {socket.gethostname()}')
+                file.write(holder)
                 file.flush()
-                _held.add(key)
+                _held[key] = holder
                 return file
             file.close()
-    return None
+    message = 'no lock can be made here: the place takes no files'
+    raise FileNotFoundError(errno.ENOENT, message, str(path))
 
 
 def _is_at(file: TextIO, path: Path) -> bool:

@@ -45,6 +45,8 @@ _FORMATS = {
     b'BM': BmpImagePlugin.BmpImageFile,
     b'II*\0': TiffImagePlugin.TiffImageFile,
     b'MM\0*': TiffImagePlugin.TiffImageFile,
+    b'II+\0': TiffImagePlugin.TiffImageFile,  # with places of 64 bits
+    b'MM\0+': TiffImagePlugin.TiffImageFile,
     b'GIF8': GifImagePlugin.GifImageFile,
 }
 _ORIENTATION, _WIDTH, _HEIGHT = 0x112, 0x100, 0x101  # tags of EXIF and TIFF
@@ -91,6 +93,7 @@ def decode_image(
         width: Annotated width in pixels.
     """
     try:
+        _refuse_endless_scans(content)
         found = _size_of_whole_jpeg(content)
         image = None if found else _open(content)
         found = found or _stored_size(image)
@@ -108,9 +111,11 @@ def bgr_array(image: Image.Image) -> np.ndarray:
     """Return a PIL image as an array ``(H, W, 3)`` uint8, BGR.
 
     Raises:
-        ValueError: It has 32 bits a channel.
+        ValueError: It has no pixels, or 32 bits a channel.
         OSError: The file it is read from is damaged.
     """
+    if 0 in image.size:
+        raise ValueError('it has no pixels')
     with _strict_pillow:
         image.load()
     # Older versions of Pillow open a PNG of 16 bits as 'I'.
@@ -251,6 +256,8 @@ def _decode_by_opencv(content: bytes) -> np.ndarray | None:
 # application data. Of the latter Pillow reads some, and refuses those that are too short.
 _PLAIN_SEGMENTS = {0xC4, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0)}
 _SHORTEST = {0xE0: 14, 0xE2: 14, 0xEE: 12}
+# A progressive JPEG has some ten, also in each small picture that a camera adds.
+MAX_SCANS, _SCAN_MARKER = 200, b'\xff\xda'
 _PROGRESSIVE, _SCAN, _RESTART_INTERVAL = 0xC2, 0xDA, 0xDD
 _FRAMES = (0xC0, 0xC1, _PROGRESSIVE)
 # In coded data FF is followed by 0, unless it begins a marker.
@@ -290,6 +297,12 @@ def _size_of_whole_jpeg(content: bytes) -> tuple[int, int] | None:
         if scans and frame != _PROGRESSIVE:
             return None
     return None
+
+
+def _refuse_endless_scans(content: bytes) -> None:
+    """Refuse a JPEG that draws the picture over and over, which takes a second for a kilobyte."""
+    if content.startswith(b'\xff\xd8\xff') and content.count(_SCAN_MARKER) > MAX_SCANS:
+        raise ValueError(f'it has {content.count(_SCAN_MARKER)} scans; allowed are {MAX_SCANS}')
 
 
 def _usual_size(frame: bytes) -> tuple[int, int] | None:

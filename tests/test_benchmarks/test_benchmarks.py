@@ -1,6 +1,7 @@
 """Every benchmark runs on little data (those of mining: test_mining_benchmarks.py)."""
 
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
@@ -36,3 +37,10 @@ def test_it_runs(command, tmp_path, monkeypatch, capfd):
     cv2.setNumThreads(threads[1])
     printed = capfd.readouterr().out
     assert printed.strip() and 'failed' not in printed
+
+
+@pytest.mark.slow
+def test_some_kills():
+    command = [sys.executable, '-W', 'ignore', BENCHMARKS / 'kills.py', '--kills', '2']
+    run = subprocess.run([*command, '--images', '8'], capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0 and '6 kills, 0 things wrong' in run.stdout, run.stdout + run.stderr

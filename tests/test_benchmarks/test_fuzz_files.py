@@ -36,7 +36,7 @@ def parts(monkeypatch):
 
 
 def test_some_mutations_of_every_kind():
-    code, printed = fuzz('--number', 300)
+    code, printed = fuzz('--number', 100)
     assert code == 0, printed[-6000:]
 
 
@@ -44,7 +44,7 @@ def test_some_mutations_of_every_kind():
 def test_all_mutations():
     code, printed = fuzz('--number', 1500)
     assert code == 0, printed[-6000:]
-    assert int(printed.split('| all')[1].split('|')[1]) > 2500
+    assert int(printed.split('| all')[1].split('|')[1]) > 2400
 
 
 def outcomes(parts, folder, *uses, **about):
@@ -89,7 +89,7 @@ def test_the_judge_sees_every_fault(parts, tmp_path, monkeypatch):
             pass
 
     def eat(place):
-        held = np.ones(2**25)
+        held = np.ones(2**27)  # more than the parent has by far
         time.sleep(60)
         return held
 

@@ -130,7 +130,7 @@ def test_items_are_serialised_for_workers(mini):
 
 def test_a_missing_image_is_named_when_the_data_set_is_built(mini):
     (mini.root / 'images' / 'image_3.jpg').unlink()
-    with pytest.raises(FileNotFoundError, match='1 images .* the first: image_3.jpg'):
+    with pytest.raises(FileNotFoundError, match="1 images .* the first: 'image_3.jpg'"):
         DATASETS.build(mini.config())
 
 

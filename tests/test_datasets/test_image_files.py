@@ -133,6 +133,15 @@ def test_check_data_remarks_that_images_are_turned(mini):
     assert not check_data(cfg, ['train'], progress=False)[0].remarks
 
 
+def test_check_data_remarks_that_two_images_have_one_file(mini):
+    mini.instances['images'][1].update(
+        {key: mini.instances['images'][0][key] for key in ('file_name', 'height', 'width')}
+    )
+    cfg = Config(dict(train_dataloader=dict(dataset=mini.write().config())))
+    (report,) = check_data(cfg, ['train'], progress=False)
+    assert any('is the file of 2 images' in remark for remark in report.remarks)
+
+
 def test_16_bits_are_the_same_everywhere(mini, tmp_path):
     values = np.arange(HEIGHT * WIDTH, dtype=np.uint16).reshape(HEIGHT, WIDTH) * 21
     for image in mini.instances['images']:
@@ -234,7 +243,7 @@ def test_names_keep_their_folders(foldered, tmp_path):
 def test_an_image_that_is_not_in_its_folder_is_missed(foldered):
     draw(foldered)
     (foldered.root / 'images' / 'part1' / 'deep' / 'x.jpg').rename(foldered.root / 'x.jpg')
-    with pytest.raises(FileNotFoundError, match=r'1 images.*the first: part1/deep/x\.jpg'):
+    with pytest.raises(FileNotFoundError, match=r"1 images.*the first: 'part1/deep/x\.jpg'"):
         build(foldered).full_init()
 
 

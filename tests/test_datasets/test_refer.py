@@ -3,6 +3,7 @@
 import pytest
 
 from nemo_mmseg.datasets.refer import load_references
+from nemo_mmseg.utils.faults import DataError
 
 
 def load(mini, split='train'):
@@ -41,3 +42,35 @@ def test_files_cut_short_are_named(mini):
 def test_an_unknown_split_lists_the_known_ones(mini):
     with pytest.raises(ValueError, match="no split 'testC'; it has: train, val"):
         load(mini, 'testC')
+
+
+def shared(mini, **changes):
+    """A reference named a thousand times, each with an id of its own and the same lists."""
+    one = dict(mini.refs[0], **changes)
+    mini.refs[:] = [dict(one, ref_id=number) for number in range(1000)]
+    return mini.write()
+
+
+@pytest.mark.parametrize('field, value', [('sent', 'a' * 1001), ('split', 's' * 1001)])
+def test_long_texts_are_refused(mini, field, value):
+    record = mini.refs[0]['sentences'][0] if field == 'sent' else mini.refs[0]
+    record[field] = value
+    with pytest.raises(DataError, match=f'{field} is the text .{{80,100}}; allowed') as error:
+        load(mini.write())
+    assert len(str(error.value)) < 400
+
+
+def test_what_a_small_pickle_names_again_and_again_is_refused(mini):
+    sentence = mini.refs[0]['sentences'][0]
+    with pytest.raises(DataError, match='lists that references of train share is 1998000'):
+        load(shared(mini, sentences=[sentence] * 2000))
+    # 300 distinct texts of 1,000 characters, a thousand times
+    texts = [dict(sent='x' * 1000, raw='x', sent_id=number) for number in range(300)]
+    with pytest.raises(DataError, match='characters of expressions .* allowed: at most 268435456'):
+        load(shared(mini, sentences=texts))
+
+
+def test_an_image_larger_than_what_is_decoded_is_refused(mini):
+    mini.instances['images'][0].update(height=30_000, width=3000)
+    with pytest.raises(DataError, match=r'height and width is \[30000, 3000\]; allowed: at most'):
+        load(mini.write())

@@ -78,12 +78,24 @@ def test_degenerate_polygons_are_left_out():
 
 
 def test_an_outline_that_is_too_long_is_refused():
-    to_and_fro = [0, 0, 32_000, 32_000] * 100
+    to_and_fro = [0, 0, 8000, 8000] * 400
     with pytest.raises(DataError, match='outline of segmentation is 6400000'):
-        clean_segmentation([to_and_fro], 32_000, 32_000)
-    assert clean_segmentation([to_and_fro[:200]], 32_000, 32_000)
-    with pytest.raises(DataError, match='at most 10000 polygons'):
-        clean_segmentation([BOX] * 10_001, *SIZE)
+        clean_segmentation([to_and_fro], 8000, 8000)
+    assert clean_segmentation([to_and_fro[:800]], 8000, 8000)
+    with pytest.raises(DataError, match='at most 1000 polygons'):
+        clean_segmentation([BOX] * 1001, *SIZE)
+
+
+@pytest.mark.parametrize('points', [[5, 5] * 70_000, dict(size=[*SIZE], counts=[0] * 140_000)])
+def test_points_that_do_not_move_and_empty_runs_are_too_many(points):
+    segmentation = points if isinstance(points, dict) else [points]
+    with pytest.raises(DataError, match='at most 131072 numbers'):
+        clean_segmentation(segmentation, *SIZE)
+
+
+def test_no_mask_is_drawn_of_a_size_that_no_image_has():
+    with pytest.raises(DataError, match='the size of the image .* at most 89478485 pixels'):
+        decode_segmentation([BOX], 32_000, 32_000)
 
 
 def read_runs(text):

@@ -1,5 +1,6 @@
 """The table of scores: measures by hand, and what is refused."""
 
+import json
 import math
 
 import numpy as np
@@ -55,8 +56,66 @@ def test_what_cannot_be_read_says_why(tmp_path):
     write_json(tmp_path / 'val' / 'predictions.json', dict(content, predictions=[record]))
     with pytest.raises(FileNotFoundError, match=r"did you mean one of \['.*val'\]"):
         ExpressionScores.read(tmp_path)
-    with pytest.raises(ValueError, match='has no scores .*with ground truth'):
+    with pytest.raises(ValueError, match='4: intersection is None; .* with ground truth'):
         ExpressionScores.read(tmp_path / 'val')
     write_json(tmp_path / 'metrics.json', dict(oIoU=50.0))
-    with pytest.raises(ValueError, match='metrics.json has no scores .*predictions'):
+    with pytest.raises(
+        ValueError,
+        match='metrics.json: predictions is missing; .*test.py',
+    ):
         ExpressionScores.read(tmp_path / 'metrics.json')
+
+
+def written(folder, place, value):
+    """Results of which one field holds something else; ``place`` is in the file or in a record."""
+    record = dict(
+        sent_id=4, image='a.jpg', expression='red', num_distractors=1, intersection=3, union=5,
+        target_area=0.5, no_target=False, predicted_no_target=False,
+    )  # fmt: skip
+    content = dict(empty_union=1.0, tie='>=', no_target_rule=None, predictions=[record])
+    (content if place in content else record)[place] = value
+    (folder / 'predictions.json').write_text(json.dumps(content))
+    return folder
+
+
+@pytest.mark.parametrize(
+    'place, values',
+    {
+        'predictions': ({}, None, 'abc', [5], [[]]),
+        'empty_union': (None, '1', 2, -0.1, True, float('nan'), [1]),
+        'tie': (None, '<', '', 5, ['>=']),
+        'no_target_rule': (5, 'area', []),
+        'sent_id': ('4', 1.5, True, [4], 2**63),
+        'image': (5, ['a.jpg'], {}),
+        'expression': (5, [], {}),
+        'num_distractors': ('1', 0.5, 2**63, -(2**70), [1]),
+        'intersection': (None, '3', 3.0, -1, 6, True, [3], 2**63),
+        'union': (None, '5', 5.5, 2, False, [5], 2**63 - 1, 2**70),
+        'target_area': (None, '1', 1.5, -1, float('inf'), float('nan'), True, [0.5]),
+        'no_target': (1, 'yes', 0.0, [True]),
+        'predicted_no_target': (0, 'no', {}),
+    }.items(),
+)
+def test_a_field_that_holds_something_else_is_named(tmp_path, place, values):
+    for value in values:
+        file = written(tmp_path, place, value) / 'predictions.json'
+        with pytest.raises(ValueError, match=f'{file}.*; allowed: ') as caught:
+            ExpressionScores.read(tmp_path)
+        words = [place, 'sent_id', 'prediction 4', 'position 0', 'union']
+        assert any(word in str(caught.value) for word in words) and len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize(
+    'content',
+    [b'', b'{', b'[' * 10**5 + b']' * 10**5, b'\xff\xfe', b'{"predictions": \x80}', b'[1]', b'5'],
+)
+def test_what_is_no_json_of_results_is_named(tmp_path, content):
+    (tmp_path / 'predictions.json').write_bytes(content)
+    with pytest.raises(ValueError, match=rf'{tmp_path}/predictions\.json') as caught:
+        ExpressionScores.read(tmp_path)
+    assert not isinstance(caught.value, UnicodeError)
+
+
+def test_sound_results_are_read(tmp_path):
+    scores = ExpressionScores.read(written(tmp_path, 'num_distractors', None))
+    assert scores.num_distractors.tolist() == [-1] and scores.iou.tolist() == [0.6]

@@ -1,5 +1,6 @@
 """BERTTextEncoder against BERT's formulas written out, and what it does with bad folders."""
 
+import json
 import math
 import sys
 
@@ -206,6 +207,53 @@ def test_weights_that_are_cut_or_would_run_code(folder):
     path.unlink()
     torch.save({'x': pytest.raises}, folder / 'pytorch_model.bin')
     with pytest.raises(RuntimeError, match=f'{folder.name}.* cannot be loaded'):
+        encoder(folder)
+
+
+DENSE = 'encoder.layer.0.output.dense.weight'
+NORM = 'encoder.layer.0.output.LayerNorm.'
+
+
+@pytest.mark.parametrize('kind', ['bin', 'safetensors', 'parts'])
+@pytest.mark.parametrize(
+    'name, change, said',
+    [
+        (DENSE, lambda w: w.to(torch.complex64), f"'{DENSE}' is of torch.complex64"),
+        (DENSE, lambda w: (w * 100).int(), f"'{DENSE}' is of torch.int32, where .*float32"),
+        (DENSE, lambda w: w * torch.nan, f"'{DENSE}' has values that are not finite"),
+        (f'bert.{DENSE}', lambda w: w * 2, f"names one tensor twice, .*'bert.{DENSE}'"),
+        (f'module.{DENSE}', lambda w: w * 2, f"names one tensor twice, .*'module.{DENSE}'"),
+        (f'{NORM}gamma', lambda w: w * 2, f"names one tensor twice, .*'{NORM}gamma'"),
+    ],
+)
+def test_weights_that_mean_nothing_are_named(folder, kind, name, change, said):
+    old = folder / 'model.safetensors'
+    state = load_file(old)
+    source = f'{NORM}weight' if 'gamma' in name else DENSE
+    state[name] = change(state[source])
+    old.unlink()
+    if kind == 'safetensors':
+        save_file(state, old)
+    elif kind == 'bin':
+        torch.save(state, folder / 'pytorch_model.bin')
+    else:
+        torch.save(state, folder / 'one.bin')
+        index = dict(metadata={}, weight_map=dict.fromkeys(state, 'one.bin'))
+        (folder / 'pytorch_model.bin.index.json').write_text(json.dumps(index))
+    with pytest.raises(RuntimeError, match=f'{folder.name}.* cannot be loaded: .*{said}'):
+        encoder(folder)
+
+
+def test_a_flipped_bit_in_weights_is_noticed(folder):
+    state = load_file(folder / 'model.safetensors')
+    (folder / 'model.safetensors').unlink()
+    path = folder / 'pytorch_model.bin'
+    torch.save(state, path)
+    encoder(folder)
+    content = bytearray(path.read_bytes())
+    content[content.index(state[DENSE].numpy().tobytes()) + 5] ^= 4
+    path.write_bytes(content)
+    with pytest.raises(RuntimeError, match='pytorch_model.bin.* damaged .*the checksum of'):
         encoder(folder)
 
 

@@ -268,6 +268,8 @@ class Settings:
 def test_files_of_the_other_method(tmp_path):
     # the published scores may be NumPy's numbers; names and shapes alone are enough for the test
     published = published_cris('cris_r50')
+    state = published['state_dict']
+    published['state_dict'] = {n: torch.zeros(()).expand(t.shape) for n, t in state.items()}
     published.update(best_iou=np.float64(0.7), prec={'Pr@50': np.float32(0.8)})
     torch.save(published, tmp_path / 'in.pth')
     converted = convert_file('cris', tmp_path / 'in.pth', tmp_path / 'out.pth')
@@ -353,7 +355,7 @@ def test_many_tensors_are_named_and_the_rest_counted(published, tmp_path):
     # the strict loading of our own files says it as shortly
     whole = convert_checkpoint('lavt', lavt.published_lavt(), MODEL).state_dict
     first, *others = whole
-    state = {first: whole[first][:1], 'head.weight': torch.zeros(1), 0: torch.zeros(1)}
+    state = {first: whole[first][:1], 'head.weight': torch.zeros(1), '0': torch.zeros(1)}
     torch.save(state, tmp_path / 'a.pth')
     init_default_scope('mmseg')
     with pytest.raises(ValueError) as caught:

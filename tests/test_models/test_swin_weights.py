@@ -191,6 +191,9 @@ def test_what_does_not_fit_is_named(official, save):
     wrong = dict(model={**official, name: torch.zeros(3, 3)})
     refused(wrong, rf'1 tensor of another shape: {name} is \(3, 3\), should be \(128, 32\)')
     size = r'patch_embed.proj.weight is \(8, 3, 4, 4\), should be \(16, 3, 4, 4\)'
+    table = 'layers.1.blocks.0.attn.relative_position_bias_table'
+    for shape in ((), (5,), (1, 9, 9, 4)):
+        refused(dict(model={**official, table: torch.zeros(shape)}), f'another shape: {table} is')
     refused(dict(model=official), size, embed=16)
     refused(dict(model=official), 'bias_table is', heads=(2, 4, 4, 8))
     # published loaders lose the blocks of a deeper network in silence

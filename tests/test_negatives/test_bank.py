@@ -12,7 +12,8 @@ from safetensors.numpy import save_file
 
 from nemo_mmseg.mining.bank_writer import BankWriter
 from nemo_mmseg.negatives.band import BandRule
-from nemo_mmseg.negatives.bank import BankError, NegativeBank, UnknownSentenceError
+from nemo_mmseg.negatives.bank import BankError, BankSpec, NegativeBank, UnknownSentenceError
+from nemo_mmseg.negatives.tile_store import TileSpec
 
 
 def write(path, expressions=50, images=30, stored=12, seed=0, **metadata):
@@ -308,3 +309,10 @@ def test_a_bank_of_refcoco_size_opens_at_once(tmp_path):
         seconds.append(time.process_time() - started)
     assert len(rows) == len(similarities) == stored and own == 0
     assert min(seconds) < 0.05
+
+
+def test_a_path_may_begin_in_the_home_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    assert BankSpec('~/a/bank.safetensors').path == f'{tmp_path}/a/bank.safetensors'
+    assert TileSpec('~/tiles', 8, 8).path == f'{tmp_path}/tiles'
+    assert BankSpec('a~/bank').path == 'a~/bank'

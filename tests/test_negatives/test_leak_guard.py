@@ -16,7 +16,7 @@ from mmengine.config import Config
 
 from nemo_mmseg.mining.bank_writer import BankWriter
 from nemo_mmseg.negatives.bank import NegativeBank
-from nemo_mmseg.negatives.leak_guard import LeakError, LeakGuard, image_key
+from nemo_mmseg.negatives.leak_guard import LeakError, LeakGuard, image_key, split_images
 from nemo_mmseg.negatives.pool import FolderPool, ImagePool
 
 TOOL = str(Path(__file__).parents[2] / 'tools' / 'misc' / 'check_overlap.py')
@@ -113,8 +113,54 @@ def test_wrong_settings(root, settings, error, message):
 
 def test_a_file_without_names_is_named(root):
     (root / 'a' / 'refs(unc).p').write_bytes(pickle.dumps([dict(split='val')]))
-    with pytest.raises(ValueError, match=r'a/refs\(unc\).p: a reference lacks .*file_name'):
+    with pytest.raises(
+        ValueError, match=r'a/refs\(unc\).p: reference at .* 0: file_name is missing'
+    ):
         LeakGuard(FILES, str(root))
+
+
+LAUGHS = ['ha']
+for _ in range(40):
+    LAUGHS = [LAUGHS, LAUGHS]
+
+
+@pytest.mark.parametrize(
+    'field, value',
+    [
+        *(('split', value) for value in (None, 1, True, -0.0, ['val'], b'val', LAUGHS)),
+        *(('file_name', value) for value in (None, 5, '', '../x.jpg', ['x.jpg'], LAUGHS)),
+    ],
+)
+def test_a_faulty_reference_is_named_and_not_overlooked(root, field, value):
+    ref = {'ref_id': 7, 'ann_id': LAUGHS, 'split': 'val', 'file_name': coco(5), field: value}
+    (root / 'a' / 'refs(unc).p').write_bytes(pickle.dumps([ref]))
+    split_images.cache_clear()
+    with pytest.raises(ValueError, match=rf'refs\(unc\)\.p: reference 7: {field} is .*; allowed: '):
+        LeakGuard(FILES, str(root))
+
+
+@pytest.mark.parametrize('content', [{}, 'refs', None, [5], [[]]])
+def test_what_is_no_list_of_references_is_named(root, content):
+    (root / 'a' / 'refs(unc).p').write_bytes(pickle.dumps(content))
+    split_images.cache_clear()
+    with pytest.raises(ValueError, match=r'a/refs\(unc\)\.p: .*; allowed: a (list|dict)'):
+        LeakGuard(FILES, str(root))
+
+
+def test_a_number_that_belongs_to_the_image_is_kept(tmp_path):
+    refs = [
+        dict(split='val', ann_id=900, file_name='img_12.jpg'),  # may be either
+        dict(split='val', ann_id=34, file_name='pic_34.jpg'),  # the annotation's
+        dict(split='val', ann_id=900, file_name='COCO_train2014_000000000009_12.jpg'),
+    ]
+    (tmp_path / 'refs.json').write_text(json.dumps(refs))
+    split_images.cache_clear()
+    leaked = {
+        'img_12.jpg': True, 'img.jpg': True, 'img_1.jpg': False, 'pic.jpg': True,
+        'pic_34.jpg': False, '000000000009.jpg': True, '000000000012.jpg': False,
+    }  # fmt: skip
+    guard = LeakGuard(['refs.json'], str(tmp_path))
+    assert dict(zip(leaked, guard.leaked(list(leaked)).tolist())) == leaked
 
 
 def test_grefcocos_file_is_read_too(tmp_path):

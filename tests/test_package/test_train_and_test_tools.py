@@ -152,6 +152,17 @@ def test_missing_files_are_named(tool, arguments, message, toy, tmp_path, monkey
     assert not (tmp_path / 'work_dirs').exists()
 
 
+def test_a_file_is_no_folder_for_drawings(toy, tmp_path, monkeypatch):
+    for name in ('weights.pth', 'shown'):
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, 'argv', ['test.py', str(toy), 'weights.pth', '--show-dir', 'shown'])
+    with pytest.raises(NotADirectoryError, match='shown cannot be a folder'):
+        load_tool('test.py')['main']()
+    assert not (tmp_path / 'work_dirs').exists()
+
+
 def test_resume_auto_keeps_initial_weights_when_there_is_nothing_to_resume(tmp_path):
     cfg = Config(dict(work_dir=str(tmp_path), load_from='initial.pth'))
     load_tool('train.py')['set_resume'](cfg, 'auto')

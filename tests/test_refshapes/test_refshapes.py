@@ -112,6 +112,19 @@ def test_second_call_does_nothing_and_other_settings_are_refused(made):
     assert digest(made) == before
 
 
+@pytest.mark.parametrize(
+    'content', [b'', b'{', b'\x83', b'[1]', b'null', b'"a"', b'[' * 10**5 + b']' * 10**5]
+)
+def test_damaged_settings_are_named(tmp_path, content):
+    file = tmp_path / 'refshapes' / 'settings.json'
+    file.parent.mkdir()
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=rf'{file}.*Delete the folder or choose another') as caught:
+        make_refshapes(tmp_path, 'refshapes', {'train': 1})
+    assert not isinstance(caught.value, UnicodeError)
+    assert [path.name for path in file.parent.iterdir()] == ['settings.json']
+
+
 @pytest.mark.parametrize('wrong', [dict(variant='refcoco'), dict(sizes={'test': 1})])
 def test_unknown_variants_and_splits_are_refused(tmp_path, wrong):
     with pytest.raises(ValueError, match='refcoco|test'):

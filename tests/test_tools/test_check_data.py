@@ -158,4 +158,4 @@ def test_exit_code(tmp_path: Path, monkeypatch, capsys):
     assert check_data_main() == 0 and '16' in capsys.readouterr().out
     (tmp_path / 'train2014' / '3.jpg').unlink()
     monkeypatch.setattr(sys, 'argv', [*arguments, '--fast'])
-    assert check_data_main() == 1 and '3.jpg is missing' in capsys.readouterr().out
+    assert check_data_main() == 1 and "3.jpg' is missing" in capsys.readouterr().out

@@ -110,3 +110,57 @@ def test_names_with_folders(folder):
     convert(*paths, '/data')
     images = json.loads((folder / 'pseudo' / 'instances.json').read_text())['images']
     assert [image['file_name'] for image in images] == ['part5/x.png', 'part6/x.png']
+
+
+SIZE, GONE = [HEIGHT, WIDTH], object()
+
+
+def change(file, place, value):
+    """Put a value into the first record of a file."""
+    if file.suffix == '.json':
+        content = json.loads(file.read_text())
+        content['predictions'][0][place] = value
+        if value is GONE:
+            del content['predictions'][0][place]
+        file.write_text(json.dumps(content))
+    else:
+        refs = pickle.loads(file.read_bytes())
+        refs[0][place] = value
+        file.write_bytes(pickle.dumps(refs, protocol=2))
+
+
+@pytest.mark.parametrize(
+    'name, entry, place, values',
+    [
+        ('predictions.json', 'prediction 1', 'score', ([0.5], 'a', True)),
+        ('predictions.json', 'prediction 1', 'ref_id', (None, '11', {}, 11.0)),
+        ('predictions.json', 'prediction 1', 'image_id', (None, '5', [5], -1)),
+        ('predictions.json', 'prediction 1', 'image', (None, 0.5, '', ['x'])),
+        ('predictions.json', 'prediction 1', 'area', (None, '5', -1, 0.5)),
+        ('predictions.json', 'prediction 1', 'bbox', (GONE, None, [1, 2], 'abcd', [1, 2, 3, None])),
+        (
+            'predictions.json', 'prediction 1', 'rle',
+            (None, [], {}, dict(size=[1], counts=''), dict(size=[0, 5], counts=''),
+             dict(size=['30', 40], counts='')),
+        ),
+        (
+            'predictions.json', 'prediction 1', 'segmentation',
+            (dict(size=SIZE, counts=''), dict(size=SIZE, counts='o'), dict(size=SIZE, counts=None)),
+        ),
+        ('refs(unc).p', 'reference 11', 'ann_id', (None, [111], '111', {})),
+        ('refs(unc).p', 'reference 11', 'category_id', (None, '7', {}, 7.0)),
+        ('refs(unc).p', 'reference 11', 'sent_ids', (None, 5, ['1'], [[1]])),
+        ('refs(unc).p', 'reference 11', 'image_id', (None, '5', {})),
+        ('refs(unc).p', 'reference at position 0', 'ref_id', (None, [11], {}, '11')),
+    ],
+)  # fmt: skip
+def test_a_field_that_holds_something_else_is_named(folder, name, entry, place, values):
+    before = (folder / name).read_bytes()
+    for value in values:
+        (folder / name).write_bytes(before)
+        change(folder / name, 'rle' if place == 'segmentation' else place, value)
+        with pytest.raises(ValueError, match='; allowed: ') as caught:
+            convert(str(folder), str(folder / 'refs(unc).p'), str(folder / 'pseudo'))
+        message = str(caught.value)
+        assert f'{folder / name}: {entry}: ' in message and place in message, value
+        assert not (folder / 'pseudo').exists()

@@ -114,6 +114,20 @@ def test_paths_at_which_no_file_can_be(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ['file', 'folder']
 
 
+def test_what_a_file_would_replace_or_links_to_nothing_is_named(tmp_path):
+    os.mkfifo(tmp_path / 'pipe')
+    (tmp_path / 'link').symlink_to(tmp_path / 'nothing')
+    for path in (tmp_path / 'pipe', '/dev/null'):
+        with pytest.raises(OSError, match=f'this is a device, a pipe or a socket: .*{path}'):
+            write_text(path, '')
+        assert not os.path.isfile(path)
+    for path in (tmp_path / 'link', tmp_path / 'link' / 'a'):
+        with pytest.raises(NotADirectoryError, match=f'this is a link to nothing: .*{tmp_path}/'):
+            check_folder_path(path)
+    with pytest.raises(NotADirectoryError, match=f'link/a cannot be a folder.*{tmp_path}/link'):
+        write_text(tmp_path / 'link' / 'a' / 'b', '')
+
+
 def test_errors_of_other_files_are_left_as_they_are(tmp_path):
     with pytest.raises(FileNotFoundError) as caught, atomic_write(tmp_path / 'file'):
         (tmp_path / 'missing').read_text()

@@ -7,6 +7,7 @@ import io
 import pickle
 import re
 import threading
+import zipfile
 from collections import OrderedDict
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from nemo_mmseg import compat
 from nemo_mmseg.models.converters.converter import CONVERTERS
 from nemo_mmseg.utils import checkpoint
 from nemo_mmseg.utils.checkpoint import download, read_checkpoint
+from nemo_mmseg.utils.endless_pickle import refuse_endless
 
 
 @pytest.fixture
@@ -103,8 +105,19 @@ NAN, INF = float('nan'), float('inf')
         ('net.weight', torch.tensor([1.0, -INF, INF]), "'net.weight' has values .*inf"),
         ('net.weight', torch.tensor([1.0, NAN]).bfloat16(), "'net.weight' has values"),
         ('net.weight', torch.ones(2, dtype=torch.complex64), "'net.weight' is of torch.complex64"),
+        (
+            'net.weight',
+            torch.ones(2, 2).to_sparse(),
+            "'net.weight' is of .*sparse.*; allowed: dense",
+        ),
+        ('net.weight', torch.empty(2, device='meta'), "'net.weight' is of the meta device"),
+        ('x' * 3000, torch.tensor([NAN]), "'x{60,90}[.]{3} has values"),
+        ('net.mask_token', torch.tensor([-INF, 0]), "'net.mask_token' has values"),
         ('net.mask', torch.tensor([NAN, 0]), "'net.mask' has values that are not finite"),
         ('module.net.bias', torch.ones(2), "one tensor twice, as 'net.bias' and 'module.net.bias'"),
+        ('module.module.net.bias', torch.ones(2), "twice, as 'net.bias' and 'module.module.net"),
+        ('_orig_mod.net.bias', torch.ones(2), "twice, as 'net.bias' and '_orig_mod.net.bias'"),
+        ('net._orig_mod.bias', torch.ones(2), "twice, as 'net.bias' and 'net._orig_mod.bias'"),
     ],
 )
 def test_weights_that_mean_nothing_are_named(save, entry, name, tensor, said, zipped):
@@ -115,10 +128,83 @@ def test_weights_that_mean_nothing_are_named(save, entry, name, tensor, said, zi
         read_checkpoint(file)
 
 
+def test_numbers_of_eight_bits_with_a_scale_elsewhere_are_refused(save):
+    for tensor, kind in (
+        (torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8), 'qint8'),
+        (torch.ones(2).to(torch.float8_e4m3fn), 'float8_e4m3fn'),
+    ):
+        with pytest.raises(ValueError, match=rf"a\.pth: the tensor 'w' is of torch.{kind}"):
+            read_checkpoint(save(dict(state_dict=dict(w=tensor))))
+
+
+NO_STATE = dict(
+    text='abc', list=[torch.ones(1)], empty={}, number=dict(a=1), name={5: torch.ones(1)},
+    tuple={('a',): torch.ones(1)}, none=dict(state_dict=None), inner=dict(state_dict=[1]),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize('content', NO_STATE.values(), ids=NO_STATE)
+def test_what_is_no_state_dict_is_refused(content):
+    with pytest.raises(ValueError, match=r'^a\.pth holds no state dict'):
+        checkpoint.state_dict_of('a.pth', content)
+
+
+def test_a_state_dict_is_the_entry_or_the_whole():
+    state = dict(a=torch.ones(1))
+    for content in (state, dict(state_dict=state, meta=5)):
+        assert checkpoint.state_dict_of('a.pth', content) == state
+
+
+def endless(make):
+    """Opcodes of a container that holds another one twice, and so on."""
+    return b'K\x05q\x00' + b''.join(make % (i, i, i + 1) for i in range(60))
+
+
+TUPLES, LISTS = endless(b'h%ch%c\x86q%c'), endless(b'](h%ch%ceq%c')
+# Sixty empty lists first, which are then filled from the outermost on.
+LATE = b''.join(b']q%c0' % i for i in range(61)) + b''.join(
+    b'h%c(h%ch%ce0' % (i, i - 1, i - 1) for i in range(60, 0, -1)
+)
+
+
+@pytest.mark.parametrize('zipped', [True, False], ids=['zip', 'before-1.6'])
+@pytest.mark.parametrize(
+    'content',
+    [
+        *(form % TUPLES for form in (b'}%bK\x01s.', b'}(%bK\x01u.', b'(%bK\x01d.', b'%bQ.')),
+        *(form % TUPLES for form in (b'\x8f(%b\x90.', b']%ba.', b'(%b\x91.', b'%bh\x03R.')),
+        *(form % LISTS for form in (b'cbuiltins\nset\n%b\x85R.', b'%bN\x85R.', b'%bQ.')),
+        LATE + b'h\x3cN\x85R.',
+        b'}q\x00X\x05\x00\x00\x00modelh\x00s.',  # a dict that holds itself
+    ],
+)
+def test_a_pickle_that_takes_for_ever_is_refused_at_once(tmp_path, content, zipped):
+    file = tmp_path / 'a.pth'
+    if zipped:
+        with zipfile.ZipFile(file, 'w') as archive:
+            archive.writestr('a/data.pkl', content)
+            archive.writestr('a/version', '3\n')
+    else:
+        head = (0x1950A86A20F9469CFC6C, 1001, dict(little_endian=True))
+        parts = [pickle.dumps(part, protocol=2) for part in (*head, [])]
+        file.write_bytes(b''.join([*parts[:3], content, parts[3]]))
+    with pytest.raises(ValueError, match=r'a\.pth cannot be read.*container'):
+        read_checkpoint(file)
+
+
+@pytest.mark.parametrize('protocol', range(6))
+def test_tuples_that_end_are_let_through(protocol):
+    shape = (3, 4, (5, 6))
+    content = {(1, (2, shape)): [shape] * 1000, 'set': {shape, frozenset({shape})}, 'n': None}
+    refuse_endless(io.BytesIO(pickle.dumps([content, content, 2.5, b'a', 'b'], protocol)))
+
+
 def test_what_is_not_finite_by_right_is_read(save):
     huge = torch.tensor([torch.finfo(torch.float32).max] * 3)
     state = {
         'attn.attn_mask': torch.full((3, 3), -INF).triu(1),
+        'attn.causal_bias': torch.full((3, 3), -INF).triu(1),
+        'h.0.masked_bias': torch.tensor(-INF),
         'huge': huge,  # their sum is no number
         'half': torch.full((9,), 65504.0).half(),
         'steps': torch.tensor(7),
@@ -131,9 +217,82 @@ def test_what_is_not_finite_by_right_is_read(save):
     assert read['optimizer']['state'][0]['exp_avg'].isnan().all()
 
 
+@pytest.mark.parametrize('entry', ['state_dict', 'model', 'ema_state_dict'])
+def test_records_of_a_training_may_be_infinite(save, entry):
+    records = dict(
+        best_loss=torch.tensor(INF),
+        metrics=dict(val_iou=torch.tensor(NAN)),
+        loss_log={'loss': torch.tensor([1.0, NAN])},
+        message_hub=dict(runtime_info=dict(loss=torch.tensor(NAN))),
+    )
+    read = read_checkpoint(save({entry: dict(a=torch.ones(1)), **records}))
+    assert read['best_loss'] == INF and read['metrics']['val_iou'].isnan()
+    with pytest.raises(ValueError, match="'a' has values that are not finite"):
+        read_checkpoint(save({entry: dict(a=torch.tensor(NAN)), **records}))
+
+
+def test_a_state_dict_in_a_state_dict_is_looked_at(save):
+    with pytest.raises(ValueError, match="'a' has values that are not finite"):
+        read_checkpoint(save(dict(model=dict(state_dict=dict(a=torch.tensor(NAN))))))
+
+
+def test_an_optimizer_of_values_that_are_not_finite_is_named():
+    weight = torch.nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.Adam([weight])
+    weight.sum().backward()
+    optimizer.step()
+    checkpoint.check_optimizer('a.pth', dict(optimizer=optimizer.state_dict()))
+    checkpoint.check_optimizer('a.pth', dict(optimizer=None))
+    optimizer.state[weight]['exp_avg'][1] = NAN
+    for state in (optimizer.state_dict(), dict(first=optimizer.state_dict())):
+        with pytest.raises(ValueError, match=r'a\.pth: the tensor optimizer\..*exp_avg has values'):
+            checkpoint.check_optimizer('a.pth', dict(optimizer=state))
+
+
+@pytest.mark.parametrize('zipped', [True, False], ids=['zip', 'before-1.6'])
+@pytest.mark.parametrize('kind', [dict, OrderedDict])
+def test_a_key_that_the_pickle_sets_twice_is_named(save, kind, zipped):
+    state = kind({'a.weight': torch.ones(2), 'b.weight': torch.zeros(2)})
+    file = save(dict(state_dict=state), _use_new_zipfile_serialization=zipped)
+    if zipped:
+        with zipfile.ZipFile(file) as archive:
+            entries = {name: archive.read(name) for name in archive.namelist()}
+        with zipfile.ZipFile(file, 'w') as archive:
+            for name, content in entries.items():
+                archive.writestr(name, content.replace(b'b.weight', b'a.weight'))
+    else:
+        file.write_bytes(file.read_bytes().replace(b'b.weight', b'a.weight'))
+    with pytest.raises(ValueError, match="it sets .*'a.weight' twice in one dict"):
+        read_checkpoint(file)
+
+
+@pytest.mark.filterwarnings('ignore:Duplicate name')
+def test_an_archive_with_two_entries_of_one_name_is_refused(save):
+    file = save(dict(a=torch.ones(2)))
+    with zipfile.ZipFile(file, 'a') as archive:
+        archive.writestr('a/data/0', b'\1' * 8)
+    with pytest.raises(ValueError, match="two entries of the name 'a/data/0'"):
+        read_checkpoint(file)
+
+
+@pytest.mark.parametrize('zipped', [True, False], ids=['zip', 'before-1.6'])
+@pytest.mark.parametrize('protocol', [4, 5])
+def test_protocols_that_the_safe_reader_lacks_are_named(save, protocol, zipped):
+    file = save(
+        dict(state_dict=OrderedDict(a=torch.ones(2))),
+        pickle_protocol=protocol,
+        _use_new_zipfile_serialization=zipped,
+    )
+    said = f"written with pickle protocol {protocol}, which PyTorch's safe reader does not read"
+    with pytest.raises(ValueError, match=rf'a\.pth cannot be read as a checkpoint: it was {said}'):
+        read_checkpoint(file)
+
+
 def test_a_view_without_end_is_looked_at_in_no_time(save):
     endless = torch.as_strided(torch.ones(4), (10**6, 10**6), (0, 0))
-    assert read_checkpoint(save(dict(a=endless)))['a'].shape == (10**6, 10**6)
+    with pytest.raises(ValueError, match="a.pth: the tensor 'a' shows 4 numbers as 1000000000000"):
+        read_checkpoint(save(dict(a=endless)))
+    assert read_checkpoint(save(dict(a=endless[0])))['a'].shape == (10**6,)
 
 
 @pytest.mark.parametrize('error', [PermissionError(13, 'not yours'), MemoryError()])

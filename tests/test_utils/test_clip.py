@@ -6,6 +6,7 @@ import open_clip
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from nemo_mmseg.utils.clip import clip_preprocess, load_clip, load_clip_tokenizer
 
@@ -64,8 +65,57 @@ def test_damaged_weights_are_named(tiny, tmp_path):
     whole = path.read_bytes()
     place = whole.index(state['text_projection'].numpy().tobytes()) + 5
     path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
-    with pytest.raises(ValueError, match=f'{path} is damaged: the checksum of .* differs'):
+    with pytest.raises(ValueError, match=f'{path} .* is damaged .*the checksum of .* differs'):
         load_clip(tiny, str(path))
+
+
+@pytest.mark.parametrize('kind', ['pt', 'safetensors'])
+@pytest.mark.parametrize(
+    'name, change, said',
+    [
+        ('text_projection', lambda w: w.to(torch.complex64), 'is of torch.complex64'),
+        ('text_projection', lambda w: (w * 100).int(), 'is of torch.int32, where .*float32'),
+        ('text_projection', lambda w: w * torch.inf, 'has values that are not finite'),
+        ('module.text_projection', lambda w: w * 2, ''),
+    ],
+)
+def test_weights_of_another_type_are_named(tiny, tmp_path, kind, name, change, said):
+    state = {key: value.contiguous() for key, value in load_clip(tiny).state_dict().items()}
+    state[name] = change(state['text_projection'])
+    path = tmp_path / f'weights.{kind}'
+    save_file(state, path) if kind == 'safetensors' else torch.save(state, path)
+    with pytest.raises(ValueError, match=f"{path}.*'{name}'.*{said}"):
+        load_clip(tiny, str(path))
+
+
+@pytest.mark.parametrize('zipped', [True, False], ids=['zip', 'before-1.6'])
+def test_weights_that_are_none_are_named(tiny, tmp_path, zipped):
+    path = tmp_path / 'weights.pt'
+    for content in (
+        dict(state_dict={'logit_scale': None}),
+        dict(state_dict={5: torch.ones(1)}),
+        dict(state_dict=None),
+        [1],
+        {},
+        dict(state_dict={'logit_scale': torch.empty((), device='meta')}),
+    ):
+        torch.save(content, path, _use_new_zipfile_serialization=zipped)
+        with pytest.raises(ValueError, match=str(path)) as caught:
+            load_clip(tiny, str(path))
+        assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize('zipped', [True, False], ids=['zip', 'before-1.6'])
+def test_weights_cut_or_changed_anywhere_are_named(tiny, tmp_path, zipped):
+    path = tmp_path / 'weights.pt'
+    torch.save({'a': torch.ones(3)}, path, _use_new_zipfile_serialization=zipped)
+    whole = path.read_bytes()
+    for place in range(0, len(whole), len(whole) // 25):
+        for content in (whole[:place], whole[:place] + b'\x80\xff' + whole[place + 2 :]):
+            path.write_bytes(content)
+            with pytest.raises((ValueError, RuntimeError), match=str(path)) as caught:
+                load_clip(tiny, str(path))
+            assert not isinstance(caught.value, UnicodeError)
 
 
 def test_the_shipped_model_brings_its_own_vocabulary_and_preprocessing():

@@ -84,6 +84,49 @@ def test_a_wait_names_the_holder_and_ends(hold, tmp_path, monkeypatch):
     assert len(notes) == 1 and notes[0].startswith(f'waiting to make it: process {holder} on ')
 
 
+def try_it(path, say):
+    try:
+        with only_one(path, 0, 'work'):
+            say.put('taken')
+    except TimeoutError as error:
+        say.put(str(error))
+
+
+def test_a_thread_that_asks_does_not_take_the_lock_from_its_process(tmp_path):
+    """A record lock ends when its process closes any handle of the file."""
+    path, link, said = tmp_path / 'lock', tmp_path / 'link', FORK.SimpleQueue()
+    link.symlink_to(tmp_path)
+    us = f'process {os.getpid()} on '
+    with only_one(path, 0, 'work'):
+        for name in (path, link / 'lock'):
+            match = f'another thread of {us}'
+            with pytest.raises(TimeoutError, match=match), only_one(name, 0, 'work'):
+                pass
+            other = FORK.Process(target=try_it, args=(name, said))
+            other.start()
+            other.join(30)
+            assert us in said.get()
+    other = FORK.Process(target=try_it, args=(path, said))
+    other.start()
+    other.join(30)
+    assert said.get() == 'taken'
+
+
+@pytest.mark.parametrize('place', ['/proc/x', '/dev/null', 'fifo'])
+def test_a_place_that_takes_no_files_is_named(tmp_path, place):
+    os.mkfifo(tmp_path / 'fifo')
+    path = tmp_path / place
+    with pytest.raises(OSError, match=f'no lock can be made here.*{path}'), only_one(path, 0, ''):
+        pass
+    assert path.exists() or place == '/proc/x'
+
+
+def test_a_lock_may_be_a_link_to_nothing(tmp_path):
+    (tmp_path / 'lock').symlink_to(tmp_path / 'other')
+    with only_one(tmp_path / 'lock', 0, 'work'):
+        assert (tmp_path / 'other').is_file()
+
+
 def test_it_waits_as_long_as_the_holder_gets_on(hold, tmp_path):
     holder, _ = hold()
     sign = tmp_path / 'sign'

@@ -287,3 +287,18 @@ def test_names_have_one_form(name, plain):
 def test_names_stay_in_the_folder(name):
     with pytest.raises(ValueError, match='is no path of a file inside the folder'):
         image_name(name)
+
+
+def test_a_jpeg_that_draws_itself_over_and_over_is_refused():
+    content = encoded(picture(), 'JPEG', progressive=True)
+    last = content.rindex(b'\xff\xda')
+    scan = content[last:-2]
+    assert np.array_equal(decode_image(content, 'x.jpg'), by_pillow(content))
+    endless = content[:-2] + scan * 200 + b'\xff\xd9'
+    with pytest.raises(ValueError, match=r'x\.jpg: it has 2\d\d scans; allowed are 200'):
+        decode_image(endless, 'x.jpg')
+
+
+def test_a_picture_without_pixels_is_refused():
+    with pytest.raises(ValueError, match='no pixels'):
+        bgr_array(Image.new('RGB', (0, 5)))

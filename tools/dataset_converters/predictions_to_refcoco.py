@@ -15,9 +15,15 @@ import pickle
 import sys
 from pathlib import Path
 
+from nemo_mmseg.datasets.segmentation import clean_segmentation
+from nemo_mmseg.evaluation.predictions_schema import MASKED, PREDICTIONS, load_predictions
+from nemo_mmseg.utils.annotation_schema import BOX, ID, SPLIT, reference_rules
 from nemo_mmseg.utils.atomic_write import check_folder_path, write_bytes, write_text
-from nemo_mmseg.utils.fileio import load_json, load_plain_pickle
+from nemo_mmseg.utils.faults import MISSING, Faults, Rule, fault
+from nemo_mmseg.utils.fileio import load_plain_pickle
 from nemo_mmseg.version import __version__
+
+SENT_IDS = Rule('a list of ids, whole numbers', (list,), also=lambda value: ID.holds(*value))
 
 
 def convert(
@@ -41,33 +47,40 @@ def convert(
             two images have one name.
     """
     check_folder_path(out_dir)
-    source = Path(results) / 'predictions.json'
-    content = load_json(str(source))
-    refs = {ref['ref_id']: ref for ref in load_plain_pickle(split_file)}
+    source = Path(results) / PREDICTIONS
+    content = load_predictions(str(source), MASKED)
+    refs = _references(split_file)
     images, annotations, kept, paths = {}, {}, set(), {}
     # By rising score, so that of several expressions of an object the best one comes last.
     for record in sorted(content['predictions'], key=lambda record: record.get('score', 0)):
         ref, image_id = refs.get(record['ref_id'], {}), record['image_id']
-        if record['sent_id'] not in ref.get('sent_ids', ()):
+        if record['sent_id'] not in ref.get('sent_ids', ()) or image_id != ref['image_id']:
             raise ValueError(
                 f'{source} is not of the data of {split_file}: expression {record["sent_id"]} is '
-                f'none of its reference {record["ref_id"]}'
+                f'none of its reference {record["ref_id"]}, of image {image_id}'
             )
         if not record['area']:
             continue
         kept.add(ref['ref_id'])
         (height, width), path = record['rle']['size'], Path(record['image'])
+        entry = f'{source}: prediction {record["sent_id"]}'
+        box = record.get('bbox', MISSING)
+        if box is MISSING or not BOX.holds(box):
+            raise fault(entry, 'bbox', box, BOX.allowed)
+        if images_folder is not None and not path.is_relative_to(images_folder):
+            raise fault(entry, 'image', record['image'], f'a file in {images_folder}')
         name = path.name if images_folder is None else str(path.relative_to(images_folder))
         if paths.setdefault(name, path) != path:
-            raise ValueError(f'{paths[name]} and {path} have one name: give --images, their folder')
+            both = f'{paths[name]} and {path}'
+            raise ValueError(f'{source}: {both} have one name: give --images, their folder')
         images[image_id] = dict(id=image_id, file_name=name, height=height, width=width)
         annotations[ref['ann_id']] = dict(
             id=ref['ann_id'],
             image_id=image_id,
             category_id=ref['category_id'],
-            segmentation=record['rle'],
+            segmentation=clean_segmentation(record['rle'], height, width, entry),
             area=record['area'],
-            bbox=record['bbox'],
+            bbox=box,
             iscrowd=0,
             score=record.get('score'),
         )
@@ -88,6 +101,15 @@ def convert(
     write_bytes(Path(out_dir) / Path(split_file).name, pickle.dumps(labelled, protocol=2))
     write_text(Path(out_dir) / 'instances.json', json.dumps(instances))
     return len(kept), len({record['ref_id'] for record in content['predictions']} - kept)
+
+
+def _references(split_file: str) -> dict[int, dict]:
+    refs = load_plain_pickle(split_file)
+    if type(refs) is not list:
+        raise fault(split_file, 'the file', refs, 'a list of references')
+    rules = {**reference_rules(False), **SPLIT, 'category_id': ID, 'sent_ids': SENT_IDS}
+    Faults().check(refs, rules, split_file, 'reference', 'ref_id')
+    return {ref['ref_id']: ref for ref in refs}
 
 
 def parse_args() -> argparse.Namespace:

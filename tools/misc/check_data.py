@@ -24,10 +24,12 @@ import nemo_mmseg  # noqa: F401  (registers our classes, whether or not the conf
 from nemo_mmseg.datasets.refer import Reference
 from nemo_mmseg.datasets.segmentation import encode_segmentation
 from nemo_mmseg.utils.config import add_config_arguments, leaf_datasets, load_config
+from nemo_mmseg.utils.faults import shown
 from nemo_mmseg.utils.images import orientation_of, read_image
 
 LOADERS = ('train', 'val', 'test')
 MOST_REMARKS = 10  # of one kind
+MOST_ERRORS = 1000  # printed of one data set
 COUNTS = ('references', 'expressions', 'images', 'objects')
 GENERALIZED_COUNTS = ('multi_target', 'no_target')  # expressions, where a data set has such
 
@@ -119,6 +121,12 @@ def check_dataset(
             for number, count in counts.items()
             if count > 1
         ]
+    records = Counter(item['img_path'] for item in items)  # an item is an image here
+    report.remarks += [
+        f'{path} is the file of {count} images: they can become negatives of each other'
+        for path, count in records.items()
+        if count > 1
+    ][:MOST_REMARKS]
     title = f'{name} {report.split}'
     find = _decoded_errors if decode else _listed_errors
     with ThreadPoolExecutor(num_workers) as pool:
@@ -159,7 +167,9 @@ def format_reports(reports: Sequence[DataReport]) -> str:
         table.add_row(
             [', '.join(report.loaders), report.name, report.split, *counts, len(report.errors)]
         )
-        lines += [f'error: {report.split} {error}' for error in report.errors]
+        lines += [f'error: {report.split} {error}' for error in report.errors[:MOST_ERRORS]]
+        if (more := len(report.errors) - MOST_ERRORS) > 0:
+            lines.append(f'error: {report.split} {more} more errors')
         lines += [f'remark: {report.split} {remark}' for remark in report.remarks]
     return '\n'.join([*lines, table.get_string()])
 
@@ -173,7 +183,8 @@ def _listed_errors(item: dict) -> list[str]:
     """Find what can be told without decoding."""
     if osp.isfile(item['img_path']):
         return []
-    return [f'image {item["img_id"]}: {item["img_path"]} is missing']
+    path = shown(item['img_path'], 300).removeprefix('the text ')
+    return [f'image {item["img_id"]}: {path} is missing']
 
 
 def _paths(items: Sequence[dict]) -> list[str]:
@@ -194,12 +205,12 @@ def _turned_images(items: Sequence[dict], orientations: Iterable[int]) -> list[s
 
 def _decoded_errors(item: dict) -> list[str]:
     """Decode the image, and draw all its masks."""
-    height, width = item['height'], item['width']
-    errors = []
+    height, width, errors = item['height'], item['width'], []
     try:
         read_image(item['img_path'], height, width)
     except (OSError, ValueError) as error:
-        errors.append(f'image {item["img_id"]}: {error}')
+        # Its masks are not drawn: where the annotated size is wrong, they make no sense.
+        return [f'image {item["img_id"]}: {error}']
     for ann_id, instance in _objects(item).items():
         where = f'image {item["img_id"]} ({item["img_path"]}), annotation {ann_id}'
         try:

@@ -73,7 +73,9 @@ class Converter:
             return {str(name): value for name, value in published.items()}, {}
         missing = [part for part in self.parts if not isinstance(published.get(part), Mapping)]
         if missing:
-            shown = ', '.join(list(map(str, published))[:5]) + ' ...' * (len(published) > 5)
+            shown = ', '.join([str(entry)[:60] for entry in list(published)[:5]]) + ' ...' * (
+                len(published) > 5
+            )
             raise ValueError(
                 f'not a {self.method} checkpoint: it has no state dict {missing[0]!r}, but {shown}'
             )
@@ -88,7 +90,7 @@ class Converter:
         if unknown:
             raise ValueError(
                 f'not a {self.method} checkpoint: nothing is known of the tensors in '
-                + ', '.join(map(repr, unknown))
+                + ', '.join([repr(entry)[:60] for entry in unknown[:20]])
             )
         return tensors, dict.fromkeys(map(str, others), TRAINING_STATE)
 

@@ -162,4 +162,5 @@ def count_and_name(names: list[str], what: str, more: str = '') -> str:
         return ''
     label = ' '.join(filter(None, [f'{len(names)} {what}{"s" * (len(names) > 1)}', more]))
     rest = f' and {len(names) - 50} more' if len(names) > 50 else ''
-    return f'{label}: {", ".join(names[:50])}{rest}'
+    shown = [name if len(name) <= 120 else f'{name[:120]}...' for name in names[:50]]
+    return f'{label}: {", ".join(shown)}{rest}'

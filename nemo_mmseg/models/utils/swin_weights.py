@@ -100,8 +100,10 @@ def resize_tables(state: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> int
     for name, table in state.items():
         if not name.endswith('relative_position_bias_table') or name not in wanted:
             continue
+        if table.ndim != 2:
+            continue  # found wrong by its shape
         old, new = (round(t.shape[0] ** 0.5) for t in (table, wanted[name]))
-        # anything but a square with as many heads is left, to be found wrong by its shape
+        # and so is anything but a square with as many heads
         if old == new or table.shape != (old * old, wanted[name].shape[1]):
             continue
         images = table.T.reshape(1, -1, old, old)

@@ -8,23 +8,31 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from nemo_mmseg.utils.faults import Rule, is_text
-from nemo_mmseg.utils.images import is_image_name
+from .faults import Rule, is_text
+from .images import is_image_name
 
-# Expressions and targets of a split: a small pickle can name one list a million times.
+# Characters of an expression or a name.
+MAX_LENGTH = 1000
+# A small pickle can name one list, text or annotation a million times. So what a split holds in all
+# is limited: expressions and targets, those in shared lists, and the characters of expressions and
+# numbers of targets.
 MAX_ENTRIES = 2**24
+MAX_SHARED = 2**20
+MAX_VALUES = 2**28
 # OpenCV warps no image with a longer side.
 MAX_SIDE = 32_767
 
-ID = Rule(
-    'a whole number from 0 to 2**63 - 1 (ids must be whole numbers in both files)', (int,), 0, 2**63
-)
+ID = Rule('a whole number from 0 to 2**63 - 1; ids must be whole numbers', (int,), 0, 2**63)
 SIDE = Rule(f'a whole number of pixels from 1 to {MAX_SIDE}', (int,), 1, MAX_SIDE + 1)
-TEXT = Rule('a text of valid characters that is not blank', (str,), also=is_text)
-FILE_NAME = Rule(
-    'the path of a file inside the folder of the images',
+TEXT = Rule(
+    f'a text of at most {MAX_LENGTH} valid characters that is not blank',
     (str,),
-    also=lambda value: is_text(value) and is_image_name(value),
+    also=lambda value: len(value) <= MAX_LENGTH and is_text(value),
+)
+FILE_NAME = Rule(
+    f'the path of a file inside the folder of the images, at most {MAX_LENGTH} characters',
+    (str,),
+    also=lambda value: len(value) <= MAX_LENGTH and is_text(value) and is_image_name(value),
 )
 LIST = Rule('a list', (list,))
 NO_TARGET = Rule('-1', (int,), -1, 0)
@@ -41,7 +49,9 @@ CROWD = Rule('0 or 1', (int, bool), 0, 2, optional=True)
 
 IMAGE = dict(id=ID, file_name=FILE_NAME, height=SIDE, width=SIDE)
 ANNOTATION = dict(id=ID, image_id=ID, category_id=ID, area=AREA, iscrowd=CROWD)
-SPLIT = dict(split=Rule('the name of a split, a text', (str,)))
+SPLIT = dict(
+    split=Rule('the name of a split, a text', (str,), also=lambda value: len(value) <= MAX_LENGTH)
+)
 
 
 def _are_targets(value: Any) -> bool:
