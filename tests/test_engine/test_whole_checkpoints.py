@@ -9,6 +9,7 @@ import torch
 from mmengine.config import Config
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
+from small_runs import weights
 
 from nemo_mmseg.utils.config import find_config
 
@@ -38,6 +39,7 @@ def run(folder: Path, hook: dict) -> None:
         train_cfg=dict(by_epoch=True, max_epochs=2),
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.01)),
         default_hooks=dict(checkpoint=hook),
+        default_scope='mmseg',
         experiment_name=folder.name,
     ).train()
 
@@ -53,8 +55,8 @@ def test_a_full_disk_leaves_no_part_and_names_the_checkpoint(tmp_path, file_size
     assert [name for name in os.listdir(tmp_path / 'full') if '.pth' in name] == []
     run(tmp_path / 'whole', hook)
     for epoch in (1, 2):
-        saved = torch.load(tmp_path / 'whole' / f'epoch_{epoch}.pth', weights_only=True)
-        assert saved['state_dict']['linear.weight'].shape == (400, 400)
+        saved = weights(tmp_path / 'whole' / f'epoch_{epoch}.pth')
+        assert saved['linear.weight'].shape == (400, 400)
 
 
 @pytest.mark.parametrize(
