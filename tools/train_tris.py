@@ -213,7 +213,10 @@ class Pipeline:
         arguments = [self.write_config('stage1', cfg), checkpoint, '--out', self.maps]
         self.stage(
             'response_maps',
-            dict(config=cfg, checkpoint=checkpoint),
+            dict(
+                config=part_of(cfg, 'model', 'test_dataloader', 'response_maps'),
+                checkpoint=checkpoint,
+            ),
             lambda: run_tool('pseudo_labels/make_response_maps.py', *arguments),
             self.maps,
         )
@@ -225,7 +228,7 @@ class Pipeline:
         arguments += ['--workers', self.settings['workers']]
         self.stage(
             'confidence_labels',
-            dict(config=cfg, response_maps=self.maps),
+            dict(config=part_of(cfg, 'test_dataloader'), response_maps=self.maps),
             lambda: run_tool('pseudo_labels/make_confidence_labels.py', *arguments),
             self.labels,
         )
@@ -240,7 +243,7 @@ class Pipeline:
         self.stage(
             'pseudo_masks',
             dict(
-                config=cfg,
+                config=part_of(cfg, 'test_dataloader'),
                 response_maps=self.maps,
                 affinity=affinity,
                 proposals=None if proposals is None else Path(proposals),
@@ -256,7 +259,11 @@ class Pipeline:
         arguments += ['--work-dir', folder / 'logs', '--out', folder, '--splits', *splits]
         self.stage(
             name,
-            dict(config=cfg, checkpoint=checkpoint, splits=' '.join(splits)),
+            dict(
+                config=part_of(cfg, 'model', 'test_dataloader', 'test_evaluator', 'test_cfg'),
+                checkpoint=checkpoint,
+                splits=' '.join(splits),
+            ),
             lambda: run_tool('test.py', *arguments),
             folder / splits[-1] / 'metrics.json',
         )
@@ -285,12 +292,21 @@ class Pipeline:
             )
             write_text(file, json.dumps(found))
 
-        inputs = dict(config=cfg, response_maps=self.maps, pseudo_masks=self.masks)
+        inputs = dict(
+            config=part_of(cfg, 'model', 'test_dataloader'),
+            response_maps=self.maps,
+            pseudo_masks=self.masks,
+        )
         self.stage('labels_scores', inputs, work, file)
         found = json.loads(file.read_text())
         scores['response maps'] = {self.split: found['maps']}
         scores['pseudo masks'] = {self.split: found['masks']}
         return scores
+
+
+def part_of(cfg: Config, *keys: str) -> Config:
+    """Return what a config has of some keys: what a stage depends on."""
+    return Config({key: cfg[key] for key in keys if key in cfg})
 
 
 def learned_with(cfg: Config) -> Config:

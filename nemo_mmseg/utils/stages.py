@@ -65,6 +65,7 @@ def run_stage(
         old = folder.with_name(f'{folder.name}.old')
         shutil.rmtree(old, ignore_errors=True)
         folder.rename(old)
+        known = None
         print(f'== {folder.name}: changed: {", ".join(changed)}; what there was is in {old}')
     elif known is not None and 'output' in known:
         path = folder / known['output']
