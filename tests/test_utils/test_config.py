@@ -31,7 +31,7 @@ def test_a_path_comes_first(tmp_path: Path):
 
 def test_unknown_names_get_their_neighbours():
     with pytest.raises(FileNotFoundError, match='near it: .*cris_r50_8xb8-50e_refcoco-416x416'):
-        find_config('cris_r50_refcoco')
+        find_config('cris_r50_8xb8_refcoco-416')
     with pytest.raises(FileNotFoundError, match='neither a config file nor a name'):
         find_config('no/such/folder/cris_r50_8xb8-50e_refcoco-416x416')
 
