@@ -74,8 +74,9 @@ def add_results_writer(evaluator: Evaluator, out_dir: str) -> None:
     if sliced and sliced[0].csv_file is None:  # a second one would overwrite the file
         sliced[0].csv_file = os.path.join(out_dir, 'difficulty.csv')
     rules = counting[0].rules() if counting else {}
-    evaluator.metrics.append(DumpReferringResults(out_dir, **rules))
-    evaluator.dataset_meta = evaluator.dataset_meta  # the evaluator hands it to each metric
+    writer = DumpReferringResults(out_dir, **rules)
+    writer.dataset_meta = evaluator.dataset_meta
+    evaluator.metrics.append(writer)
 
 
 def evaluate(cfg: Config, checkpoint: str | None, split: str | None, out_dir: str | None) -> None:

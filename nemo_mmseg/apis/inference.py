@@ -37,7 +37,7 @@ from nemo_mmseg.evaluation.predictions import (
 from nemo_mmseg.models.converters.rename import Renamed, describe, differences
 from nemo_mmseg.utils.checkpoint import read_checkpoint, state_dict_of
 from nemo_mmseg.utils.config import find_config, leaf_datasets
-from nemo_mmseg.utils.images import bgr_array, orientation_of, read_image
+from nemo_mmseg.utils.images import bgr_array, decode_image, orientation_of, read_content
 from nemo_mmseg.visualization.drawing import add_caption, draw_mask, make_grid
 
 ImageInput = str | os.PathLike | np.ndarray | Image.Image
@@ -355,8 +355,10 @@ def load_image(image: ImageInput, index: int = 0) -> tuple[np.ndarray, str]:
     if isinstance(image, Image.Image) and image.format == 'TIFF' and image.filename:
         image = image.filename  # Pillow would turn the pixels of this format
     if isinstance(image, (str, os.PathLike)):
-        array, name = read_image(str(image)), str(image)
-        _warn_if_turned(name, orientation_of(name))
+        name = str(image)
+        content = read_content(name)
+        array = decode_image(content, name)
+        _warn_if_turned(name, orientation_of(content))
         return array, name
     name = f'image_{index}'
     if isinstance(image, Image.Image):

@@ -78,7 +78,7 @@ def read_image(path: str, height: int | None = None, width: int | None = None) -
         ValueError: The file cannot be read, is damaged or no image, or its size is not the
             annotated one. The message has the path.
     """
-    return decode_image(_content_of(path), path, height, width)
+    return decode_image(read_content(path), path, height, width)
 
 
 def decode_image(
@@ -130,18 +130,18 @@ def bgr_array(image: Image.Image) -> np.ndarray:
     return cv2.cvtColor(np.asarray(image.convert('RGB')), cv2.COLOR_RGB2BGR)
 
 
-def orientation_of(image: str | Image.Image) -> int:
+def orientation_of(image: str | bytes | Image.Image) -> int:
     """Return by which EXIF orientation viewers turn a picture.
 
     Args:
-        image: A file, or a PIL image.
+        image: A file, its content, or a PIL image.
 
     Returns:
         2 to 8; 1 where it is not turned, or cannot be read.
     """
     try:
         if not isinstance(image, Image.Image):
-            image = _open(_content_of(image))
+            image = _open(image if isinstance(image, bytes) else read_content(image))
             _refuse_bomb(*_stored_size(image))
         tag = image.getexif().get(_ORIENTATION)
     except Exception:  # as in decode_image
@@ -171,7 +171,13 @@ def is_image_name(name: str) -> bool:
     return False
 
 
-def _content_of(path: str) -> bytes:
+def read_content(path: str) -> bytes:
+    """Read a file whole, for :func:`decode_image` and :func:`orientation_of`.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It cannot be read; the message has the path.
+    """
     try:
         return get(path)
     except FileNotFoundError:

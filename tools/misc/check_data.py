@@ -25,7 +25,7 @@ from nemo_mmseg.datasets.refer import Reference
 from nemo_mmseg.datasets.segmentation import encode_segmentation
 from nemo_mmseg.utils.config import add_config_arguments, leaf_datasets, load_config
 from nemo_mmseg.utils.faults import shown
-from nemo_mmseg.utils.images import orientation_of, read_image
+from nemo_mmseg.utils.images import decode_image, orientation_of, read_content
 
 LOADERS = ('train', 'val', 'test')
 MOST_REMARKS = 10  # of one kind
@@ -128,13 +128,13 @@ def check_dataset(
         if count > 1
     ][:MOST_REMARKS]
     title = f'{name} {report.split}'
-    find = _decoded_errors if decode else _listed_errors
+    look = _look_inside if decode else _look_for
     with ThreadPoolExecutor(num_workers) as pool:
-        found = pool.map(find, items)
+        found = pool.map(look, items)
         bar = tqdm(found, total=len(items), desc=title, unit='image', disable=not progress)
-        report.errors += [error for errors in bar for error in errors]
-        if decode:
-            report.remarks += _turned_images(items, pool.map(orientation_of, _paths(items)))
+        seen = list(bar)
+    report.errors += [error for errors, _ in seen for error in errors]
+    report.remarks += _turned_images(items, [orientation for _, orientation in seen])
     return report
 
 
@@ -179,16 +179,12 @@ def _objects(item: dict) -> dict[int, dict]:
     return {instance['ann_id']: instance for instance in item['instances']}
 
 
-def _listed_errors(item: dict) -> list[str]:
-    """Find what can be told without decoding."""
+def _look_for(item: dict) -> tuple[list[str], int]:
+    """Find the errors that can be told without decoding; no image counts as turned."""
     if osp.isfile(item['img_path']):
-        return []
+        return [], 1
     path = shown(item['img_path'], 300).removeprefix('the text ')
-    return [f'image {item["img_id"]}: {path} is missing']
-
-
-def _paths(items: Sequence[dict]) -> list[str]:
-    return [item['img_path'] for item in items]
+    return [f'image {item["img_id"]}: {path} is missing'], 1
 
 
 def _turned_images(items: Sequence[dict], orientations: Iterable[int]) -> list[str]:
@@ -203,14 +199,15 @@ def _turned_images(items: Sequence[dict], orientations: Iterable[int]) -> list[s
     return turned[:MOST_REMARKS] + ([f'{more} more images like these'] if more > 0 else [])
 
 
-def _decoded_errors(item: dict) -> list[str]:
-    """Decode the image, and draw all its masks."""
-    height, width, errors = item['height'], item['width'], []
+def _look_inside(item: dict) -> tuple[list[str], int]:
+    """Decode the image and draw all its masks: the errors, and the image's EXIF orientation."""
+    height, width, errors, content = item['height'], item['width'], [], b''
     try:
-        read_image(item['img_path'], height, width)
+        content = read_content(item['img_path'])
+        decode_image(content, item['img_path'], height, width)
     except (OSError, ValueError) as error:
         # Its masks are not drawn: where the annotated size is wrong, they make no sense.
-        return [f'image {item["img_id"]}: {error}']
+        return [f'image {item["img_id"]}: {error}'], orientation_of(content)
     for ann_id, instance in _objects(item).items():
         where = f'image {item["img_id"]} ({item["img_path"]}), annotation {ann_id}'
         try:
@@ -220,7 +217,7 @@ def _decoded_errors(item: dict) -> list[str]:
                 errors.append(f'{where}: the mask is empty')
         except ValueError as error:
             errors.append(f'{where}: the mask cannot be decoded: {error}')
-    return errors
+    return errors, orientation_of(content)
 
 
 def parse_args() -> argparse.Namespace:
