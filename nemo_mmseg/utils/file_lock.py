@@ -12,6 +12,7 @@ import errno
 import fcntl
 import os
 import socket
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -95,7 +96,7 @@ def _take(path: Path) -> TextIO | None:
         for _ in range(TRIES):
             if key in _held:
                 return None
-            if path.exists() and not path.is_file():  # to open a FIFO would wait
+            if _is_special(path):  # to open a FIFO would wait
                 raise OSError(errno.EINVAL, 'no lock can be made here: no regular file', str(path))
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -121,6 +122,14 @@ def _take(path: Path) -> TextIO | None:
             file.close()
     message = 'no lock can be made here: the place takes no files'
     raise FileNotFoundError(errno.ENOENT, message, str(path))
+
+
+def _is_special(path: Path) -> bool:
+    """Whether something that is no regular file is there; one look, as a lock comes and goes."""
+    try:
+        return not stat.S_ISREG(os.stat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def _is_at(file: TextIO, path: Path) -> bool:

@@ -146,8 +146,8 @@ def test_it_waits_as_long_as_the_holder_gets_on(hold, tmp_path):
 
 
 def come_and_go(folder):
-    dist.LOOK_EVERY = 0.001
-    for _ in range(50):
+    dist.LOOK_EVERY = 0.0001
+    for _ in range(300):
         with only_one(folder / 'lock', 60, 'work'):
             (folder / 'alone').mkdir()
             (folder / 'alone').rmdir()
