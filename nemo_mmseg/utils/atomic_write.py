@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 import socket
+import stat
 import time
 import uuid
 from collections.abc import Iterator
@@ -90,10 +91,11 @@ def check_file_path(path: str | os.PathLike) -> None:
         NotADirectoryError: It lies in a file, or in a link to nothing.
         OSError: It is a device, pipe or socket, which a file would replace.
     """
-    if os.path.isdir(path):
+    mode = _mode_of(path)
+    if mode is not None and stat.S_ISDIR(mode):
         message = 'a file is to be written here, but this is a folder'
         raise IsADirectoryError(errno.EISDIR, message, str(path))
-    if os.path.exists(path) and not os.path.isfile(path):
+    if mode is not None and not stat.S_ISREG(mode):
         message = 'a file is to be written here, but this is a device, a pipe or a socket'
         raise OSError(errno.EEXIST, message, str(path))
     check_folder_path(Path(path).parent)
@@ -106,12 +108,23 @@ def check_folder_path(path: str | os.PathLike) -> None:
         NotADirectoryError: It is a file or a link to nothing, or lies in one.
     """
     for folder in (Path(path), *Path(path).parents):
-        if folder.is_dir():
+        mode = _mode_of(folder)
+        if mode is not None and stat.S_ISDIR(mode):
             return
-        if os.path.lexists(folder):
-            found = 'a file' if folder.exists() else 'a link to nothing'
+        if mode is not None or folder.is_symlink():
+            found = 'a link to nothing' if mode is None else 'a file'
             message = f'{path} cannot be a folder: this is {found}'
             raise NotADirectoryError(errno.ENOTDIR, message, str(folder))
+
+
+def _mode_of(path: str | os.PathLike) -> int | None:
+    """Return what there is; None if nothing. One look, as other processes make and remove it."""
+    try:
+        return os.stat(path).st_mode
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return None
+        raise
 
 
 def remove_leftovers(folder: Path) -> None:

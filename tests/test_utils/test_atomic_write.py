@@ -1,5 +1,6 @@
 """Files are there whole or not at all."""
 
+import multiprocessing
 import os
 import signal
 import stat
@@ -132,3 +133,24 @@ def test_errors_of_other_files_are_left_as_they_are(tmp_path):
     with pytest.raises(FileNotFoundError) as caught, atomic_write(tmp_path / 'file'):
         (tmp_path / 'missing').read_text()
     assert caught.value.filename == str(tmp_path / 'missing')
+
+
+def write_into_new_folders(folder, name, together):
+    for number in range(200):
+        together.wait()
+        write_text(folder / str(number) / 'inner' / name, 'whole')
+
+
+def test_processes_that_make_one_folder_at_once_do_not_disturb_each_other(tmp_path):
+    fork = multiprocessing.get_context('fork')
+    names = ['a', 'b', 'c']
+    together = fork.Barrier(len(names), timeout=60)
+    runs = [
+        fork.Process(target=write_into_new_folders, args=(tmp_path, name, together))
+        for name in names
+    ]
+    [run.start() for run in runs]
+    [run.join(60) for run in runs]
+    assert [run.exitcode for run in runs] == [0, 0, 0]
+    written = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob('*/*/*'))
+    assert written == sorted(f'{i}/inner/{name}' for i in range(200) for name in names)
