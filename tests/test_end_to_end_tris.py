@@ -8,8 +8,8 @@ from small_runs import logged, runner_of, small_config, weights
 from nemo_mmseg.datasets.transforms.loading import LoadReferentMask
 
 pytestmark = pytest.mark.slow
-STAGE1 = 'tris-stage1_refshapes-clip_1xb32-6e_refshapes-plus-256x256'
-STAGE2 = 'tris-stage2_refshapes-clip_1xb16-4e_refshapes-plus-256x256'
+STAGE1 = 'tris-stage1_refshapes-clip_1xb16-4e_refshapes-plus-256x256'
+STAGE2 = 'tris-stage2_refshapes-clip_1xb16-6e_refshapes-plus-256x256'
 
 
 def small_tris(name, data, tmp_path):

@@ -23,7 +23,7 @@ MENDED, PUBLISHED = (
     CONFIGS / 'tris' / f'{name}_r50_4xb24-3e_refcoco-512x512.py'
     for name in ('tris-irn', 'tris-irn-published')
 )
-REFSHAPES = CONFIGS / 'refshapes' / ('tris-irn_refshapes-clip_1xb8-150i_refshapes-plus-256x256.py')
+REFSHAPES = CONFIGS / 'refshapes' / ('tris-irn_refshapes-clip_1xb8-100i_refshapes-plus-256x256.py')
 SIZE = 64
 
 

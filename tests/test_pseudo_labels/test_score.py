@@ -13,7 +13,7 @@ from nemo_mmseg.datasets.transforms.loading import referent_masks
 from nemo_mmseg.pseudo_labels.response_maps import ResponseMap, ResponseMaps, write_response_maps
 from nemo_mmseg.pseudo_labels.score import score_pseudo_masks, score_response_maps
 
-NAME = 'tris-stage1_refshapes-clip_1xb32-6e_refshapes-plus-256x256.py'
+NAME = 'tris-stage1_refshapes-clip_1xb16-4e_refshapes-plus-256x256.py'
 
 
 @pytest.fixture

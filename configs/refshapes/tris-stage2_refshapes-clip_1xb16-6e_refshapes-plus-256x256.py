@@ -5,7 +5,7 @@ _base_ = [
     '../_base_/datasets/refshapes-plus_boxes.py',
     '../_base_/default_runtime.py',
 ]
-max_epochs = 4
+max_epochs = 6
 pseudo_masks = f'pseudo_masks/{_base_.bank_name}_train/instances.json'
 
 train_dataloader = dict(dataset=dict(ann_file=pseudo_masks))

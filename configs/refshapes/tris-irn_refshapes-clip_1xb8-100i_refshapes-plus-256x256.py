@@ -1,7 +1,7 @@
 # TRIS's affinity network in small, for two CPU cores.
 _base_ = ['../_base_/models/irn_refshapes-clip.py', '../_base_/default_runtime.py']
 
-max_iters = 150
+max_iters = 100
 image_size = (256, 256)
 data_root = 'data/refshapes/'
 label_file = 'pseudo_masks/refshapes-plus_train/confidence_labels.json'

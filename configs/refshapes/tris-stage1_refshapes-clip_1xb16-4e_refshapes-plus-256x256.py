@@ -5,7 +5,7 @@ _base_ = [
     '../_base_/datasets/refshapes-plus_boxes.py',
     '../_base_/default_runtime.py',
 ]
-max_epochs = 6
+max_epochs = 4
 
 # What tools/pseudo_labels/make_response_maps.py keeps of a reference.
 response_maps = dict(split='train', selection=dict(type='PRMS', **_base_.clip))
@@ -22,7 +22,7 @@ text_pipeline = [
     _base_.resize,
     dict(type='PackReferringInputs', extra_keys=['negative_expressions']),
 ]
-train_dataloader = dict(batch_size=32, dataset=dict(pipeline=text_pipeline))
+train_dataloader = dict(batch_size=16, dataset=dict(pipeline=text_pipeline))
 optim_wrapper = dict(
     type='BFloat16OptimWrapper',
     optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.01, fused=True),
@@ -32,7 +32,7 @@ optim_wrapper = dict(
     ),
 )
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.05, by_epoch=False, begin=0, end=100),
+    dict(type='LinearLR', start_factor=0.05, by_epoch=False, begin=0, end=30),
     dict(
         type='CosineAnnealingLR',
         by_epoch=True,
