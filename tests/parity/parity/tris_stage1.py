@@ -157,7 +157,7 @@ def check_training(folder: Path, dtypes: tuple[torch.dtype, ...] = BOTH) -> Iter
         aux = model.aux_losses[0]
         clip = aux.teacher.network
         clip.load_state_dict(case.fill.fill_state_dict(clip.state_dict(), int(case['seed'])))
-        ids = torch.stack([aux.read_ids(said) for said in case['neg_texts'].tolist()])
+        ids = torch.stack([aux.teacher.tokenize(said) for said in case['neg_texts'].tolist()])
         wrong = (ids[..., :20].numpy() != case['neg_token_ids']).sum()
         yield Comparison('token ids of negatives', float(wrong + ids[..., 20:].sum()), 0)
         yield from step(case, published, model.train(), dtype)
