@@ -70,18 +70,18 @@ class CLIPCalibrationLoss(BaseModule):
         Raises:
             ValueError: A sample has no negatives.
         """
-        seen = self.see(inputs, output, text)
+        images = self.encode_masked(inputs, output, text)
         own = [one for sample in data_samples for one in sample.metainfo['expressions']]
-        positive = near_loss(cosine(seen, self.read(own)))
+        positive = positive_loss(cosine(images, self.encode_text(own)))
         losses = dict(loss_calibration=self.positive_weight * positive)
         if self.negative_weight:
             others = [one for sample in data_samples for one in negatives_of(sample)]
-            said = self.read([one for several in others for one in several])
-            negative = far_loss(cosine(seen[:, None], said.unflatten(0, (len(own), -1))))
+            texts = self.encode_text([one for several in others for one in several])
+            negative = negative_loss(cosine(images[:, None], texts.unflatten(0, (len(own), -1))))
             losses['loss_calibration_negative'] = self.negative_weight * negative
         return losses
 
-    def see(self, inputs: Tensor, output: HeadOutput, text: TextFeatures) -> Tensor:
+    def encode_masked(self, inputs: Tensor, output: HeadOutput, text: TextFeatures) -> Tensor:
         """Return CLIP's unit vectors ``(E, D)`` of the masked images."""
         margin = foreground_margin(output.logits)[:, None]
         margin = F.interpolate(margin, inputs.shape[-2:], mode='bilinear', align_corners=False)
@@ -91,7 +91,7 @@ class CLIPCalibrationLoss(BaseModule):
         )
         return self.teacher.encode_image(mask * text.rows(images))
 
-    def read(self, expressions: list[str]) -> Tensor:
+    def encode_text(self, expressions: list[str]) -> Tensor:
         """Return CLIP's unit vectors ``(E, D)`` of expressions."""
         return self.teacher.encode_text(self.teacher.tokenize(expressions))
 
@@ -102,12 +102,12 @@ def cosine(one: Tensor, other: Tensor) -> Tensor:
     return (one.to(kind) * other.to(kind)).sum(dim=-1)
 
 
-def near_loss(cosines: Tensor) -> Tensor:
+def positive_loss(cosines: Tensor) -> Tensor:
     """Return the mean of -ln(cos); one below 1e-4 counts as this, and has no gradient."""
     return -cosines.clamp(MARGIN, 1 - MARGIN).log().mean()
 
 
-def far_loss(cosines: Tensor) -> Tensor:
+def negative_loss(cosines: Tensor) -> Tensor:
     """Return the mean of -ln(1 - cos)."""
     return -(1 - cosines).clamp(min=MARGIN).log().mean()
 

@@ -132,9 +132,9 @@ class PRMS(BaseModule):
         # Small differences decide: in full precision where the network is tested in half.
         exact = scores.to(torch.promote_types(scores.dtype, torch.float32))
         with torch.autocast(scores.device.type, enabled=False):
-            seen = self.encode_masked(exact, images, image_index)
-            said = self.encode_text(expressions)
-            fits = [(seen[list(group)] @ said[list(group)].T).sum(1) for group in groups]
+            vectors = self.encode_masked(exact, images, image_index)
+            texts = self.encode_text(expressions)
+            fits = [(vectors[list(group)] @ texts[list(group)].T).sum(1) for group in groups]
         # One copy for the batch. NumPy's argmax is the first of equal ones, PyTorch's any.
         fits = torch.cat(fits).cpu().numpy()
         fits = np.split(fits, np.cumsum([len(group) for group in groups])[:-1])
