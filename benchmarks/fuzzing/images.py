@@ -197,7 +197,7 @@ def make(folder: Path, rng: random.Random, seed: int) -> Case:
     def use() -> Any:
         from mmseg.registry import DATASETS
 
-        from nemo_mmseg.apis.inference import load_image
+        from nemo_mmseg.apis.inputs import load_image
 
         dataset = DATASETS.build(config(split_file))
 

@@ -5,7 +5,3 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 train_dataloader = None
-# What tools/pseudo_labels/make_response_maps.py keeps of a reference.
-response_maps = dict(
-    split='train', selection=dict(type='PRMS', model='ViT-B-32', pretrained='openai')
-)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from mmcv.transforms import Compose, LoadAnnotations, LoadImageFromFile
+from mmcv.transforms import Compose
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.device import get_device
@@ -18,15 +18,9 @@ from mmengine.infer import BaseInferencer
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
-from PIL import Image
 from torch import nn
 
 from nemo_mmseg.compat import mmengine_globals
-from nemo_mmseg.datasets.transforms.loading import (
-    LoadReferentBoxes,
-    LoadReferentMask,
-    LoadReferringImage,
-)
 from nemo_mmseg.evaluation.predictions import (
     describe_mask,
     mask_scores,
@@ -36,17 +30,10 @@ from nemo_mmseg.evaluation.predictions import (
 )
 from nemo_mmseg.models.converters.rename import Renamed, describe, differences
 from nemo_mmseg.utils.checkpoint import read_checkpoint, state_dict_of
-from nemo_mmseg.utils.config import find_config, leaf_datasets
-from nemo_mmseg.utils.images import bgr_array, decode_image, orientation_of, read_content
+from nemo_mmseg.utils.config import find_config
 from nemo_mmseg.visualization.drawing import add_caption, draw_mask, make_grid
 
-ImageInput = str | os.PathLike | np.ndarray | Image.Image
-Images = ImageInput | Sequence[ImageInput]
-Expressions = str | Sequence[str] | Sequence[Sequence[str]]
-# Transforms of a test pipeline that read what is given here, or what is not known here.
-LOADING = (
-    LoadImageFromFile, LoadReferringImage, LoadReferentMask, LoadReferentBoxes, LoadAnnotations,
-)  # fmt: skip
+from .inputs import Expressions, Images, build_pipeline, make_items
 
 
 def init_model(
@@ -286,104 +273,6 @@ class ReferringInferencer(BaseInferencer):
 
     def _init_visualizer(self, cfg: Config) -> None:
         """Build none: overlays need no visualizer, which would make folders of its own."""
-
-
-def build_pipeline(cfg: Config) -> Compose:
-    """Build the test pipeline of a config without the loading of image and mask.
-
-    Raises:
-        ValueError: The config has none.
-    """
-    loader = cfg.get('test_dataloader') or cfg.get('val_dataloader') or {}
-    pipeline = next(leaf_datasets(loader.get('dataset', {}))).get('pipeline')
-    if not pipeline:
-        raise ValueError('the config has no test_dataloader with a pipeline to prepare images')
-    init_default_scope(cfg.get('default_scope') or 'mmseg')
-    steps = Compose(pipeline).transforms
-    return Compose([step for step in steps if not isinstance(step, LOADING)])
-
-
-def make_items(images: Images, expressions: Expressions) -> list[dict]:
-    """Read images and join them with their expressions.
-
-    Args:
-        images: See :class:`ReferringInferencer`.
-        expressions: See :class:`ReferringInferencer`.
-
-    Returns:
-        An item for each image, as the test pipeline takes it after loading.
-
-    Raises:
-        FileNotFoundError: An image is missing.
-        ValueError: An image cannot be read or is none, the numbers of images and of lists of
-            expressions differ, or an expression is empty or no string.
-    """
-    single = not isinstance(images, (list, tuple))
-    images = [images] if single else images
-    if isinstance(expressions, str):
-        lists = [[expressions]] * len(images)
-    elif single:
-        lists = [list(expressions)]
-    else:
-        lists = [[item] if isinstance(item, str) else list(item) for item in expressions]
-    if len(lists) != len(images):
-        raise ValueError(f'{len(images)} images, but expressions for {len(lists)}')
-    items = []
-    for index, (image, texts) in enumerate(zip(images, lists)):
-        if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
-            raise ValueError(f'image {index} needs expressions of one word or more, not {texts!r}')
-        array, name = load_image(image, index)
-        height, width, _ = array.shape
-        sizes = dict(img_shape=(height, width), ori_shape=(height, width))
-        sizes |= dict(height=height, width=width)
-        numbers = list(range(len(texts)))
-        ids = dict(expressions=texts, sent_ids=numbers, ref_ids=numbers)
-        items.append(dict(img=array, img_path=name, seg_fields=[], **sizes, **ids))
-    return items
-
-
-def load_image(image: ImageInput, index: int = 0) -> tuple[np.ndarray, str]:
-    """Return an image as an array ``(H, W, 3)`` uint8 BGR, and its path or ``image_<index>``.
-
-    The pixels are those that the file stores; see :mod:`nemo_mmseg.utils.images`. Where viewers
-    show them turned by an EXIF tag, a warning says so.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is no image.
-    """
-    if isinstance(image, Image.Image) and image.format == 'TIFF' and image.filename:
-        image = image.filename  # Pillow would turn the pixels of this format
-    if isinstance(image, (str, os.PathLike)):
-        name = str(image)
-        content = read_content(name)
-        array = decode_image(content, name)
-        _warn_if_turned(name, orientation_of(content))
-        return array, name
-    name = f'image_{index}'
-    if isinstance(image, Image.Image):
-        try:
-            array = bgr_array(image)
-        except (OSError, SyntaxError, ValueError) as error:
-            raise ValueError(f'cannot read the image {name}: {error}') from error
-        _warn_if_turned(name, orientation_of(image))
-        return array, name
-    array = np.asarray(image)
-    if array.ndim == 2:
-        array = np.stack([array] * 3, axis=-1)
-    if array.dtype != np.uint8 or array.shape[2:] != (3,) or not array.size:
-        wanted = 'a path, a PIL image or an array (H, W, 3) uint8 in BGR order'
-        raise ValueError(f'{name} must be {wanted}, not {type(image)} {array.shape} {array.dtype}')
-    return array, name
-
-
-def _warn_if_turned(name: str, orientation: int) -> None:
-    if orientation != 1:
-        warnings.warn(
-            f'{name} has EXIF orientation {orientation}: viewers turn it, but its masks are those '
-            'of the pixels as they are stored. For the picture as it is shown, give '
-            'PIL.ImageOps.exif_transpose(PIL.Image.open(path))'
-        )
 
 
 def write_results(results: Sequence[dict], out_dir: str | os.PathLike) -> None:

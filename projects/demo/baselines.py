@@ -11,7 +11,8 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 
-from nemo_mmseg.apis.inference import build_pipeline, init_model, make_items
+from nemo_mmseg.apis.inference import init_model
+from nemo_mmseg.apis.inputs import build_pipeline, make_items
 from nemo_mmseg.datasets import BaseReferringDataset
 from nemo_mmseg.datasets.refer import load_references
 from nemo_mmseg.datasets.segmentation import decode_segmentation

@@ -14,7 +14,7 @@ from mmseg.registry import DATASETS, TRANSFORMS
 from nemo_helpers import mosaic_config, write_bank
 from PIL import Image
 
-from nemo_mmseg.apis.inference import make_items
+from nemo_mmseg.apis.inputs import make_items
 from nemo_mmseg.datasets.samplers import SampleIndex
 from nemo_mmseg.mining.embed import blocks_of, embed_images
 from nemo_mmseg.mining.requirements import make, requirements_of

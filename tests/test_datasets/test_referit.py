@@ -12,9 +12,12 @@ from mmengine.config import Config
 from mmseg.registry import DATASETS
 
 from nemo_mmseg.datasets.base import BaseReferringDataset
+from nemo_mmseg.datasets.samplers import SampleIndex
 from nemo_mmseg.utils.faults import DataError
 
-CONFIG = Path(__file__).resolve().parents[2] / 'configs/_base_/datasets/referit.py'
+CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
+CONFIG = CONFIGS / '_base_/datasets/referit.py'
+TRIS = CONFIGS / 'tris/tris-stage1_r50_1xb48-15e_referit-320x320.py'
 # x1, y1, x2, y2; the second covers 1.3 % of the image
 BOXES = dict(a=[4, 3, 24, 18], b=[40, 30, 50, 34], c=[30, 5, 60, 45])
 
@@ -129,6 +132,20 @@ def test_the_training_pipeline_gives_samples(mini_referit):
     sample = dataset[0]
     assert len(dataset) == 4 and sample['inputs'].shape == (3, 320, 320)
     assert sample['data_samples'].gt_sem_seg.shape == (320, 320)
+
+
+def test_tris_learns_expressions_and_those_of_other_objects(mini_referit):
+    config = Config.fromfile(TRIS).train_dataloader.dataset
+    dataset = DATASETS.build({**config, 'data_root': str(mini_referit.root), 'split': 'test'})
+    found = {}
+    for index in range(len(dataset)):
+        sample = dataset[SampleIndex(index, 0)]['data_samples']
+        assert 'gt_sem_seg' not in sample, 'no mask is read'
+        (negatives,) = sample.negative_expressions
+        found[sample.ref_ids[0]] = set(negatives)
+        assert len(negatives) == 3
+    assert found[9] == {'all of it'} and found[10] == {'both boats'}
+    assert found[7] == {'small bird'} and found[8] <= {'left rock', 'the rock'}
 
 
 @pytest.mark.parametrize(

@@ -280,6 +280,11 @@ def test_group_vit_lets_the_background_compete(hub):
     torch.testing.assert_close(logits.sigmoid(), found, rtol=1e-4, atol=1e-5)
 
 
+def test_group_vit_without_a_background_is_refused(hub):
+    with pytest.raises(ValueError, match='GroupViT: background needs words'):
+        MODELS.build(dict(type='GroupViT', model=str(hub / 'group_vit'), background=()))
+
+
 def test_long_expressions_are_cut(hub):
     model = MODELS.build(dict(type='CLIPSeg', model=str(hub / 'clip_seg')))
     model.encode_decode(torch.randn(1, 3, 64, 64), samples(['the red ring ' * 9]))

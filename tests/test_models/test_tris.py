@@ -297,8 +297,8 @@ def test_calibration_without_negatives(calibration):
 
 def test_what_is_cut_without_its_end_says_nothing(calibration):
     loss, *_ = calibration(max_tokens=6)
-    long, other, short = loss.read(['red ring left of it', 'a b c d e f g', 'red'])
+    long, other, short = loss.encode_text(['red ring left of it', 'a b c d e f g', 'red'])
     torch.testing.assert_close(long, other)
     whole, *_ = calibration()
-    assert not torch.allclose(*whole.read(['red ring left of it', 'a b c d e f g']))
-    torch.testing.assert_close(whole.read(['red'])[0], short)
+    assert not torch.allclose(*whole.encode_text(['red ring left of it', 'a b c d e f g']))
+    torch.testing.assert_close(whole.encode_text(['red'])[0], short)

@@ -18,13 +18,11 @@ from torch import nn
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted(path for path in (ROOT / 'configs').rglob('*.py'))
-# TRIS's affinity network segments no expression: test_models/test_affinity.py trains it.
 # Pipelines name configs: test_tools/test_train_tris.py reads them.
-RUNNABLE = [
-    path
-    for path in CONFIGS
-    if not {'_base_', 'pipelines'} & {*path.parts} and not path.name.startswith('tris-irn')
-]
+NETWORKS = [path for path in CONFIGS if not {'_base_', 'pipelines'} & {*path.parts}]
+# TRIS's affinity network segments no expression: test_models/test_affinity.py trains it.
+AFFINITY = [path for path in NETWORKS if path.name.startswith('tris-irn')]
+RUNNABLE = [path for path in NETWORKS if path not in AFFINITY]
 # Of networks that train; the others are used as they were published.
 TRAINED = [path for path in RUNNABLE if path.parent.name != 'zero_shot']
 
@@ -125,7 +123,7 @@ def test_metafiles_and_the_model_zoo_are_up_to_date():
 
 def test_every_config_is_in_a_metafile():
     listed = re.findall(r'^  Config: (.*)$', '\n'.join(made_files().values()), re.MULTILINE)
-    assert Counter(listed) == Counter(map(short, RUNNABLE))
+    assert Counter(listed) == Counter(map(short, NETWORKS))
     # mim lower-cases what it searches for
     assert [name for name in listed if name != name.lower()] == []
 
@@ -141,7 +139,7 @@ def test_untrained_networks_have_nothing_to_train_with(path):
     assert tuple(resize.scale) == (int(width), int(height)) and not resize.keep_ratio
 
 
-@pytest.mark.parametrize('path', TRAINED, ids=short)
+@pytest.mark.parametrize('path', [*TRAINED, *AFFINITY], ids=short)
 def test_the_name_says_what_the_config_does(path):
     name = re.fullmatch(
         r'.*?_?(nemo|mosaic|cutmix|mixgen|copypaste)?_(\d+)xb(\d+)-(\d+)(e|i)_(.*)-(\d+)x(\d+)(_\w+)?',
@@ -157,6 +155,23 @@ def test_the_name_says_what_the_config_does(path):
     pipeline = cfg.train_dataloader.dataset.pipeline
     kinds = set(AUGMENTATIONS.values()) & {one.type for one in pipeline}
     assert kinds == ({AUGMENTATIONS[augmentation]} if augmentation else set())
+
+
+@pytest.mark.parametrize('path', AFFINITY, ids=short)
+def test_affinity_networks_learn_labels_that_lie_beside_the_masks(path):
+    cfg = read(path)
+    data = re.search(r'\d[ei](_.*)-\d+x\d+$', path.stem)[1]
+    other = next(path.parent.glob(f'tris-stage2_*{data}-[0-9]*'))
+    stage2 = read(other).train_dataloader.dataset
+    masks = Path(stage2.data_root, stage2.ann_file)
+    images = Path(stage2.data_root, stage2.data_prefix.img_path)
+    (hook,) = cfg.custom_hooks
+    for dataset in (cfg.train_dataloader.dataset, hook.dataloader.dataset):
+        root = dataset.get('data_root', '')
+        assert Path(root, dataset.ann_file) == masks.parent / 'confidence_labels.json'
+        assert Path(root, dataset.data_prefix.img_path) == images
+    published = '-published_' in path.name
+    assert hook.get('count_padding', False) == hook.dataloader.get('drop_last', False) == published
 
 
 AUGMENTATIONS = dict(

@@ -216,6 +216,47 @@ def test_rates_of_tris(stage):
         np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-12)
 
 
+def leaves(value, name=''):
+    """Each setting of a config by its dotted name; a schedule is one setting."""
+    if isinstance(value, dict):
+        return {k: v for key in value for k, v in leaves(value[key], f'{name}.{key}').items()}
+    if isinstance(value, list) and name != '.param_scheduler':
+        return {k: v for i, one in enumerate(value) for k, v in leaves(one, f'{name}.{i}').items()}
+    return {name.removeprefix('.'): value}
+
+
+PUBLISHED = {
+    'tris-stage1': {
+        'model.text_encoder.keep_end': False,
+        'model.aux_losses.0.max_tokens': 20,
+        'response_maps.selection.max_tokens': 20,
+    },
+    'tris-stage2': {
+        'model.text_encoder.keep_end': False,
+        'model.test_cfg.protocol.flip_negative': True,
+        'param_scheduler': [],
+    },
+    'tris-irn': {
+        'optim_wrapper.optimizer.lr': 0.1,
+        'optim_wrapper.optimizer.momentum': 1e-4,
+        'custom_hooks.0.count_padding': True,
+        'custom_hooks.0.dataloader.drop_last': True,
+    },
+}
+TRIS = sorted((CONFIGS / 'tris').glob('*-published_*.py'))
+
+
+@pytest.mark.parametrize('path', TRIS, ids=lambda path: path.stem)
+def test_what_is_published_of_tris_differs_in_what_is_mended(path):
+    network, rest = path.stem.split('-published')
+    published, mended = (
+        leaves(load('tris', name).to_dict()) for name in (path.stem, network + rest)
+    )
+    names = published.keys() | mended.keys()
+    differing = {n: published[n] for n in names if published.get(n) != mended.get(n)}
+    assert differing == PUBLISHED[network]
+
+
 def picture(path):
     """An image file and three rectangles on it, of a size that divides by nothing."""
     rng = np.random.default_rng(0)

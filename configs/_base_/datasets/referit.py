@@ -12,6 +12,14 @@ image_size = (320, 320)
 resize = dict(type='Resize', scale=image_size[::-1], keep_ratio=False, backend='pillow')
 load_transforms = [dict(type='LoadReferringImage'), dict(type='LoadReferentMask'), resize]
 train_pipeline = [*_base_.sample_transforms, *load_transforms, *_base_.pack_transforms]
+# Training from text alone: no mask is read. Each expression gets three negatives.
+text_pipeline = [
+    *_base_.sample_transforms,
+    dict(type='SampleNegativeExpressions', num=3),
+    dict(type='LoadReferringImage'),
+    resize,
+    dict(type='PackReferringInputs', extra_keys=['negative_expressions']),
+]
 # Masks and boxes stay at the size of the image, at which predictions are compared.
 test_pipeline = [
     dict(type='LoadReferringImage'),
@@ -27,7 +35,9 @@ files = dict(
     split_file=split_file,
     data_prefix=data_prefix,
 )
-train_dataloader = dict(dataset=dict(**files, pipeline=train_pipeline))
+train_dataloader = dict(
+    batch_size=48, drop_last=False, dataset=dict(**files, pipeline=train_pipeline)
+)
 val_dataloader = dict(dataset=dict(**files, min_box_area=0.05, pipeline=test_pipeline))
 test_dataloader = dict(
     dataset=dict(**files, split='test', min_box_area=0.05, pipeline=test_pipeline)

@@ -13,3 +13,7 @@ model = dict(
     ),
     test_cfg=dict(protocol=dict(type='TRISProtocol', threshold=0.5)),
 )
+# What tools/pseudo_labels/make_response_maps.py keeps of a reference.
+response_maps = dict(
+    split='train', selection=dict(type='PRMS', model='ViT-B-32', pretrained='openai')
+)

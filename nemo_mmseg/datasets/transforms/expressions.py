@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from mmcv.transforms import BaseTransform
 from mmseg.registry import TRANSFORMS
@@ -48,14 +50,15 @@ class SampleExpressions(BaseTransform):
 class SampleNegativeExpressions(BaseTransform):
     """Draw for each expression of an item others that do not describe its referent.
 
-    They describe other references of the same image: for each negative an object is drawn, then one
-    of its expressions. Where the image shows no other, they are drawn from the whole data set, each
-    of another item. What is equal to the expression is no negative. Without ``SampleExpressions``
-    before it, the negatives of all expressions are drawn.
+    They describe other references of the same image: for each negative a reference is drawn, then
+    one of its expressions. Where the image shows no other, they are drawn from the whole data set,
+    each of another item. What is equal to the expression is no negative, nor is what describes one
+    of its targets by another reference. Without ``SampleExpressions`` before it, the negatives of
+    all expressions are drawn.
 
     Required Keys:
 
-    - expressions, ref_ids, siblings, items
+    - expressions, ref_ids, targets, instances, siblings, items
 
     Added Keys:
 
@@ -76,20 +79,19 @@ class SampleNegativeExpressions(BaseTransform):
         rng = generator_of(results)
         around = [results['items'][index] for index in results['siblings']]
         results['negative_expressions'] = [
-            self._of_image(around, expression, ref_id, rng)
-            or self._of_dataset(results, expression, ref_id, rng)
-            for expression, ref_id in zip(results['expressions'], results['ref_ids'])
+            self._of_image(around, positive, rng) or self._of_dataset(results, positive, rng)
+            for positive in described(results)
         ]
         return results
 
     def _of_image(
-        self, around: list[dict], expression: str, ref_id: int, rng: np.random.Generator
+        self, around: list[dict], positive: Described, rng: np.random.Generator
     ) -> list[str]:
         """Draw with replacement; nothing if there is no other reference."""
         by_reference: dict[int, list[str]] = {}
         for item in around:
-            for other, said in others(item, expression, ref_id):
-                by_reference.setdefault(other, []).append(said)
+            for other in negatives_in(item, positive):
+                by_reference.setdefault(other.ref_id, []).append(other.expression)
         references = list(by_reference.values())
         if not references:
             return []
@@ -97,20 +99,21 @@ class SampleNegativeExpressions(BaseTransform):
         return [said[rng.integers(len(said))] for said in drawn]
 
     def _of_dataset(
-        self, results: dict, expression: str, ref_id: int, rng: np.random.Generator
+        self, results: dict, positive: Described, rng: np.random.Generator
     ) -> list[str]:
         """Draw from different items; from the same again if they are fewer than needed."""
         found = []
         for index in rng.permutation(len(results['items'])):
-            said = [text for _, text in others(results['items'][index], expression, ref_id)]
-            if said:
-                found.append(said[rng.integers(len(said))])
+            of_item = negatives_in(results['items'][index], positive)
+            if of_item:
+                found.append(of_item[rng.integers(len(of_item))].expression)
             if len(found) == self.num:
                 return found
         if not found:
             raise ValueError(
-                f'{results["img_path"]}: no negative for {expression!r} (ref_id {ref_id}): neither '
-                'the image nor the data set has another reference with another expression'
+                f'{results["img_path"]}: no negative for {positive.expression!r} (ref_id '
+                f'{positive.ref_id}): neither the image nor the data set has another reference '
+                'with another expression'
             )
         return [found[i % len(found)] for i in range(self.num)]
 
@@ -118,18 +121,35 @@ class SampleNegativeExpressions(BaseTransform):
         return f'{type(self).__name__}(num={self.num})'
 
 
-def others(item: dict, expression: str, ref_id: int) -> list[tuple[int, str]]:
-    """List reference and text of the expressions of an item that are not of one reference.
+class Described(NamedTuple):
+    """An expression and what it describes.
 
-    Args:
-        item: As a data set holds it.
-        expression: What is equal to it is left out.
-        ref_id: The reference.
+    Attributes:
+        expression: The text.
+        ref_id: Its reference.
+        ann_ids: Annotations of its targets; references can share some.
     """
+
+    expression: str
+    ref_id: int
+    ann_ids: set[int]
+
+
+def described(item: dict) -> list[Described]:
+    """List the expressions of an item, as a data set holds it."""
+    ann_ids = [{item['instances'][row]['ann_id'] for row in rows} for rows in item['targets']]
+    return [*map(Described, item['expressions'], item['ref_ids'], ann_ids)]
+
+
+def negatives_in(item: dict, positive: Described) -> list[Described]:
+    """List the expressions of an item that describe no target of another expression."""
+    text = positive.expression.strip().lower()
     return [
-        (other, said)
-        for other, said in zip(item['ref_ids'], item['expressions'])
-        if other != ref_id and said.strip().lower() != expression.strip().lower()
+        other
+        for other in described(item)
+        if other.ref_id != positive.ref_id
+        and not other.ann_ids & positive.ann_ids
+        and other.expression.strip().lower() != text
     ]
 
 

@@ -156,7 +156,7 @@ def image_scores(scores: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class BilateralPrompt(nn.Module):
-    """Attention from pixels to sentences, and from sentences to pixels.
+    """Pixels attend to sentences, and sentences to pixels.
 
     Args:
         channels: Channels of both, C.
@@ -181,7 +181,7 @@ class BilateralPrompt(nn.Module):
         self.sentence_out = nn.Linear(channels, channels)
 
     def forward(self, pixels: Tensor, sentences: Tensor) -> tuple[Tensor, Tensor]:
-        """Let every image and every sentence look at each other.
+        """Let every image and every sentence attend to each other.
 
         Args:
             pixels: ``(B, C, h, w)``.
@@ -191,14 +191,14 @@ class BilateralPrompt(nn.Module):
             Pixels ``(B, C, h, w)``, and sentences as they are beside each image, ``(B, N, C)``.
         """
         query = self.pixel_query(pixels).flatten(2).transpose(1, 2)
-        key, value, asked = (
+        sentence_query, key, value = (
             part(sentences).expand(len(pixels), -1, -1)
-            for part in (self.sentence_key, self.sentence_value, self.sentence_query)
+            for part in (self.sentence_query, self.sentence_key, self.sentence_value)
         )
-        gathered = F.scaled_dot_product_attention(query, key, value)
-        gathered = self.pixel_out(gathered.transpose(1, 2).unflatten(2, pixels.shape[-2:]))
-        answered = self._ask(asked, *self._pixels(pixels))
-        return pixels + PROMPT_WEIGHT * gathered, sentences + PROMPT_WEIGHT * answered
+        to_pixels = F.scaled_dot_product_attention(query, key, value)
+        to_pixels = self.pixel_out(to_pixels.transpose(1, 2).unflatten(2, pixels.shape[-2:]))
+        to_sentences = self._attend_to_pixels(sentence_query, *self._keys_and_values(pixels))
+        return pixels + PROMPT_WEIGHT * to_pixels, sentences + PROMPT_WEIGHT * to_sentences
 
     def alone(self, pixels: Tensor, sentences: Tensor, text: TextFeatures) -> tuple[Tensor, Tensor]:
         """Do the same for every sentence with its image, as if there were no other.
@@ -212,15 +212,16 @@ class BilateralPrompt(nn.Module):
             Pixels ``(B, C, h, w)`` and sentences ``(E, C)``.
         """
         # All pixels gather the same from a single sentence; the norm leaves of it its offset.
-        gathered = self.pixel_out[1].bias[:, None, None]
-        key, value = (text.rows(part) for part in self._pixels(pixels))
-        answered = self._ask(self.sentence_query(sentences)[:, None], key, value)[:, 0]
-        return pixels + PROMPT_WEIGHT * gathered, sentences + PROMPT_WEIGHT * answered
+        to_pixels = self.pixel_out[1].bias[:, None, None]
+        key, value = (text.rows(part) for part in self._keys_and_values(pixels))
+        query = self.sentence_query(sentences)[:, None]
+        to_sentences = self._attend_to_pixels(query, key, value)[:, 0]
+        return pixels + PROMPT_WEIGHT * to_pixels, sentences + PROMPT_WEIGHT * to_sentences
 
-    def _pixels(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return keys and values ``(B, h * w, C)``."""
+    def _keys_and_values(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return keys and values ``(B, h * w, C)`` of pixels."""
         key, value = self.pixel_key(pixels), self.pixel_value(pixels)
         return key.flatten(2).transpose(1, 2), value.flatten(2).transpose(1, 2)
 
-    def _ask(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def _attend_to_pixels(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         return self.sentence_out(F.scaled_dot_product_attention(query, key, value))

@@ -12,7 +12,6 @@ from torch import Tensor
 from nemo_mmseg.models.protocols.geometry import foreground_margin
 from nemo_mmseg.models.structures import HeadOutput, TextFeatures
 from nemo_mmseg.models.utils.frozen import FrozenCLIP
-from nemo_mmseg.utils.clip import clip_config
 
 # Cosines are kept this far from 0 and 1. So a negative one has no gradient, as published.
 MARGIN = 1e-4
@@ -33,8 +32,7 @@ class CLIPCalibrationLoss(BaseModule):
         positive_weight: Weight of ``loss_calibration``, the mean of -ln(cos).
         negative_weight: Weight of ``loss_calibration_negative``, the mean of -ln(1 - cos) over
             ``negative_expressions`` of the metainfo; 0 needs none.
-        max_tokens: Tokens after so many are thrown away, the end token among them, and CLIP then
-            sees nothing but the start (published with 20). None keeps as many as CLIP takes.
+        max_tokens: See :class:`~nemo_mmseg.models.utils.frozen.FrozenCLIP`.
 
     Raises:
         ValueError: Unknown model.
@@ -49,12 +47,9 @@ class CLIPCalibrationLoss(BaseModule):
         max_tokens: int | None = None,
     ) -> None:
         super().__init__()
-        self.teacher = FrozenCLIP(model, pretrained)
-        size = clip_config(model)['vision_cfg']['image_size']
-        self.size = (size, size) if isinstance(size, int) else tuple(size)
+        self.teacher = FrozenCLIP(model, pretrained, max_tokens)
         self.positive_weight = positive_weight
         self.negative_weight = negative_weight
-        self.max_tokens = max_tokens
 
     def forward(
         self,
@@ -75,37 +70,30 @@ class CLIPCalibrationLoss(BaseModule):
         Raises:
             ValueError: A sample has no negatives.
         """
-        seen = self.see(inputs, output, text)
+        images = self.encode_masked(inputs, output, text)
         own = [one for sample in data_samples for one in sample.metainfo['expressions']]
-        positive = near_loss(cosine(seen, self.read(own)))
+        positive = positive_loss(cosine(images, self.encode_text(own)))
         losses = dict(loss_calibration=self.positive_weight * positive)
         if self.negative_weight:
             others = [one for sample in data_samples for one in negatives_of(sample)]
-            said = self.read([one for several in others for one in several])
-            negative = far_loss(cosine(seen[:, None], said.unflatten(0, (len(own), -1))))
+            texts = self.encode_text([one for several in others for one in several])
+            negative = negative_loss(cosine(images[:, None], texts.unflatten(0, (len(own), -1))))
             losses['loss_calibration_negative'] = self.negative_weight * negative
         return losses
 
-    def see(self, inputs: Tensor, output: HeadOutput, text: TextFeatures) -> Tensor:
+    def encode_masked(self, inputs: Tensor, output: HeadOutput, text: TextFeatures) -> Tensor:
         """Return CLIP's unit vectors ``(E, D)`` of the masked images."""
         margin = foreground_margin(output.logits)[:, None]
         margin = F.interpolate(margin, inputs.shape[-2:], mode='bilinear', align_corners=False)
         mask, images = (
-            F.interpolate(x, self.size, mode='bilinear', align_corners=True)
+            F.interpolate(x, self.teacher.image_size, mode='bilinear', align_corners=True)
             for x in (margin.sigmoid(), inputs)
         )
         return self.teacher.encode_image(mask * text.rows(images))
 
-    def read(self, expressions: list[str]) -> Tensor:
+    def encode_text(self, expressions: list[str]) -> Tensor:
         """Return CLIP's unit vectors ``(E, D)`` of expressions."""
-        return self.teacher.encode_text(self.read_ids(expressions))
-
-    def read_ids(self, expressions: list[str]) -> Tensor:
-        """Return the token ids ``(E, T)`` that CLIP reads."""
-        ids = self.teacher.tokenize(expressions)
-        if self.max_tokens is not None:
-            ids[:, self.max_tokens :] = self.teacher.tokenize([''])[0, -1]  # padding
-        return ids
+        return self.teacher.encode_text(self.teacher.tokenize(expressions))
 
 
 def cosine(one: Tensor, other: Tensor) -> Tensor:
@@ -114,12 +102,12 @@ def cosine(one: Tensor, other: Tensor) -> Tensor:
     return (one.to(kind) * other.to(kind)).sum(dim=-1)
 
 
-def near_loss(cosines: Tensor) -> Tensor:
+def positive_loss(cosines: Tensor) -> Tensor:
     """Return the mean of -ln(cos); one below 1e-4 counts as this, and has no gradient."""
     return -cosines.clamp(MARGIN, 1 - MARGIN).log().mean()
 
 
-def far_loss(cosines: Tensor) -> Tensor:
+def negative_loss(cosines: Tensor) -> Tensor:
     """Return the mean of -ln(1 - cos)."""
     return -(1 - cosines).clamp(min=MARGIN).log().mean()
 

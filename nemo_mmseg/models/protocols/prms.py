@@ -15,7 +15,6 @@ from torch import Tensor
 
 from nemo_mmseg.models.structures import HeadOutput
 from nemo_mmseg.models.utils.frozen import FrozenCLIP
-from nemo_mmseg.utils.clip import clip_config
 
 # Scores that differ by less are equal: equal maps get other last bits in another place of a batch.
 TIE = 1e-5
@@ -74,9 +73,7 @@ class PRMS(BaseModule):
         model: open_clip's name of the frozen CLIP. Published: OpenAI's ViT-B/32, which is
             ``'ViT-B-32'`` with ``pretrained='openai'``.
         pretrained: Tag or local file of its weights; None for random ones.
-        max_tokens: Token ids that CLIP reads of an expression; what is behind is cut off, also the
-            end token. The published 20 leaves expressions of more than 18 pieces without any
-            content: their features are all equal. Defaults to None, CLIP's own context.
+        max_tokens: See :class:`~nemo_mmseg.models.utils.frozen.FrozenCLIP`. Published: 20.
         chunk_size: Images that go through CLIP at once. Defaults to 64.
 
     Raises:
@@ -91,30 +88,24 @@ class PRMS(BaseModule):
         chunk_size: int = 64,
     ) -> None:
         super().__init__()
-        self.clip = FrozenCLIP(model, pretrained)
-        size = clip_config(model)['vision_cfg']['image_size']
-        self.size = (size, size) if isinstance(size, int) else tuple(size)
-        self.max_tokens = max_tokens
+        self.clip = FrozenCLIP(model, pretrained, max_tokens)
         self.chunk_size = chunk_size
 
     def encode_text(self, expressions: Sequence[str]) -> Tensor:
         """Return unit vectors ``(E, D)`` of expressions."""
-        ids = self.clip.tokenize(expressions)
-        if self.max_tokens is not None:
-            # CLIP's text encoder is causal: padding changes nothing before it.
-            ids[:, self.max_tokens :] = self.clip.tokenize([''])[0, -1]
-        return self.clip.encode_text(ids)
+        return self.clip.encode_text(self.clip.tokenize(expressions))
 
     @torch.no_grad()
     def encode_masked(self, scores: Tensor, images: Tensor, image_index: Tensor) -> Tensor:
         """Return unit vectors ``(E, D)`` of what the maps leave of the images."""
-        small = F.interpolate(images, self.size, mode='bilinear', align_corners=True)
+        size = self.clip.image_size
+        small = F.interpolate(images, size, mode='bilinear', align_corners=True)
         vectors = []
         for start in range(0, len(scores), self.chunk_size):
             rows = slice(start, start + self.chunk_size)
             maps = scores[rows, None]
             maps = F.interpolate(maps, images.shape[-2:], mode='bilinear', align_corners=False)
-            maps = F.interpolate(maps.relu(), self.size, mode='bilinear', align_corners=True)
+            maps = F.interpolate(maps.relu(), size, mode='bilinear', align_corners=True)
             vectors.append(self.clip.encode_image(maps * small[image_index[rows]]))
         return torch.cat(vectors)
 
@@ -134,13 +125,16 @@ class PRMS(BaseModule):
             image_index: Row ``(E,)`` of each expression's image.
             expressions: The E expressions.
             groups: Positions of the expressions of each of the G references, at least one each.
+
+        Returns:
+            A map of each reference.
         """
         # Small differences decide: in full precision where the network is tested in half.
         exact = scores.to(torch.promote_types(scores.dtype, torch.float32))
         with torch.autocast(scores.device.type, enabled=False):
-            seen = self.encode_masked(exact, images, image_index)
-            said = self.encode_text(expressions)
-            fits = [(seen[list(group)] @ said[list(group)].T).sum(1) for group in groups]
+            vectors = self.encode_masked(exact, images, image_index)
+            texts = self.encode_text(expressions)
+            fits = [(vectors[list(group)] @ texts[list(group)].T).sum(1) for group in groups]
         # One copy for the batch. NumPy's argmax is the first of equal ones, PyTorch's any.
         fits = torch.cat(fits).cpu().numpy()
         fits = np.split(fits, np.cumsum([len(group) for group in groups])[:-1])

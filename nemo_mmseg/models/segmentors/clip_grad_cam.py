@@ -77,14 +77,14 @@ class CLIPGradCAM(TrainingFreeSegmentor):
     def output(self, inputs: Tensor, data_samples: list[SegDataSample] | None) -> HeadOutput:
         """Compute the maps ``(E, 1, h, w)`` of all expressions; the largest value of each is 1."""
         expressions = self.expressions_of(data_samples)
-        said = self.encode_text([one for several in expressions for one in several])
+        texts = self.encode_text([one for several in expressions for one in several])
         owner = [i for i, several in enumerate(expressions) for _ in several]
         turn = [n for several in expressions for n in range(len(several))]
         owner, turn = (torch.tensor(x, device=inputs.device) for x in (owner, turn))
         with torch.enable_grad():
-            seen, features = self._encode(inputs)
-            fit = self._fit(seen[owner], said)
-            maps = inputs.new_empty(len(said), *features.shape[-2:])
+            images, features = self._encode(inputs)
+            fit = self._fit(images[owner], texts)
+            maps = inputs.new_empty(len(texts), *features.shape[-2:])
             # One derivative for the first expressions of all images, one for the second ones, ...
             for n in range(max(map(len, expressions))):
                 rows = (turn == n).nonzero()[:, 0]
@@ -102,18 +102,18 @@ class CLIPGradCAM(TrainingFreeSegmentor):
         positions = {name: resized_positions(table, grid)}
         # Nothing before the last features has a gradient: the graph begins there.
         with _last_features(visual, grid) as features:
-            seen = torch.func.functional_call(visual, positions, (inputs,))
-        return F.normalize(seen, dim=-1), features[0]
+            images = torch.func.functional_call(visual, positions, (inputs,))
+        return F.normalize(images, dim=-1), features[0]
 
-    def _fit(self, seen: Tensor, said: Tensor) -> Tensor:
-        """How well each image fits its expression, ``(E,)``."""
-        cosine = (seen * said).sum(1, keepdim=True)
+    def _fit(self, images: Tensor, texts: Tensor) -> Tensor:
+        """How well each image fits its expression, ``(E,)``, of unit vectors ``(E, D)`` of both."""
+        cosine = (images * texts).sum(1, keepdim=True)
         if not self.background:
             return cosine[:, 0]
-        place = seen.device, seen.dtype
+        place = images.device, images.dtype
         if place not in self._encoded_background:
             self._encoded_background = {place: self.encode_text(self.background)}
-        others = seen @ self._encoded_background[place].T
+        others = images @ self._encoded_background[place].T
         scale = self.clip.network.logit_scale.exp()
         return (scale * torch.cat([cosine, others], dim=1)).softmax(1)[:, 0]
 

@@ -36,6 +36,7 @@ class GroupViT(TrainingFreeSegmentor):
 
     Raises:
         ImportError: transformers is not installed.
+        ValueError: There is no background: every pixel would be foreground.
     """
 
     def __init__(
@@ -48,6 +49,8 @@ class GroupViT(TrainingFreeSegmentor):
         test_cfg: dict | None = None,
     ) -> None:
         super().__init__(data_preprocessor, test_cfg)
+        if not background:
+            raise ValueError('GroupViT: background needs words that compete with the expression')
         self.frozen = FrozenTransformer('GroupViTModel', model)
         self.template = template
         self.background = tuple(background)

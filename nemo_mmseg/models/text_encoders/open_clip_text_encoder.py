@@ -18,10 +18,9 @@ class OpenCLIPTextEncoder(BaseModule):
 
     Start, end and padding ids and the vocabulary come from the model's tokenizer. Expressions are
     cut to ``context_length`` tokens, the last of which is then the end token (but see
-    ``keep_end``). Padding is told by
-    its id, as CLIP-based networks publish it: with OpenAI's vocabulary the piece "!" inside a word
-    shares it. The transformer is causal and sees the padding; ``mask`` is for those who attend to
-    the words later.
+    ``keep_end``). Padding is told by its id, as CLIP-based networks publish it: with OpenAI's
+    vocabulary the piece "!" inside a word shares it. The transformer is causal and sees the
+    padding; ``mask`` is for those who attend to the words later.
 
     Radford et al., *Learning transferable visual models from natural language supervision*, 2021.
 

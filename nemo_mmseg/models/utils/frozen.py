@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nemo_mmseg.utils.bert import import_transformers
-from nemo_mmseg.utils.clip import load_clip, load_clip_tokenizer
+from nemo_mmseg.utils.clip import clip_config, load_clip, load_clip_tokenizer
 
 
 class FrozenModule(nn.Module, ABC):
@@ -58,16 +58,28 @@ class FrozenCLIP(FrozenModule):
     Args:
         model: open_clip's name of the architecture, e.g. ``'ViT-B-32'``.
         pretrained: Tag or local file of the weights; None for random ones.
+        max_tokens: Tokens after so many are thrown away, the end token among them, and CLIP then
+            sees nothing but the start: all long expressions have the same feature (published by
+            TRIS with 20). Defaults to None, which keeps as many as CLIP takes.
 
     Raises:
         ValueError: Unknown model.
     """
 
-    def __init__(self, model: str, pretrained: str | None = None) -> None:
+    def __init__(
+        self, model: str, pretrained: str | None = None, max_tokens: int | None = None
+    ) -> None:
         super().__init__()
         self.model = model
         self.pretrained = pretrained
+        self.max_tokens = max_tokens
         self.tokenizer = load_clip_tokenizer(model)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the images that CLIP was trained with."""
+        size = clip_config(self.model)['vision_cfg']['image_size']
+        return (size, size) if isinstance(size, int) else tuple(size)
 
     def load(self) -> nn.Module:
         """Read open_clip's model."""
@@ -79,7 +91,11 @@ class FrozenCLIP(FrozenModule):
 
     def tokenize(self, expressions: Sequence[str]) -> Tensor:
         """Return token ids ``(E, T)`` on the device of the model."""
-        return self.tokenizer(list(expressions)).to(self._place.device)
+        ids = self.tokenizer(list(expressions))
+        if self.max_tokens is not None:
+            # CLIP's text encoder is causal: padding changes nothing before it.
+            ids[:, self.max_tokens :] = self.tokenizer([''])[0, -1]
+        return ids.to(self._place.device)
 
     @torch.no_grad()
     def encode_text(self, ids: Tensor) -> Tensor:

@@ -11,7 +11,11 @@ from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
 from nemo_mmseg.models.decode_heads.tris_head import image_scores
-from nemo_mmseg.models.losses.clip_calibration_loss import CLIPCalibrationLoss, far_loss, near_loss
+from nemo_mmseg.models.losses.clip_calibration_loss import (
+    CLIPCalibrationLoss,
+    negative_loss,
+    positive_loss,
+)
 from nemo_mmseg.models.structures import HeadOutput, TextFeatures
 
 from .common import Case, Comparison, Tap, compare_middle, relative, tapped
@@ -157,7 +161,7 @@ def check_training(folder: Path, dtypes: tuple[torch.dtype, ...] = BOTH) -> Iter
         aux = model.aux_losses[0]
         clip = aux.teacher.network
         clip.load_state_dict(case.fill.fill_state_dict(clip.state_dict(), int(case['seed'])))
-        ids = torch.stack([aux.read_ids(said) for said in case['neg_texts'].tolist()])
+        ids = torch.stack([aux.teacher.tokenize(said) for said in case['neg_texts'].tolist()])
         wrong = (ids[..., :20].numpy() != case['neg_token_ids']).sum()
         yield Comparison('token ids of negatives', float(wrong + ids[..., 20:].sum()), 0)
         yield from step(case, published, model.train(), dtype)
@@ -234,12 +238,12 @@ def cosines(
     samples: list[SegDataSample],
 ) -> dict[str, Tensor]:
     """Cosines of the frozen CLIP with the own sentence and with the negatives."""
-    seen = aux.see(image, output, text)
-    own = aux.read([sample.metainfo['expressions'][0] for sample in samples])
-    others = [aux.read(sample.metainfo['negative_expressions'][0]) for sample in samples]
+    images = aux.encode_masked(image, output, text)
+    own = aux.encode_text([sample.metainfo['expressions'][0] for sample in samples])
+    others = [aux.encode_text(sample.metainfo['negative_expressions'][0]) for sample in samples]
     return dict(
-        aux_pos_cosine=(seen * own).sum(1),
-        aux_neg_cosine=torch.stack([said @ one for said, one in zip(others, seen)]),
+        aux_pos_cosine=(images * own).sum(1),
+        aux_neg_cosine=torch.stack([texts @ one for texts, one in zip(others, images)]),
     )
 
 
@@ -249,9 +253,9 @@ def check_formulas(case: Case) -> Iterator[Comparison]:
     loss = F.multilabel_soft_margin_loss(logits, torch.eye(len(logits)))
     yield Comparison('formula/cls_loss', relative(loss.detach(), case['formula/cls_loss']), 1e-6)
     positive, negative = case.tensor('formula/pos_cosine'), case.tensor('formula/neg_cosine')
-    ours = near_loss(positive)
+    ours = positive_loss(positive)
     yield Comparison('formula/pos_loss', relative(float(ours), case['formula/pos_loss']), 1e-6)
-    ours = far_loss(negative)
+    ours = negative_loss(negative)
     yield Comparison('formula/neg_loss', relative(float(ours), case['formula/neg_loss']), 1e-6)
 
 

@@ -75,15 +75,26 @@ def test_negatives_are_as_many_as_asked_for_and_the_same_every_time(mini):
     assert all(len(set(one)) == 4 for one in found[2])
 
 
+def item(ref_id, expressions, *ann_ids):
+    """An item of one reference."""
+    return dict(
+        ref_ids=[ref_id] * len(expressions),
+        expressions=expressions,
+        targets=[list(range(len(ann_ids)))] * len(expressions),
+        instances=[dict(ann_id=ann_id) for ann_id in ann_ids],
+    )
+
+
 def test_an_object_is_drawn_before_its_expression():
     items = [
-        dict(ref_ids=[1], expressions=['own']),
-        dict(ref_ids=[2] * 9, expressions=[f'two {i}' for i in range(9)]),
-        dict(ref_ids=[3], expressions=['three']),
-        dict(ref_ids=[4], expressions=['Own ']),  # equal: no negative
+        item(1, ['own'], 10),
+        item(2, [f'two {i}' for i in range(9)], 20),
+        item(3, ['three'], 30),
+        item(4, ['Own '], 40),  # equal: no negative
+        item(5, ['own, in other words'], 10, 50),  # the same object: none, either
     ]
     transform = TRANSFORMS.build(dict(type='SampleNegativeExpressions', num=2000))
-    results = dict(items[0], items=items, siblings=[1, 2, 3], rng=np.random.default_rng(0))
+    results = dict(items[0], items=items, siblings=[1, 2, 3, 4], rng=np.random.default_rng(0))
     (drawn,) = transform(results)['negative_expressions']
     assert drawn.count('three') / 2000 == pytest.approx(0.5, abs=0.05)
     assert set(drawn) == {'three', *items[1]['expressions']}
