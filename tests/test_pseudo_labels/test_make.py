@@ -185,26 +185,42 @@ def test_proposals_of_other_images_are_refused(mini, dataset, proposals, tmp_pat
                 progress=False,
             )
 
+    def entry(kind, number, **changes):
+        return lambda content: content[kind][number].update(changes)
+
     refused(
-        'no proposals for 1 of 4 images, the first: image_2.jpg',
-        lambda content: content['images'][1].update(file_name='COCO_7.jpg'),
+        'lacks 1 of 4 images, the first: image_2.jpg', entry('images', 1, file_name='COCO_7.jpg')
     )
-    refused('image_3.jpg has 99x48 pixels', lambda content: content['images'][2].update(width=99))
+    refused('image_3.jpg has 99x48 pixels', entry('images', 2, width=99))
+    refused('image 20: file_name is .* no other', entry('images', 1, file_name='a/image_1.jpg'))
+    refused("image 20: height is the text '48'", entry('images', 1, height='48'))
+    refused('image at position 0: id is missing', lambda content: content['images'][0].pop('id'))
+    refused('position 0: image_id is 70; allowed: the id', entry('annotations', 0, image_id=70))
+    refused('position 3: image_id is \\[1\\]', entry('annotations', 3, image_id=[1]))
     refused(
-        'image 70, which it lacks', lambda content: content['annotations'][0].update(image_id=70)
-    )
-    refused("an image has no 'id'", lambda content: content['images'][0].pop('id'))
-    refused(
-        "image 10 has no 'segmentation'",
+        'annotation at position 0: segmentation is missing',
         lambda content: content['annotations'][0].pop('segmentation'),
     )
-    refused("lacks 'images' or 'annotations'", lambda content: content.pop('images'))
-    damaged = dict(size=[HEIGHT, WIDTH], counts=[7])
+    refused('images is missing; allowed: a list', lambda content: content.pop('images'))
+    damaged, empty = dict(size=[HEIGHT, WIDTH], counts=[7]), [[1, 2, 3, 4]]
+    refused('proposal 1 of image_1.jpg: counts', entry('annotations', 1, segmentation=damaged))
     refused(
-        'proposals of image_1.jpg cannot be decoded',
-        lambda content: content['annotations'][0].update(segmentation=damaged),
+        'proposal 0 of image_1.jpg: .*not an empty', entry('annotations', 0, segmentation=empty)
     )
     assert not (tmp_path / 'out.json').exists()
+
+
+def test_an_image_may_have_no_proposal(mini, dataset, proposals, tmp_path):
+    kept = [one for one in proposals.content['annotations'] if one['image_id'] != 20]
+    Path(proposals.path).write_text(json.dumps(dict(proposals.content, annotations=kept)))
+    made = make_masks(
+        dataset,
+        Responses(mini.masks),
+        tmp_path / 'out.json',
+        proposals=ProposalFile(proposals.path),
+        progress=False,
+    )
+    assert made.without_mask == (2, 3)
 
 
 def test_masks_need_a_network_or_proposals(mini, dataset, tmp_path):
