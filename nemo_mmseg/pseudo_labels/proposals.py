@@ -11,10 +11,9 @@ import numpy as np
 
 from nemo_mmseg.datasets.segmentation import KINDS, clean_segmentation, decode_segmentation
 from nemo_mmseg.utils.annotation_schema import ID, SIDE
-from nemo_mmseg.utils.faults import MISSING, Faults, Rule, fault
-from nemo_mmseg.utils.fileio import load_json
+from nemo_mmseg.utils.faults import Rule, fault
 
-from .annotations import LabelledImage
+from .annotations import LabelledImage, read_tables
 
 IMAGE = dict(
     id=ID,
@@ -43,17 +42,7 @@ class ProposalFile:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        content = load_json(path)
-        if type(content) is not dict:
-            raise fault(path, 'the file', content, 'a dict of images and annotations')
-        images, annotations = (content.get(key, MISSING) for key in ('images', 'annotations'))
-        for key, records, rules in (
-            ('images', images, IMAGE),
-            ('annotations', annotations, ANNOTATION),
-        ):
-            if type(records) is not list:
-                raise fault(path, key, records, 'a list')
-            Faults().check(records, rules, path, key[:-1], 'id')
+        images, annotations = read_tables(path, IMAGE, ANNOTATION)
         self.sizes: dict[str, tuple[int, int]] = {}
         self._segmentations: dict[str, list] = {}
         names = {}
@@ -65,12 +54,8 @@ class ProposalFile:
             names[image['id']] = name
             self.sizes[name] = image['height'], image['width']
             self._segmentations[name] = []
-        for number, annotation in enumerate(annotations):
-            name = names.get(annotation['image_id'])
-            if name is None:
-                entry = f'{path}: annotation at position {number}'
-                raise fault(entry, 'image_id', annotation['image_id'], 'the id of an image there')
-            self._segmentations[name].append(annotation['segmentation'])
+        for annotation in annotations:
+            self._segmentations[names[annotation['image_id']]].append(annotation['segmentation'])
 
     def check(self, images: Sequence[LabelledImage]) -> None:
         """Refuse the proposals of other images, and those that are no masks of theirs.

@@ -14,6 +14,7 @@ from mmseg.registry import DATASETS, MODELS
 from small_runs import run_tool
 
 from nemo_mmseg.datasets.segmentation import decode_segmentation
+from nemo_mmseg.pseudo_labels import parts
 from nemo_mmseg.pseudo_labels.confidence import ConfidenceSettings
 from nemo_mmseg.pseudo_labels.dense_crf import CRFSettings
 from nemo_mmseg.pseudo_labels.make import make_confidence_labels, make_masks
@@ -44,7 +45,7 @@ class Responses:
         return smooth / (smooth.max() + 1e-5)
 
 
-class Network:
+class Network(torch.nn.Module):
     """Sees no edge, and no way to go."""
 
     def data_preprocessor(self, data):
@@ -242,6 +243,38 @@ def test_a_file_is_there_whole_or_not_at_all(mini, dataset, tmp_path):
             dataset, Responses(mini.masks), tmp_path / 'out.json', progress=False
         )
     assert not list(tmp_path.glob('*out.json*'))
+
+
+def test_a_killed_run_goes_on(mini, dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr(parts, 'BLOCK_SIZE', 1)
+    seen, predict = [], Network.predict
+
+    def make(out, network=None, stop_at=0):
+        def counted(self, inputs):
+            seen.append(1)
+            if len(seen) == stop_at:
+                raise KeyboardInterrupt
+            return predict(self, inputs)
+
+        seen.clear()
+        monkeypatch.setattr(Network, 'predict', counted)
+        responses = Responses(mini.masks)
+        make_masks(dataset, responses, out, network or Network(), None, SHORT, progress=False)
+
+    path, whole = tmp_path / 'out.json', tmp_path / 'whole.json'
+    make(whole)
+    assert len(seen) == 3, 'images with a map'
+    with pytest.raises(KeyboardInterrupt):
+        make(path, stop_at=3)
+    assert not path.exists()
+    other = Network()
+    other.register_buffer('weight', torch.ones(1))
+    make(path, other)
+    assert len(seen) == 3, 'another network begins anew'
+    make(path)
+    # a block is done when the next one begins: the first image was
+    assert len(seen) == 2 and path.read_bytes() == whole.read_bytes()
+    assert not list(tmp_path.glob('*.work-*'))
 
 
 def test_the_tools(mini, dataset, proposals, tmp_path, capsys):

@@ -9,7 +9,7 @@ stage2 = dict(
 # Of each stage: 'best' on val, as published, which reads the masks of val; or 'last'.
 checkpoint = 'best'
 splits = ('val', 'testA', 'testB')
-# Processes. One takes some seven hours for the labels, and four for the masks.
+# Processes that make labels and masks. One would take over a day.
 workers = 8
 # --compare: what the scores are compared with. No training where there is nothing to train.
 compare = {'CLIP Grad-CAM': dict(config='gradcam_clip-vit-b-16_refcoco-320x320')}
