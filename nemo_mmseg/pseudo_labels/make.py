@@ -19,6 +19,7 @@ from mmseg.registry import DATASETS
 from nemo_mmseg.datasets import BaseReferringDataset
 from nemo_mmseg.datasets.transforms.loading import read_image
 from nemo_mmseg.models.affinity.edge_displacement_net import EdgeDisplacementNet
+from nemo_mmseg.utils.atomic_write import check_file_path
 from nemo_mmseg.utils.stages import digest_of
 
 from .annotations import (
@@ -299,6 +300,7 @@ def _write(
     leave_out_empty: bool = False,
 ) -> Made:
     """Write the annotations that come of the images, and tell which references have none."""
+    check_file_path(path)
     made_with = json.dumps([info, used], sort_keys=True)
     digest = hashlib.sha256(made_with.encode()).hexdigest()
     work = path.with_name(f'{path.name}.work-{digest[:12]}')

@@ -24,6 +24,7 @@ from tqdm import tqdm
 from nemo_mmseg.datasets.base import BaseReferringDataset
 from nemo_mmseg.models.protocols.geometry import foreground_margin
 from nemo_mmseg.models.protocols.prms import groups_of
+from nemo_mmseg.utils.atomic_write import check_file_path
 from nemo_mmseg.utils.dist import (
     default_device,
     end_with_parent,
@@ -93,6 +94,7 @@ def make_response_maps(
     )
     maps = ResponseMaps(path)
     if not maps.path.is_file():
+        check_file_path(maps.path)
         device = device or default_device()
         model = model.to(device).eval()
         chooser = TASK_UTILS.build(selection).to(device).eval()

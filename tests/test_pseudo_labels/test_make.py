@@ -235,6 +235,12 @@ def test_several_targets_are_refused(gref_mini, tmp_path):
         make_masks(dataset, Responses({}), tmp_path / 'out.json', Network())
 
 
+def test_a_place_that_takes_no_file_is_refused_before_the_work(mini, dataset, tmp_path):
+    (mini.root / 'images' / 'image_1.jpg').write_bytes(b'no image')
+    with pytest.raises(IsADirectoryError, match='this is a folder'):
+        make_confidence_labels(dataset, Responses(mini.masks), tmp_path, progress=False)
+
+
 def test_a_file_is_there_whole_or_not_at_all(mini, dataset, tmp_path):
     (mini.root / 'images' / 'image_5.jpg').unlink()
     (mini.root / 'images' / 'image_2.jpg').write_bytes(b'no image')
@@ -334,6 +340,10 @@ def test_the_tool_refines_with_a_checkpoint(mini, dataset, tmp_path, capsys):
     with pytest.raises(SystemExit) as done:
         run_tool(tool, config, maps, out, '--affinity', irn, other)
     assert done.value.code == 1 and 'other.pth does not fit' in capsys.readouterr().err
+    with pytest.raises(SystemExit) as done:
+        run_tool(tool, config, maps, out, '--affinity', config, checkpoint)
+    assert done.value.code == 1
+    assert 'config.py is no config of an affinity network' in capsys.readouterr().err
 
 
 @pytest.mark.slow
