@@ -14,7 +14,6 @@ import hashlib
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,14 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).par
 from analysis_tools.tris_page import print_scores, write_tris_page  # noqa: E402
 
 import nemo_mmseg  # noqa: F401, E402  (registers our classes)
+from nemo_mmseg.pseudo_labels.annotations import images_of  # noqa: E402
 from nemo_mmseg.pseudo_labels.make import data_set_of  # noqa: E402
+from nemo_mmseg.pseudo_labels.pipeline_settings import (  # noqa: E402
+    NETWORKS,
+    override,
+    settings_of,
+)
+from nemo_mmseg.pseudo_labels.proposals import ProposalFile  # noqa: E402
 from nemo_mmseg.pseudo_labels.response_maps import ResponseMaps  # noqa: E402
 from nemo_mmseg.pseudo_labels.score import score_pseudo_masks, score_response_maps  # noqa: E402
 from nemo_mmseg.utils.atomic_write import write_text  # noqa: E402
@@ -36,19 +42,15 @@ from nemo_mmseg.utils.config import (  # noqa: E402
     leaf_datasets,
     load_config,
 )
+from nemo_mmseg.utils.file_lock import only_one  # noqa: E402
 from nemo_mmseg.utils.run_tool import run_tool  # noqa: E402
-from nemo_mmseg.utils.stages import digest_of, run_stage  # noqa: E402
-
-NETWORKS = ('stage1', 'affinity', 'stage2')
-# What a pipeline may set beside them, with the defaults.
-SETTINGS = dict(
-    data_root=None,
-    checkpoint='last',
-    splits=('val',),
-    proposals=None,
-    workers=0,
-    compare={},
+from nemo_mmseg.utils.stage_inputs import (  # noqa: E402
+    data_sets_in,
+    files_of,
+    learned_with,
+    part_of,
 )
+from nemo_mmseg.utils.stages import digest_of, run_stage  # noqa: E402
 
 
 class Pipeline:
@@ -68,30 +70,17 @@ class Pipeline:
         work_dir: Folder of everything that is made.
 
     Raises:
-        FileNotFoundError: There is no such config.
+        FileNotFoundError: There is no such config, checkpoint or file of proposals.
         ValueError: A setting is missing, unknown or out of range.
     """
 
     def __init__(self, settings: Config, work_dir: str) -> None:
-        self.settings, self.work_dir = dict(SETTINGS), Path(work_dir).resolve()
-        given = {name: settings[name] for name in settings if name != 'work_dir'}
-        unknown = sorted(given.keys() - SETTINGS.keys() - set(NETWORKS))
-        missing = [name for name in NETWORKS if 'config' not in given.get(name, {})]
-        if unknown or missing:
-            raise ValueError(
-                f'{settings.filename} is no pipeline: unknown: {unknown}, without config: {missing}'
-            )
-        self.settings.update(given)
-        if self.settings['checkpoint'] not in ('best', 'last'):
-            raise ValueError(
-                f"{settings.filename}: checkpoint must be 'best' or 'last', not "
-                f'{self.settings["checkpoint"]!r}'
-            )
+        self.settings, self.work_dir = settings_of(settings), Path(work_dir).resolve()
         self.maps = self.work_dir / 'response_maps' / 'response_maps.safetensors'
         self.labels = self.work_dir / 'confidence_labels' / 'confidence_labels.json'
         self.masks = self.work_dir / 'pseudo_masks' / 'instances.json'
         # All of them now: a wrong name shows before hours are spent.
-        self.configs = {name: self._read(given[name]) for name in NETWORKS}
+        self.configs = {name: self._read(self.settings[name]) for name in NETWORKS}
         compared = self.settings['compare']
         self.compared = {name: self._read(part) for name, part in compared.items()}
         self._connect()
@@ -103,7 +92,7 @@ class Pipeline:
         if self.settings['data_root'] is not None:
             for dataset in data_sets_in(cfg):
                 dataset['data_root'] = f'{self.settings["data_root"]}/'
-        cfg.merge_from_dict(dict(part.get('options', {})))
+        override(cfg, part.get('options', {}))
         if self.settings['checkpoint'] == 'last':  # no validation: it would read masks
             cfg.val_dataloader = cfg.val_cfg = cfg.val_evaluator = None
             cfg.default_hooks.checkpoint.save_best = None
@@ -128,6 +117,7 @@ class Pipeline:
         Returns:
             Scores by name of what is scored, split and measure; also in ``scores.json``.
         """
+        self.check_data()
         stage1 = self.train('stage1', self.configs['stage1'])
         self.make_maps(stage1)
         self.make_labels()
@@ -152,6 +142,16 @@ class Pipeline:
             self.seconds,
         )
         return scores
+
+    def check_data(self) -> None:
+        """Refuse now what the last stages could not read."""
+        networks = [self.configs['stage1'], self.configs['stage2']]
+        for cfg in networks:
+            for split in self.settings['splits']:
+                data_set_of(cfg, split)
+        dataset = data_set_of(networks[0], self.split)
+        if self.settings['proposals'] is not None:
+            ProposalFile(self.settings['proposals']).check(images_of(dataset))
 
     @property
     def split(self) -> str:
@@ -304,44 +304,6 @@ class Pipeline:
         return scores
 
 
-def part_of(cfg: Config, *keys: str) -> Config:
-    """Return what a config has of some keys: what a stage depends on."""
-    return Config({key: cfg[key] for key in keys if key in cfg})
-
-
-def learned_with(cfg: Config) -> Config:
-    """Return a config without what its training does not depend on: how the network is tested."""
-    cfg = Config(cfg.to_dict())
-    for key in ('test_dataloader', 'test_evaluator', 'test_cfg'):
-        cfg.pop(key, None)
-    if cfg.get('val_dataloader') is None:
-        cfg.model.pop('test_cfg', None)
-    return cfg
-
-
-def data_sets_in(value: Any) -> Iterator[dict]:
-    """Yield the configs of all data sets in a config, those that hooks name included."""
-    if isinstance(value, (dict, Config)):
-        if 'ann_file' in value and 'type' in value:
-            yield value
-        for inner in value.values():
-            yield from data_sets_in(inner)
-    elif isinstance(value, (list, tuple)):
-        for inner in value:
-            yield from data_sets_in(inner)
-
-
-def files_of(cfg: Config) -> list[Path]:
-    """Return the annotation files that a config reads and that exist, sorted."""
-    files = {
-        Path(dataset.get('data_root') or '', dataset[key]).resolve()
-        for dataset in data_sets_in(cfg)
-        for key in ('ann_file', 'split_file')
-        if dataset.get(key)
-    }
-    return sorted(file for file in files if file.is_file())
-
-
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description='Train TRIS, all stages')
@@ -360,7 +322,8 @@ def main() -> int:
     try:
         settings = load_config(args)
         pipeline = Pipeline(settings, settings.work_dir)
-        print_scores(pipeline.run(args.compare))
+        with only_one(pipeline.work_dir / '.lock', 0, f'write to {pipeline.work_dir}'):
+            print_scores(pipeline.run(args.compare))
     except subprocess.CalledProcessError as error:
         tool = ' '.join(map(str, error.cmd[3:]))
         print(f'train_tris: a stage failed, see above: {tool}', file=sys.stderr)

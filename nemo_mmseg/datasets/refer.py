@@ -275,7 +275,8 @@ def _targets(ref: dict, instances: _Instances, file: str, faults: Faults) -> lis
             continue
         one = instances.annotations.get(ann_id, MISSING)
         if one is MISSING:
-            allowed = f'the id of an annotation of {instances.file}'
+            allowed = f'the id of an annotation of {instances.file} (unlabelled="leave_out" '
+            allowed += 'leaves out references that have none)'
             faults.add(fault(entry, 'ann_id', ann_id, allowed))
         elif one and one['image_id'] != image_id:
             allowed = f'{one["image_id"]}, the image of annotation {ann_id}'

@@ -14,6 +14,8 @@ from pycocotools import mask as coco_mask
 
 from nemo_mmseg.datasets import BaseReferringDataset
 from nemo_mmseg.utils.atomic_write import write_text
+from nemo_mmseg.utils.faults import MISSING, Faults, Rule, fault
+from nemo_mmseg.utils.fileio import load_json
 from nemo_mmseg.version import __version__
 
 
@@ -94,6 +96,43 @@ def images_of(dataset: BaseReferringDataset) -> list[LabelledImage]:
         )
         for image_id, item in sorted(items.items())
     ]
+
+
+def read_tables(
+    path: str | os.PathLike, image: dict[str, Rule], annotation: dict[str, Rule]
+) -> tuple[list[dict], list[dict]]:
+    """Read images and annotations of a JSON file in COCO's layout, such as this package makes.
+
+    Args:
+        path: The file.
+        image: Rules of its images, one of their ``id`` among them.
+        annotation: Rules of its annotations, one of their ``image_id`` among them.
+
+    Returns:
+        Images and annotations.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no JSON, an entry breaks a rule, or an annotation is of an image that
+            the file lacks.
+    """
+    content = load_json(path)
+    if type(content) is not dict:
+        raise fault(path, 'the file', content, 'a dict of images and annotations')
+    images, annotations = (content.get(key, MISSING) for key in ('images', 'annotations'))
+    for key, records, rules in (
+        ('images', images, image),
+        ('annotations', annotations, annotation),
+    ):
+        if type(records) is not list:
+            raise fault(path, key, records, 'a list')
+        Faults().check(records, rules, path, key[:-1], 'id')
+    known = {one['id'] for one in images}
+    for position, one in enumerate(annotations):
+        if one['image_id'] not in known:
+            entry = f'{path}: annotation at position {position}'
+            raise fault(entry, 'image_id', one['image_id'], 'the id of an image of the file')
+    return images, annotations
 
 
 def encode_mask(mask: np.ndarray) -> dict | None:

@@ -24,12 +24,22 @@ class ConfidenceSettings:
         background: Up to this it is surely not on it.
         crf: Settings of the dense CRF that refines both.
         library: ``'own'`` or ``'pydensecrf'``, see :func:`~.dense_crf.make_crf`.
+
+    Raises:
+        ValueError: The thresholds are not in the order 0, background, foreground, 1.
     """
 
     foreground: float = 0.3
     background: float = 0.1
     crf: CRFSettings = field(default_factory=CRFSettings)
     library: str = 'own'
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.background <= self.foreground < 1:
+            raise ValueError(
+                f'the thresholds must be 0 <= background <= foreground < 1, not {self.background} '
+                f'and {self.foreground}'
+            )
 
 
 def confidence_labels(

@@ -14,10 +14,17 @@ from PIL import Image
 
 from nemo_mmseg.datasets.samplers import SampleIndex, generator_of
 from nemo_mmseg.datasets.segmentation import decode_segmentation
-from nemo_mmseg.utils.fileio import load_json
+from nemo_mmseg.utils.annotation_schema import ID, IMAGE
+from nemo_mmseg.utils.faults import Rule
 
+from .annotations import read_tables
 from .confidence import UNKNOWN
 
+SEGMENTATION = Rule(
+    'a segmentation or null, as tools/pseudo_labels/make_confidence_labels.py writes it',
+    (dict, list, type(None)),
+)
+LABEL = dict(id=ID, image_id=ID, segmentation=SEGMENTATION, unknown=SEGMENTATION)
 # ImageNet's mean colour, BGR: what padding is filled with, so that it is 0 once normalised.
 MEAN_COLOUR = (103.53, 116.28, 123.675)
 
@@ -35,23 +42,17 @@ class ConfidenceLabelDataset(BaseDataset):
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is an annotation file of another kind.
+        ValueError: It is damaged, or a file of another kind.
     """
 
     METAINFO = dict(classes=('background', 'object'))
 
     def load_data_list(self) -> list[dict]:
         """Read the labels (called by MMEngine)."""
-        content = load_json(self.ann_file)
-        images = {one['id']: one for one in content['images']}
+        found, annotations = read_tables(self.ann_file, IMAGE, LABEL)
+        images = {one['id']: one for one in found}
         items = []
-        for annotation in content['annotations']:
-            if 'unknown' not in annotation:
-                raise ValueError(
-                    f"{self.ann_file}: annotation {annotation['id']} has no 'unknown': the file "
-                    'does not hold confidence labels (tools/pseudo_labels/'
-                    'make_confidence_labels.py)'
-                )
+        for annotation in annotations:
             image = images[annotation['image_id']]
             items.append(
                 dict(

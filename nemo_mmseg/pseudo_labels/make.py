@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from mmengine.config import Config
 from mmseg.registry import DATASETS
-from tqdm import tqdm
 
 from nemo_mmseg.datasets import BaseReferringDataset
 from nemo_mmseg.datasets.transforms.loading import read_image
 from nemo_mmseg.models.affinity.edge_displacement_net import EdgeDisplacementNet
+from nemo_mmseg.utils.atomic_write import check_file_path
+from nemo_mmseg.utils.stages import digest_of
 
 from .annotations import (
     LabelledImage,
@@ -27,6 +32,7 @@ from .annotations import (
 )
 from .confidence import UNKNOWN, ConfidenceSettings, confidence_labels
 from .parallel import in_processes
+from .parts import in_parts
 from .proposals import ProposalFile, Proposals
 from .refine import Refiner, RefineSettings
 
@@ -78,23 +84,28 @@ class _Job:
     proposals: Proposals | None = None
 
 
-def data_set_of(cfg: Config, split: str) -> BaseReferringDataset:
+def data_set_of(cfg: Config, split: str, pipeline: Sequence[dict] = ()) -> BaseReferringDataset:
     """Build a split of a config's test data set for the labelling of its references.
 
     Args:
         cfg: The config.
-        split: The split that has response maps.
+        split: The split that has response maps, or gets them.
+        pipeline: Transforms of its images. Defaults to none: no mask is decoded.
 
     Returns:
-        The data set, grouped by images and without transforms: no mask of it is decoded.
+        The data set, grouped by images.
 
     Raises:
         ValueError: The data set is a wrapper, or has no such split.
     """
     settings = dict(cfg.test_dataloader.dataset)
     if 'split' not in settings:
-        raise ValueError('pseudo labels need a test data set with a split, and no wrapper')
-    return DATASETS.build({**settings, 'split': split, 'group_by': 'image', 'pipeline': []})
+        raise ValueError(
+            'response maps and pseudo labels need a test data set with a split, and no wrapper'
+        )
+    return DATASETS.build(
+        {**settings, 'split': split, 'group_by': 'image', 'pipeline': list(pipeline)}
+    )
 
 
 def make_confidence_labels(
@@ -113,7 +124,8 @@ def make_confidence_labels(
     Args:
         dataset: The references; those of one annotation get one label, of the mean of their maps.
         responses: Their response maps.
-        path: File to write.
+        path: File to write. Parts lie in ``<path>.work-...`` until it is whole; a run that was
+            killed goes on with them.
         settings: Thresholds and CRF. Defaults to those of TRIS.
         workers: Processes; 0 for this one alone.
         progress: Whether to show a progress bar.
@@ -127,9 +139,12 @@ def make_confidence_labels(
     """
     settings = settings or ConfidenceSettings()
     images = images_of(dataset)
-    jobs = _jobs(images, responses, settings)
     info = _info(dataset, responses, 'confidence labels of response maps', settings)
-    return _write(images, in_processes(_confident, jobs, workers), path, info, progress)
+
+    def make(some: Sequence[LabelledImage]) -> Iterator[list[dict]]:
+        return in_processes(_confident, _jobs(some, responses, settings), workers)
+
+    return _write(images, make, Path(path), info, {}, progress)
 
 
 def make_masks(
@@ -151,8 +166,8 @@ def make_masks(
     Args:
         dataset: The references; those of one annotation get one mask, of the mean of their maps.
         responses: Their response maps.
-        path: File to write. References without a mask are missing in it, and listed in its
-            ``info``.
+        path: File to write, see :func:`make_confidence_labels`. References without a mask are
+            missing in it, and listed in its ``info``.
         network: Trained affinity network, on the device that shall run it.
         proposals: Masks to choose from.
         settings: Of the refinement. Defaults to the mended ones.
@@ -173,10 +188,18 @@ def make_masks(
     images = images_of(dataset)
     if proposals is not None:
         proposals.check(images)
-    jobs = _jobs(images, responses, settings, network, proposals)
     info = _info(dataset, responses, 'pseudo masks of response maps', settings)
     info.update(sources or {})
-    return _write(images, in_processes(_masked, jobs, workers), path, info, progress, True)
+    used = dict(
+        network=None if network is None else _digest_of_weights(network),
+        proposals=None if proposals is None else digest_of(proposals.path),
+    )
+
+    def make(some: Sequence[LabelledImage]) -> Iterator[list[dict]]:
+        jobs = _jobs(some, responses, settings, network, proposals)
+        return in_processes(_masked, jobs, workers)
+
+    return _write(images, make, Path(path), info, used, progress, True)
 
 
 def _info(dataset: BaseReferringDataset, responses: Responses, what: str, settings: Any) -> dict:
@@ -188,6 +211,13 @@ def _info(dataset: BaseReferringDataset, responses: Responses, what: str, settin
         response_maps=dict(responses.metadata),
         settings=asdict(settings),
     )
+
+
+def _digest_of_weights(network: torch.nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in network.state_dict().items():
+        digest.update(name.encode() + tensor.cpu().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _jobs(
@@ -262,15 +292,19 @@ def _masked(job: _Job) -> list[dict]:
 
 def _write(
     images: Sequence[LabelledImage],
-    results: Iterable[list[dict]],
-    path: str | os.PathLike,
+    make: Callable[[Sequence[LabelledImage]], Iterable[list[dict]]],
+    path: Path,
     info: dict,
+    used: dict,
     progress: bool,
     leave_out_empty: bool = False,
 ) -> Made:
     """Write the annotations that come of the images, and tell which references have none."""
-    bar = tqdm(results, info['description'], len(images), disable=not progress)
-    found = [annotation for of_image in bar for annotation in of_image]
+    check_file_path(path)
+    made_with = json.dumps([info, used], sort_keys=True)
+    digest = hashlib.sha256(made_with.encode()).hexdigest()
+    work = path.with_name(f'{path.name}.work-{digest[:12]}')
+    found = in_parts(images, make, work, info['description'], progress)
     kept = [one for one in found if one['area'] or not leave_out_empty]
     ref_ids = {one.ann_id: one.ref_ids for image in images for one in image.objects}
 
@@ -285,4 +319,5 @@ def _write(
     )
     missing = dict(without_map=made.without_map, without_mask=made.without_mask)
     write_annotations(path, images, kept, dict(info, **missing))
+    shutil.rmtree(work, ignore_errors=True)
     return made

@@ -24,7 +24,14 @@ from tqdm import tqdm
 from nemo_mmseg.datasets.base import BaseReferringDataset
 from nemo_mmseg.models.protocols.geometry import foreground_margin
 from nemo_mmseg.models.protocols.prms import groups_of
-from nemo_mmseg.utils.dist import default_device, rank_and_world, same_every_time, wait_for
+from nemo_mmseg.utils.atomic_write import check_file_path
+from nemo_mmseg.utils.dist import (
+    default_device,
+    end_with_parent,
+    rank_and_world,
+    same_every_time,
+    wait_for,
+)
 
 from .response_maps import ResponseMap, ResponseMapError, ResponseMaps, write_response_maps
 
@@ -87,6 +94,7 @@ def make_response_maps(
     )
     maps = ResponseMaps(path)
     if not maps.path.is_file():
+        check_file_path(maps.path)
         device = device or default_device()
         model = model.to(device).eval()
         chooser = TASK_UTILS.build(selection).to(device).eval()
@@ -178,6 +186,7 @@ def _run(
         batch_sampler=batches,
         num_workers=num_workers,
         collate_fn=pseudo_collate,
+        worker_init_fn=end_with_parent,
         # Its own generator: the loader would draw a seed from the global one.
         generator=torch.Generator(),
     )

@@ -10,6 +10,8 @@ from typing import TypeVar
 
 import torch
 
+from nemo_mmseg.utils.dist import end_with_parent
+
 Job = TypeVar('Job')
 Result = TypeVar('Result')
 
@@ -31,7 +33,7 @@ def in_processes(
         yield from map(work, jobs)
         return
     # A process that is forked after threads have started, as those of a GPU, can hang.
-    with ProcessPoolExecutor(workers, get_context('spawn'), torch.set_num_threads, (1,)) as pool:
+    with ProcessPoolExecutor(workers, get_context('spawn'), _begin) as pool:
         waiting: deque = deque()
         try:
             for job in jobs:
@@ -43,3 +45,9 @@ def in_processes(
         finally:
             for future in waiting:
                 future.cancel()
+
+
+def _begin() -> None:
+    """Prepare a process."""
+    torch.set_num_threads(1)
+    end_with_parent()

@@ -6,84 +6,87 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
-from nemo_mmseg.datasets.segmentation import decode_segmentation
-from nemo_mmseg.utils.fileio import load_json
+from nemo_mmseg.datasets.segmentation import KINDS, clean_segmentation, decode_segmentation
+from nemo_mmseg.utils.annotation_schema import ID, SIDE
+from nemo_mmseg.utils.faults import Rule, fault
 
-from .annotations import LabelledImage
+from .annotations import LabelledImage, read_tables
+
+IMAGE = dict(
+    id=ID,
+    file_name=Rule('the path of a file', (str,), also=os.path.basename),
+    height=SIDE,
+    width=SIDE,
+)
+ANNOTATION = dict(image_id=ID, segmentation=Rule(KINDS, (list, dict)))
 
 
 class ProposalFile:
     """Reader of a file of mask proposals.
 
     The file is JSON in COCO's layout: ``images`` with ``id``, ``file_name``, ``height`` and
-    ``width``, and ``annotations`` with ``image_id`` and ``segmentation`` (RLE or polygons). Any
-    number of annotations of an image may overlap. Further entries are not looked at. Images are
-    told by their names, so that the ids may be the segmenter's own.
+    ``width``, and ``annotations`` with ``image_id`` and ``segmentation`` (RLE or polygons). An
+    image may have any number of annotations, also none, and they may overlap. Further entries are
+    not looked at. Images are told by their names, so that the ids may be the segmenter's own.
 
     Args:
         path: The file.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is damaged or lacks an entry.
+        ValueError: It is damaged, or an entry is missing or of another kind.
     """
 
     def __init__(self, path: str) -> None:
         self.path = path
-        content = load_json(path)
-        if not isinstance(content, dict) or not {'images', 'annotations'} <= content.keys():
-            raise ValueError(f"{path} is no file of proposals: it lacks 'images' or 'annotations'")
+        images, annotations = read_tables(path, IMAGE, ANNOTATION)
         self.sizes: dict[str, tuple[int, int]] = {}
         self._segmentations: dict[str, list] = {}
         names = {}
-        for image in content['images']:
-            number = _field(image, 'id', path, 'an image')
-            what = f'image {number}'
-            name = os.path.basename(_field(image, 'file_name', path, what))
-            names[number] = name
-            self.sizes[name] = tuple(_field(image, key, path, what) for key in ('height', 'width'))
+        for image in images:
+            name = os.path.basename(image['file_name'])
+            if name in self.sizes or image['id'] in names:
+                entry = f'{path}: image {image["id"]}'
+                raise fault(entry, 'file_name', name, 'a name and an id that no other image has')
+            names[image['id']] = name
+            self.sizes[name] = image['height'], image['width']
             self._segmentations[name] = []
-        for annotation in content['annotations']:
-            number = _field(annotation, 'image_id', path, 'an annotation')
-            if number not in names:
-                raise ValueError(f'{path} has an annotation of image {number}, which it lacks')
-            what = f'an annotation of image {number}'
-            self._segmentations[names[number]].append(
-                _field(annotation, 'segmentation', path, what)
-            )
+        for annotation in annotations:
+            self._segmentations[names[annotation['image_id']]].append(annotation['segmentation'])
 
     def check(self, images: Sequence[LabelledImage]) -> None:
-        """Refuse the proposals of other images.
+        """Refuse the proposals of other images, and those that are no masks of theirs.
 
         Args:
             images: Those that proposals are needed for.
 
         Raises:
-            ValueError: Some have no proposals, or were of another size.
+            ValueError: The file lacks some of them, they were of another size, or a segmentation is
+                damaged or empty.
         """
-        missing = [one.file_name for one in images if not self._segmentations.get(_name(one))]
+        missing = [one.file_name for one in images if _name(one) not in self.sizes]
         if missing:
             raise ValueError(
-                f'{self.path} has no proposals for {len(missing)} of {len(images)} images, the '
-                f'first: {missing[0]}. Is it of other data?'
+                f'{self.path} lacks {len(missing)} of {len(images)} images, the first: '
+                f'{missing[0]}. Is it of other data?'
             )
         for one in images:
-            if self.sizes[_name(one)] != (one.height, one.width):
-                height, width = self.sizes[_name(one)]
+            height, width = self.sizes[_name(one)]
+            if (height, width) != (one.height, one.width):
                 raise ValueError(
                     f'{self.path}: {one.file_name} has {width}x{height} pixels there, '
                     f'{one.width}x{one.height} here'
                 )
+            for number, segmentation in enumerate(self._segmentations[_name(one)]):
+                entry = f'{self.path}: proposal {number} of {one.file_name}'
+                clean_segmentation(segmentation, height, width, entry)
 
     def of(self, image: LabelledImage) -> Proposals:
         """Return the proposals of an image."""
-        shape = image.height, image.width
-        what = f'{self.path}: proposals of {image.file_name}'
-        return Proposals(what, self._segmentations[_name(image)], shape)
+        return Proposals(self._segmentations[_name(image)], (image.height, image.width))
 
 
 @dataclass(frozen=True)
@@ -91,28 +94,17 @@ class Proposals:
     """The proposals of one image.
 
     Args:
-        what: What they are, for messages.
         segmentations: RLE or polygons.
         shape: Height and width of the image.
     """
 
-    what: str
     segmentations: list
     shape: tuple[int, int]
 
     @cached_property
     def masks(self) -> list[np.ndarray]:
-        """The proposals decoded, ``(H, W)`` bool.
-
-        Raises:
-            ValueError: One cannot be decoded.
-        """
-        try:
-            return [
-                decode_segmentation(one, *self.shape).astype(bool) for one in self.segmentations
-            ]
-        except Exception as error:  # pycocotools raises plain exceptions and TypeErrors
-            raise ValueError(f'{self.what} cannot be decoded: {error}') from error
+        """The proposals decoded, ``(H, W)`` bool."""
+        return [decode_segmentation(one, *self.shape).astype(bool) for one in self.segmentations]
 
     def choose(self, response: np.ndarray) -> tuple[np.ndarray, float]:
         """Find the proposal that overlaps most with a response map.
@@ -139,9 +131,3 @@ class Proposals:
 
 def _name(image: LabelledImage) -> str:
     return os.path.basename(image.file_name)
-
-
-def _field(record: Any, key: str, path: str, what: str) -> Any:
-    if not isinstance(record, dict) or key not in record:
-        raise ValueError(f'{path}: {what} has no {key!r}')
-    return record[key]

@@ -35,6 +35,9 @@ class RefineSettings:
         keep_fragments: Whether fragments stay in the mask, with a score of 0.
         fill_empty: Whether the mask of a map without a positive value is the whole image; otherwise
             it is empty.
+
+    Raises:
+        ValueError: ``min_fragment`` is no share.
     """
 
     centroid_steps: int = 300
@@ -46,6 +49,10 @@ class RefineSettings:
     min_fragment: float = 0.01
     keep_fragments: bool = False
     fill_empty: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.min_fragment < 1:
+            raise ValueError(f'min_fragment must be from 0 to below 1, not {self.min_fragment}')
 
 
 PUBLISHED = RefineSettings(keep_fragments=True, fill_empty=True)

@@ -193,8 +193,8 @@ def write_response_maps(
 ) -> None:
     """Write a file of response maps; it has its name only when it is whole.
 
-    Values are stored in units of the largest of their map, as float16: each keeps its sign and
-    three digits.
+    Values are stored in units of the largest of their map, as float16: each keeps three digits;
+    near 0, those down to 1e-7 of the largest.
 
     Args:
         path: The file.

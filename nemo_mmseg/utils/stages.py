@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from .atomic_write import write_text
+from .atomic_write import remove_leftovers, write_text
 from .fileio import load_json
 
 
@@ -57,6 +57,8 @@ def run_stage(
     folder = Path(folder)
     file, inputs = folder / 'stage.json', dict(inputs)
     known = load_json(file) if file.is_file() else None
+    if known is None and folder.exists():
+        remove_leftovers(folder)  # of one that was killed while it wrote its first file
     if known is None and folder.exists() and any(folder.iterdir()):
         raise ValueError(f'{folder} holds files of something else: name another folder')
     if known is not None and known['inputs'] != inputs:

@@ -208,7 +208,11 @@ def test_samples_are_functions_of_seed_epoch_and_index(mini, labels):
 def test_annotations_of_another_kind_are_refused(mini, labels):
     init_default_scope('mmseg')
     dataset = small(MENDED, mini, mini.root / 'mini' / 'instances.json').train_dataloader.dataset
-    with pytest.raises(ValueError, match="instances.json: annotation 101 has no 'unknown'"):
+    with pytest.raises(ValueError, match='instances.json: annotation 101: unknown is missing'):
+        DATASETS.build(dataset)
+    labels.write_text(json.dumps(dict(annotations=[])))
+    dataset.ann_file = str(labels)
+    with pytest.raises(ValueError, match='labels.json: images is missing; allowed: a list'):
         DATASETS.build(dataset)
 
 

@@ -135,6 +135,12 @@ def test_labels_are_certain_or_unknown():
     assert not confidence_labels(image, at, ConfidenceSettings(crf=strict)).any()
 
 
+@pytest.mark.parametrize('thresholds', [(0.1, 0.3), (1.0, 0.1), (0.3, -0.1)])
+def test_thresholds_have_an_order(thresholds):
+    with pytest.raises(ValueError, match='0 <= background <= foreground < 1, not'):
+        ConfidenceSettings(*thresholds)
+
+
 def test_the_library_gives_the_same_labels():
     pytest.importorskip('pydensecrf')
     image, _, mask = image_with_mask(1)

@@ -14,6 +14,7 @@ from mmseg.registry import DATASETS, MODELS
 from small_runs import run_tool
 
 from nemo_mmseg.datasets.segmentation import decode_segmentation
+from nemo_mmseg.pseudo_labels import parts
 from nemo_mmseg.pseudo_labels.confidence import ConfidenceSettings
 from nemo_mmseg.pseudo_labels.dense_crf import CRFSettings
 from nemo_mmseg.pseudo_labels.make import make_confidence_labels, make_masks
@@ -44,7 +45,7 @@ class Responses:
         return smooth / (smooth.max() + 1e-5)
 
 
-class Network:
+class Network(torch.nn.Module):
     """Sees no edge, and no way to go."""
 
     def data_preprocessor(self, data):
@@ -185,26 +186,42 @@ def test_proposals_of_other_images_are_refused(mini, dataset, proposals, tmp_pat
                 progress=False,
             )
 
+    def entry(kind, number, **changes):
+        return lambda content: content[kind][number].update(changes)
+
     refused(
-        'no proposals for 1 of 4 images, the first: image_2.jpg',
-        lambda content: content['images'][1].update(file_name='COCO_7.jpg'),
+        'lacks 1 of 4 images, the first: image_2.jpg', entry('images', 1, file_name='COCO_7.jpg')
     )
-    refused('image_3.jpg has 99x48 pixels', lambda content: content['images'][2].update(width=99))
+    refused('image_3.jpg has 99x48 pixels', entry('images', 2, width=99))
+    refused('image 20: file_name is .* no other', entry('images', 1, file_name='a/image_1.jpg'))
+    refused("image 20: height is the text '48'", entry('images', 1, height='48'))
+    refused('image at position 0: id is missing', lambda content: content['images'][0].pop('id'))
+    refused('position 0: image_id is 70; allowed: the id', entry('annotations', 0, image_id=70))
+    refused('position 3: image_id is \\[1\\]', entry('annotations', 3, image_id=[1]))
     refused(
-        'image 70, which it lacks', lambda content: content['annotations'][0].update(image_id=70)
-    )
-    refused("an image has no 'id'", lambda content: content['images'][0].pop('id'))
-    refused(
-        "image 10 has no 'segmentation'",
+        'annotation at position 0: segmentation is missing',
         lambda content: content['annotations'][0].pop('segmentation'),
     )
-    refused("lacks 'images' or 'annotations'", lambda content: content.pop('images'))
-    damaged = dict(size=[HEIGHT, WIDTH], counts=[7])
+    refused('images is missing; allowed: a list', lambda content: content.pop('images'))
+    damaged, empty = dict(size=[HEIGHT, WIDTH], counts=[7]), [[1, 2, 3, 4]]
+    refused('proposal 1 of image_1.jpg: counts', entry('annotations', 1, segmentation=damaged))
     refused(
-        'proposals of image_1.jpg cannot be decoded',
-        lambda content: content['annotations'][0].update(segmentation=damaged),
+        'proposal 0 of image_1.jpg: .*not an empty', entry('annotations', 0, segmentation=empty)
     )
     assert not (tmp_path / 'out.json').exists()
+
+
+def test_an_image_may_have_no_proposal(mini, dataset, proposals, tmp_path):
+    kept = [one for one in proposals.content['annotations'] if one['image_id'] != 20]
+    Path(proposals.path).write_text(json.dumps(dict(proposals.content, annotations=kept)))
+    made = make_masks(
+        dataset,
+        Responses(mini.masks),
+        tmp_path / 'out.json',
+        proposals=ProposalFile(proposals.path),
+        progress=False,
+    )
+    assert made.without_mask == (2, 3)
 
 
 def test_masks_need_a_network_or_proposals(mini, dataset, tmp_path):
@@ -218,6 +235,12 @@ def test_several_targets_are_refused(gref_mini, tmp_path):
         make_masks(dataset, Responses({}), tmp_path / 'out.json', Network())
 
 
+def test_a_place_that_takes_no_file_is_refused_before_the_work(mini, dataset, tmp_path):
+    (mini.root / 'images' / 'image_1.jpg').write_bytes(b'no image')
+    with pytest.raises(IsADirectoryError, match='this is a folder'):
+        make_confidence_labels(dataset, Responses(mini.masks), tmp_path, progress=False)
+
+
 def test_a_file_is_there_whole_or_not_at_all(mini, dataset, tmp_path):
     (mini.root / 'images' / 'image_5.jpg').unlink()
     (mini.root / 'images' / 'image_2.jpg').write_bytes(b'no image')
@@ -226,6 +249,38 @@ def test_a_file_is_there_whole_or_not_at_all(mini, dataset, tmp_path):
             dataset, Responses(mini.masks), tmp_path / 'out.json', progress=False
         )
     assert not list(tmp_path.glob('*out.json*'))
+
+
+def test_a_killed_run_goes_on(mini, dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr(parts, 'BLOCK_SIZE', 1)
+    seen, predict = [], Network.predict
+
+    def make(out, network=None, stop_at=0):
+        def counted(self, inputs):
+            seen.append(1)
+            if len(seen) == stop_at:
+                raise KeyboardInterrupt
+            return predict(self, inputs)
+
+        seen.clear()
+        monkeypatch.setattr(Network, 'predict', counted)
+        responses = Responses(mini.masks)
+        make_masks(dataset, responses, out, network or Network(), None, SHORT, progress=False)
+
+    path, whole = tmp_path / 'out.json', tmp_path / 'whole.json'
+    make(whole)
+    assert len(seen) == 3, 'images with a map'
+    with pytest.raises(KeyboardInterrupt):
+        make(path, stop_at=3)
+    assert not path.exists()
+    other = Network()
+    other.register_buffer('weight', torch.ones(1))
+    make(path, other)
+    assert len(seen) == 3, 'another network begins anew'
+    make(path)
+    # a block is done when the next one begins: the first image was
+    assert len(seen) == 2 and path.read_bytes() == whole.read_bytes()
+    assert not list(tmp_path.glob('*.work-*'))
 
 
 def test_the_tools(mini, dataset, proposals, tmp_path, capsys):
@@ -285,6 +340,10 @@ def test_the_tool_refines_with_a_checkpoint(mini, dataset, tmp_path, capsys):
     with pytest.raises(SystemExit) as done:
         run_tool(tool, config, maps, out, '--affinity', irn, other)
     assert done.value.code == 1 and 'other.pth does not fit' in capsys.readouterr().err
+    with pytest.raises(SystemExit) as done:
+        run_tool(tool, config, maps, out, '--affinity', config, checkpoint)
+    assert done.value.code == 1
+    assert 'config.py is no config of an affinity network' in capsys.readouterr().err
 
 
 @pytest.mark.slow

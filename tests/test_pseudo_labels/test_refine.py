@@ -127,6 +127,11 @@ def test_fragments_are_left_out_unless_asked_for():
     assert (kept.scores > 0).sum() == 1 and len(kept.scores) == len(areas)
 
 
+def test_a_fragment_is_smaller_than_the_image():
+    with pytest.raises(ValueError, match='min_fragment must be from 0 to below 1, not 5'):
+        RefineSettings(min_fragment=5)
+
+
 def test_no_response_gives_no_mask_unless_asked_for():
     displacement, numbers = discs()
     nothing = np.zeros((78, 127), np.float32)

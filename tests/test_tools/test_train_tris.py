@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -13,6 +14,7 @@ from mmengine.config import Config
 from mmengine.runner import EpochBasedTrainLoop
 
 from nemo_mmseg.utils import run_tool as programs
+from nemo_mmseg.utils.file_lock import only_one
 
 ROOT = Path(__file__).resolve().parents[2]
 PIPELINES = sorted((ROOT / 'configs').glob('*/pipelines/*.py'))
@@ -137,19 +139,56 @@ def test_pipelines_name_configs_that_fit_together(path, tmp_path):
     assert 'val' in made.settings['splits'] and path.parents[1].name in ('tris', 'refshapes')
 
 
+CONFIG = 'tris-stage2_refshapes-clip_1xb16-4e_refshapes-plus-256x256'
+
+
+def wrong(**stage2):
+    return dict(stage2=dict(config=CONFIG, **stage2))
+
+
 @pytest.mark.parametrize(
     'change, message',
     [
         (dict(stage3={}), r"unknown: \['stage3'\]"),
         (dict(stage2={}), r"without config: \['stage2'\]"),
+        (wrong(option={'train_cfg.max_epochs': 1}), r"unknown: \['stage2.option'\]"),
+        (dict(compare=dict(it=dict(path='a'))), r"\['it.path'\], without config: \['it'\]"),
         (dict(checkpoint='first'), "checkpoint must be 'best' or 'last', not 'first'"),
+        (dict(workers='two'), "workers must be a whole number from 0, not 'two'"),
+        (dict(proposals='no/such.json'), 'there is no file no/such.json'),
+        (wrong(checkpoint='no/such.pth'), 'there is no file no/such.pth'),
+        (wrong(options={'train_cgf.max_epochs': 1}), rf'{CONFIG}.py has no train_cgf.max_epochs'),
+        (wrong(options={'param_scheduler.7.end': 1}), 'option param_scheduler.7.end: Index 7'),
     ],
 )
 def test_wrong_pipelines_are_named(change, message, tmp_path):
-    cfg = Config.fromfile(PIPELINES[0])
-    Config({**cfg.to_dict(), **change}).dump(tmp_path / 'wrong.py')
-    with pytest.raises(ValueError, match=rf'wrong\.py.*{message}'):
+    cfg = Config.fromfile(ROOT / 'configs/refshapes/pipelines/tris_refshapes-plus.py').to_dict()
+    Config({**cfg, **change}).dump(tmp_path / 'wrong.py')
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
         load_tool().Pipeline(Config.fromfile(tmp_path / 'wrong.py'), str(tmp_path))
+
+
+def test_options_of_the_command_line_keep_those_of_the_file(tmp_path):
+    cfg = Config.fromfile(ROOT / 'configs/refshapes/pipelines/tris_refshapes-plus.py')
+    options = {'stage2.options.train_dataloader.dataset.split_file': 'other.p', 'splits': 'val'}
+    cfg.merge_from_dict(options)
+    made = load_tool().Pipeline(cfg, str(tmp_path))
+    data = made.configs['stage2'].train_dataloader.dataset
+    assert (data.split_file, data.unlabelled) == ('other.p', 'leave_out')
+    assert made.settings['splits'] == ('val',)
+
+
+def test_what_the_last_stages_read_is_looked_at_first(run, tools, pipeline, tmp_path, capsys):
+    pipeline.splits = ('val', 'tset')
+    assert run() == 1 and "has no split 'tset'; it has: " in capsys.readouterr().err
+    pipeline.splits, pipeline.proposals = ('val',), str(tmp_path / 'proposals.json')
+    (tmp_path / 'proposals.json').write_text(json.dumps(dict(images=[], annotations=[])))
+    assert run() == 1 and 'proposals.json lacks ' in capsys.readouterr().err
+    # another run at work in the same folder
+    with only_one(tmp_path / 'run' / '.lock', 0, 'test'):
+        assert run() == 1
+    assert re.search(r'train_tris: waited .*: .*process \d+ .* holds', capsys.readouterr().err)
+    assert not tools.calls and not os.listdir(tmp_path / 'run')
 
 
 @pytest.mark.slow

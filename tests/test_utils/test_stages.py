@@ -1,10 +1,17 @@
 """Stages are run once for the same inputs, and continued where they stopped."""
 
 import json
+import os
 import subprocess
+import sys
+from contextlib import suppress
+from multiprocessing import get_context
 
+import psutil
 import pytest
 
+from nemo_mmseg.utils.atomic_write import atomic_write
+from nemo_mmseg.utils.dist import wait_for
 from nemo_mmseg.utils.run_tool import run_tool
 from nemo_mmseg.utils.stages import run_stage
 
@@ -74,6 +81,35 @@ def test_files_of_something_else_are_refused(work):
     with pytest.raises(ValueError, match='one holds files of something else'):
         run(work, config='a')
     assert work.runs == 1
+
+
+def test_a_stage_that_was_killed_before_it_began_is_no_other_file(work):
+    ended = subprocess.Popen([sys.executable, '-c', ''])
+    ended.wait()
+    work.folder.mkdir()
+    with suppress(KeyboardInterrupt), atomic_write(work.folder.parent / 'stage.json') as part:
+        left = work.folder / part.name.replace(f'-{os.getpid()}-', f'-{ended.pid}-')
+        left.touch()
+        raise KeyboardInterrupt
+    run(work, config='a')
+    assert work.runs == 1 and not left.exists()
+
+
+def wait_in_a_program(program) -> None:
+    run_tool(program)
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='elsewhere the program stays')
+def test_a_program_ends_with_the_process_that_runs_it(tmp_path):
+    program, said = tmp_path / 'program.py', tmp_path / 'said'
+    program.write_text(f"import os, time; open('{said}', 'x').write('1'); time.sleep(60)")
+    runner = get_context('fork').Process(target=wait_in_a_program, args=(program,))
+    runner.start()
+    wait_for(lambda: said.exists() or None, lambda: [], 20, 'the program')
+    (child,) = psutil.Process(runner.pid).children()
+    runner.kill()
+    runner.join()
+    assert psutil.wait_procs([child], timeout=10)[1] == []
 
 
 def test_programs_that_are_missing_or_fail(tmp_path, capfd):

@@ -45,9 +45,9 @@ def parse_args() -> argparse.Namespace:
 def main() -> int:
     """Label; an error is one line and exit code 1."""
     args = parse_args()
-    settings = ConfidenceSettings(args.foreground, args.background, library=args.crf_library)
     init_default_scope('mmseg')
     try:
+        settings = ConfidenceSettings(args.foreground, args.background, library=args.crf_library)
         maps = ResponseMaps(args.maps)
         dataset = data_set_of(load_config(args), maps.metadata['split'])
         maps.check(dataset)

@@ -58,7 +58,12 @@ def parse_args() -> argparse.Namespace:
 
 def load_network(config: str, checkpoint: str, device: str) -> nn.Module:
     """Build an affinity network with the weights of a checkpoint, ours or a converted one."""
-    cfg = Config.fromfile(find_config(config)).model
+    cfg = Config.fromfile(find_config(config)).get('model', {})
+    if cfg.get('type') != 'EdgeDisplacementNet':
+        raise ValueError(
+            f'{config} is no config of an affinity network, an EdgeDisplacementNet: its model is '
+            f'{cfg.get("type")}'
+        )
     cfg.backbone.init_cfg = None
     network = MODELS.build(cfg)
     fill_model(network, checkpoint)

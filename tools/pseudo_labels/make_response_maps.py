@@ -14,16 +14,17 @@ import copy
 import hashlib
 import json
 import os
+import sys
 
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
-from mmseg.registry import DATASETS, MODELS
+from mmseg.registry import MODELS
 
 import nemo_mmseg  # noqa: F401  (registers our classes, whether or not the config asks for it)
 from nemo_mmseg.apis.inference import fill_model
-from nemo_mmseg.datasets.base import BaseReferringDataset
+from nemo_mmseg.pseudo_labels.make import data_set_of
 from nemo_mmseg.pseudo_labels.make_maps import NO_CHECKPOINT, make_response_maps
-from nemo_mmseg.pseudo_labels.response_maps import name_and_digest
+from nemo_mmseg.pseudo_labels.response_maps import ResponseMaps, name_and_digest
 from nemo_mmseg.utils.config import add_config_arguments, load_config
 
 # Transforms that read what a network without masks must not see.
@@ -60,19 +61,8 @@ def pipeline_of(cfg: Config) -> list[dict]:
     return [step for step in pipeline if step['type'] not in GROUND_TRUTH]
 
 
-def data_set_of(cfg: Config, split: str) -> BaseReferringDataset:
-    """Build a split of the config's test data set, without ground truth."""
-    settings = copy.deepcopy(cfg.test_dataloader.dataset)
-    if 'split' not in settings:
-        raise ValueError('response maps need a test data set with a split, and no wrapper')
-    settings.update(split=split, group_by='image', pipeline=pipeline_of(cfg))
-    return DATASETS.build(settings)
-
-
-def main() -> None:
+def make(args: argparse.Namespace) -> ResponseMaps:
     """Build network and data set, and make the file."""
-    args = parse_args()
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg = load_config(args)
     settings = cfg.get('response_maps', {})
     selection = dict(type='MeanOfMaps')
@@ -81,12 +71,12 @@ def main() -> None:
             raise ValueError(f'{args.config} has no response_maps.selection: use --selection mean')
         selection = settings.selection.to_dict()
     init_default_scope(cfg.get('default_scope', 'mmseg'))
-    dataset = data_set_of(cfg, args.split or settings.get('split', 'train'))
+    dataset = data_set_of(cfg, args.split or settings.get('split', 'train'), pipeline_of(cfg))
     model = MODELS.build(copy.deepcopy(cfg.model))
     fill_model(model, args.checkpoint)
     # The test config is no part of the network.
     depends_on = json.dumps([dict(cfg.model.to_dict(), test_cfg=None), pipeline_of(cfg)])
-    maps = make_response_maps(
+    return make_response_maps(
         model,
         dataset,
         args.out or settings.get('path') or os.path.join(cfg.work_dir, 'response_maps.safetensors'),
@@ -97,9 +87,21 @@ def main() -> None:
         num_workers=args.workers,
         device=args.device,
     )
+
+
+def main() -> int:
+    """Make the file; an error is one line and exit code 1."""
+    args = parse_args()
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    try:
+        maps = make(args)
+    except (ImportError, OSError, ValueError) as error:
+        print(f'make_response_maps: {error}', file=sys.stderr)
+        return 1
     size = maps.path.stat().st_size
-    print(f'{maps.path}: {len(maps)} response maps, {size / 2**20:.1f} MiB')
+    print(f'{maps.path}: {len(maps)} response maps, {size / 2**10:.0f} KiB')
+    return 0
 
 
 if __name__ == '__main__':
-    main()
+    sys.exit(main())

@@ -9,5 +9,7 @@ stage2 = dict(
 # Of each stage: 'best' on val, as published, which reads the masks of val; or 'last'.
 checkpoint = 'best'
 splits = ('val', 'testA', 'testB')
+# Processes that make labels and masks. One would take over a day.
+workers = 8
 # --compare: what the scores are compared with. No training where there is nothing to train.
 compare = {'CLIP Grad-CAM': dict(config='gradcam_clip-vit-b-16_refcoco-320x320')}
