@@ -139,7 +139,7 @@ def test_pipelines_name_configs_that_fit_together(path, tmp_path):
     assert 'val' in made.settings['splits'] and path.parents[1].name in ('tris', 'refshapes')
 
 
-CONFIG = 'tris-stage2_refshapes-clip_1xb16-4e_refshapes-plus-256x256'
+CONFIG = 'tris-stage2_refshapes-clip_1xb16-6e_refshapes-plus-256x256'
 
 
 def wrong(**stage2):
