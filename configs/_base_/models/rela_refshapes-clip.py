@@ -12,7 +12,7 @@ model = dict(
         pad_val=0,
         seg_pad_val=255,
     ),
-    text_encoder=dict(type='OpenCLIPTextEncoder', context_length=24, **clip),
+    text_encoder=dict(type='OpenCLIPTextEncoder', context_length=24, sentence=False, **clip),
     backbone=dict(
         type='WordFusedBackbone',
         backbone=dict(
