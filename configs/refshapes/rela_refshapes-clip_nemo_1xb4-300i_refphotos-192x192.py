@@ -1,4 +1,7 @@
-_base_ = ['./rela_refshapes-clip_1xb4-300i_refphotos-192x192.py', '../_base_/nemo_refshapes-clip.py']
+_base_ = [
+    './rela_refshapes-clip_1xb4-300i_refphotos-192x192.py',
+    '../_base_/nemo_refshapes-clip.py',
+]
 
 bank = dict(
     _base_.bank,
