@@ -26,10 +26,10 @@ def main() -> None:
     inferencer = ReferringInferencer(args.config, args.weights, args.device)
     result = inferencer(args.image, args.expressions, out_dir=args.out)
     for record in result['predictions']:
-        print(
-            f'{record["expression"]!r}: score {record["score"]:.3f}, {record["area"]} pixels, '
-            f'{args.out}/{record["mask"]}'
-        )
+        found = f'score {record["score"]:.3f}, {record["area"]} pixels'
+        if record['nothing_found']:
+            found = 'nothing found'
+        print(f'{record["expression"]!r}: {found}, {args.out}/{record["mask"]}')
     print(f'{args.out}/{result["predictions"][0]["overlay"]}')
 
 

@@ -186,9 +186,12 @@ class ReferringInferencer(BaseInferencer):
             - expressions: N sentences.
             - masks: ``(N, H, W)`` bool, at the image's size.
             - scores: ``(N,)`` float32, mean foreground probability over the mask; 0 if it is empty.
+            - nothing_found: ``(N,)`` bool, True where the network says that the image shows nothing
+              like this; the mask is then empty. False for a network that cannot say so.
             - overlays: N pictures ``(H', W, 3)`` uint8 RGB; empty without ``draw``.
             - predictions: N dicts for JSON with ``image``, ``expression``, ``score``, ``area``,
-              ``bbox``, ``rle``, and with ``out_dir`` the files ``mask`` and ``overlay``.
+              ``bbox``, ``rle``, ``nothing_found``, and with ``out_dir`` the files ``mask`` and
+              ``overlay``.
         """
         items = make_items(images, expressions)
         settings = dict(batch_size=batch_size, draw=draw, out_dir=out_dir)
@@ -208,15 +211,22 @@ class ReferringInferencer(BaseInferencer):
             yield self.collate_fn(batch)
 
     @torch.no_grad()
-    def forward(self, inputs: dict) -> list[tuple[np.ndarray, list[float]]]:
-        """Return for each image its masks, ``(N, H, W)`` bool at its size, and their scores."""
+    def forward(self, inputs: dict) -> list[tuple[np.ndarray, list[float], list[bool]]]:
+        """Return for each image its masks, ``(N, H, W)`` bool at its size, and their scores.
+
+        The third are bools: whether the network says that there is nothing to find.
+        """
         predictions = []
         for sample in self.model.test_step(inputs):
             found = sample.pred_sem_seg.data > 0
+            nothing = torch.zeros(len(found), dtype=torch.bool, device=found.device)
+            if 'no_target' in sample:
+                nothing = sample.no_target > 0
+            found = found & ~nothing[:, None, None]
             scores = mask_scores(found, sample.seg_logits.data)
             shape = sample.ori_shape[:2]
             masks = [resize_mask(mask, shape) for mask in found.cpu().numpy()]
-            predictions.append((np.stack(masks), scores))
+            predictions.append((np.stack(masks), scores, nothing.tolist()))
         return predictions
 
     def visualize(
@@ -225,13 +235,14 @@ class ReferringInferencer(BaseInferencer):
         """Draw each mask over its image, with expression and score above it."""
         if not draw:
             return [[] for _ in inputs]
-        return [
-            [
-                add_caption(draw_mask(item['img'][..., ::-1], mask), f'{text}\nscore {score:.2f}')
-                for mask, text, score in zip(masks, item['expressions'], scores, strict=True)
-            ]
-            for item, (masks, scores) in zip(inputs, preds, strict=True)
-        ]
+        overlays = []
+        for item, rows in zip(inputs, preds, strict=True):
+            overlays.append([])
+            for text, mask, score, nothing in zip(item['expressions'], *rows, strict=True):
+                drawn = draw_mask(item['img'][..., ::-1], mask)
+                verdict = 'nothing found' if nothing else f'score {score:.2f}'
+                overlays[-1].append(add_caption(drawn, f'{text}\n{verdict}'))
+        return overlays
 
     def postprocess(
         self,
@@ -243,17 +254,24 @@ class ReferringInferencer(BaseInferencer):
     ) -> list[dict]:
         """Collect the results of each image, see :meth:`__call__`, and write them to a folder."""
         results = []
-        for item, (masks, scores), overlays in zip(items, preds, visualization, strict=True):
-            expressions = item['expressions']
+        for item, rows, overlays in zip(items, preds, visualization, strict=True):
+            expressions, (masks, scores, nothing_found) = item['expressions'], rows
             predictions = [
-                dict(image=item['img_path'], expression=text, score=score, **describe_mask(mask))
-                for mask, text, score in zip(masks, expressions, scores, strict=True)
+                dict(
+                    image=item['img_path'],
+                    expression=text,
+                    score=score,
+                    **describe_mask(mask),
+                    nothing_found=nothing,
+                )
+                for text, mask, score, nothing in zip(expressions, *rows, strict=True)
             ]
             results.append(
                 dict(
                     expressions=list(expressions),
                     masks=masks,
                     scores=np.array(scores, dtype=np.float32),
+                    nothing_found=np.array(nothing_found),
                     overlays=overlays,
                     predictions=predictions,
                 )

@@ -176,20 +176,35 @@ def encode_segmentation(segmentation: list | dict, height: int, width: int) -> d
     return coco_mask.merge(rles) if len(rles) > 1 else rles[0]
 
 
-def decode_segmentation(segmentation: list | dict, height: int, width: int) -> np.ndarray:
+def decode_segmentation(
+    segmentation: list | dict, height: int, width: int, size: tuple[int, int] | None = None
+) -> np.ndarray:
     """Decode polygons, an RLE or a list of RLEs.
 
     Args:
         segmentation: As in COCO's ``instances.json``, see :func:`clean_segmentation`.
         height: Of the image, in pixels.
         width: Of the image, in pixels.
+        size: Height and width of an image that was stretched. Polygons are stretched and then
+            drawn, RLEs are drawn and then stretched, by nearest pixel. Defaults to the image's.
 
     Returns:
-        Mask ``(height, width)`` uint8, C order, 1 on the object.
+        Mask ``(height, width)``, or of ``size``, uint8, C order, 1 on the object. A small object
+        can vanish by stretching.
 
     Raises:
         DataError: It is wrong or empty.
     """
     rle = encode_segmentation(segmentation, height, width)
+    if size is not None and isinstance(segmentation, list) and isinstance(segmentation[0], list):
+        scale = size[1] / width, size[0] / height
+        polygons = [
+            (np.reshape(points, (-1, 2)) * scale).flatten().tolist()
+            for points in clean_segmentation(segmentation, height, width)
+        ]
+        rle = coco_mask.merge(coco_mask.frPyObjects(polygons, *size))
     # COCO's masks are column-major. OpenCV transposes ten times as fast as NumPy.
-    return cv2.transpose(coco_mask.decode(rle).T)
+    mask = cv2.transpose(coco_mask.decode(rle).T)
+    if size is not None and mask.shape != tuple(size):
+        mask = cv2.resize(mask, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+    return mask

@@ -5,6 +5,7 @@ import os
 import pickle
 import runpy
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -122,6 +123,28 @@ def test_the_same_as_the_test_pipeline(cfg, inferencer, image, tmp_path):
     probability = sample.seg_logits.data.numpy()
     for mask, values, score in zip(masks, probability, result['scores'], strict=True):
         assert score == pytest.approx(values[mask].mean() if mask.any() else 0, abs=1e-5)
+
+
+def test_nothing_found_is_an_answer(inferencer, image, tmp_path, monkeypatch):
+    plain = inferencer(image, ['dog', 'the man'], draw=False)
+    assert plain['nothing_found'].tolist() == [False, False]
+    assert plain['masks'][1].any()
+    head = inferencer.model.decode_head
+    forward = head.forward
+
+    def says(feats, text):
+        return replace(forward(feats, text), no_target=torch.tensor([-0.1, 0.1]))
+
+    monkeypatch.setattr(head, 'forward', says)
+    result = inferencer(image, ['dog', 'the man'], out_dir=tmp_path)
+    assert result['nothing_found'].tolist() == [False, True]
+    assert np.array_equal(result['masks'][0], plain['masks'][0])
+    assert not result['masks'][1].any() and result['scores'][1] == 0
+    written = json.loads((tmp_path / 'predictions.json').read_text())['predictions']
+    assert [record['nothing_found'] for record in written] == [False, True]
+    # the caption is all that differs between the pictures of two empty masks
+    monkeypatch.setattr(head, 'forward', forward)
+    assert not np.array_equal(result['overlays'][1], inferencer(image, 'the man')['overlays'][0])
 
 
 def test_path_array_and_pil_are_one(inferencer, image, tmp_path):

@@ -8,6 +8,7 @@ from PIL import Image
 from nemo_mmseg.models.protocols.cris import CRISProtocol
 from nemo_mmseg.models.protocols.lavt import LAVTProtocol
 from nemo_mmseg.models.protocols.original import OriginalProtocol
+from nemo_mmseg.models.protocols.rela import ReLAProtocol
 from nemo_mmseg.models.protocols.tris import TRISProtocol
 from nemo_mmseg.models.structures import HeadOutput
 
@@ -123,6 +124,32 @@ def test_lavt_on_a_letterboxed_input(sample):
     apply(LAVTProtocol(), logits, one)
     expected = cv2.resize(mask, (480, 480), interpolation=cv2.INTER_LINEAR) > 0.5
     assert iou(one.pred_sem_seg.data[0].numpy() > 0, expected) > 0.93
+
+
+def test_rela_compares_sigmoids_in_480_squares(sample):
+    logits = 30 * torch.randn(2, 2, 120, 120)
+    one = sample('ab', gt=(480, 480), ori_shape=(333, 217))
+    gt = one.gt_sem_seg.data.clone()
+    apply(ReLAProtocol(), logits, one, (480, 480))
+    large = F.interpolate(logits, (480, 480), mode='bilinear', align_corners=False)
+    assert torch.equal(one.pred_sem_seg.data, large.sigmoid().argmax(1).byte())
+    # where both are 1 in float32 the first wins, though the second logit is larger
+    ties = (large.sigmoid() == 1).all(1) & (large[:, 1] > large[:, 0])
+    assert ties.sum() > 100 and not one.pred_sem_seg.data[ties].any()
+    assert torch.equal(one.gt_sem_seg.data, gt)
+
+
+def test_rela_on_a_letterboxed_input(sample):
+    mask = np.zeros((60, 80), np.float32)
+    mask[10:40, 5:30] = 1
+    forth, _ = letterbox(60, 80)
+    seen = torch.from_numpy(cv2.warpAffine(mask, forth, (SIZE, SIZE)))
+    logits = torch.stack((1 - seen, seen))[None] * 8 - 4
+    one = sample('a', gt=(60, 80), ori_shape=(60, 80), warp_matrix=forth.tolist())
+    apply(ReLAProtocol(size=(240, 480)), logits, one)
+    expected = cv2.resize(mask, (480, 240), interpolation=cv2.INTER_LINEAR) > 0.5
+    assert iou(one.pred_sem_seg.data[0].numpy() > 0, expected) > 0.93
+    assert one.gt_sem_seg.data.shape == (1, 240, 480)
 
 
 @pytest.mark.parametrize('protocol', PROTOCOLS)

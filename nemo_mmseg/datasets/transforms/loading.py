@@ -39,11 +39,13 @@ class LoadReferringImage(BaseTransform):
         return f'{type(self).__name__}()'
 
 
-def _mask_of(instance: dict, height: int, width: int, path: str) -> np.ndarray:
+def _mask_of(
+    instance: dict, height: int, width: int, path: str, size: tuple[int, int] | None
+) -> np.ndarray:
     """Decode the mask of an instance; an error names the annotation."""
     try:
-        mask = decode_segmentation(instance['segmentation'], height, width)
-        problem = None if mask.any() else 'its mask is empty'
+        mask = decode_segmentation(instance['segmentation'], height, width, size)
+        problem = None if mask.any() or size is not None else 'its mask is empty'
     except ValueError as error:
         problem = str(error)
     if problem:
@@ -51,11 +53,13 @@ def _mask_of(instance: dict, height: int, width: int, path: str) -> np.ndarray:
     return mask
 
 
-def referent_masks(results: dict) -> np.ndarray:
-    """Decode the mask of each expression at the size of the original image.
+def referent_masks(results: dict, size: tuple[int, int] | None = None) -> np.ndarray:
+    """Decode the mask of each expression.
 
     Args:
         results: With ``instances``, ``targets``, ``height``, ``width``, ``img_path``.
+        size: Height and width of the masks; None for those of the original image. See
+            :func:`~nemo_mmseg.datasets.segmentation.decode_segmentation`.
 
     Returns:
         Masks ``(N, height, width)`` uint8: the union of an expression's targets, 0 for no target.
@@ -71,10 +75,10 @@ def referent_masks(results: dict) -> np.ndarray:
         for target in targets:
             if target not in decoded:
                 decoded[target] = _mask_of(
-                    results['instances'][target], *shape, results['img_path']
+                    results['instances'][target], *shape, results['img_path'], size
                 )
             mask = decoded[target] if mask is None else np.maximum(mask, decoded[target])
-        masks.append(np.zeros(shape, np.uint8) if mask is None else mask)
+        masks.append(np.zeros(size or shape, np.uint8) if mask is None else mask)
     # Most samples have one mask, which needs no copy.
     return masks[0][None] if len(masks) == 1 else np.stack(masks)
 
@@ -89,6 +93,7 @@ class LoadReferentMask(BaseTransform):
     Required Keys:
 
     - instances, targets, height, width, img_path
+    - img_shape (with ``stretch``)
 
     Added Keys:
 
@@ -98,17 +103,25 @@ class LoadReferentMask(BaseTransform):
     Modified Keys:
 
     - seg_fields
+
+    Args:
+        stretch: Whether polygons are stretched to the size that the image has now, after a resize,
+            and drawn there, as ReLA's data loader does. Defaults to False.
     """
+
+    def __init__(self, stretch: bool = False) -> None:
+        self.stretch = stretch
 
     def transform(self, results: dict) -> dict:
         """Decode the masks."""
-        masks = referent_masks(results)
+        size = tuple(results['img_shape'][:2]) if self.stretch else None
+        masks = referent_masks(results, size)
         results['gt_seg_map'] = masks[0] if len(masks) == 1 else masks.transpose(1, 2, 0)
         results.setdefault('seg_fields', []).append('gt_seg_map')
         return results
 
     def __repr__(self) -> str:
-        return f'{type(self).__name__}()'
+        return f'{type(self).__name__}(stretch={self.stretch})'
 
 
 @TRANSFORMS.register_module()

@@ -68,8 +68,7 @@ def check_heads(published: Mapping[str, Any], model: Mapping[str, Any]) -> None:
         )
 
 
-# The names of the decoder count from 4, where the coarsest map joins, down to 2.
-TABLE = {
+BACKBONE_TABLE = {
     **{f'backbone.{a}': f'backbone.{b}' for a, b in swin.TABLE.items()},
     **{f'backbone.norm{i}': f'backbone.norm{i}' for i in range(4)},
     **{
@@ -77,6 +76,11 @@ TABLE = {
         for published, ours in FUSION.items()
     },
     'backbone.layers.{i}.res_gate': 'backbone.gates.{i}',
+}
+
+# The names of the decoder count from 4, where the coarsest map joins, down to 2.
+TABLE = {
+    **BACKBONE_TABLE,
     **{
         f'classifier.{published}{k}_{4 - step}': f'decode_head.steps.{step}.conv{k}.{published}'
         for step in range(3)

@@ -49,3 +49,23 @@ def training_iou(predicted: Tensor, gt: Tensor) -> Tensor:
     intersection = (predicted & foreground).flatten(1).sum(1)
     union = ((predicted | foreground) & known).flatten(1).sum(1)
     return 100 * (intersection / union.clamp(min=1)).mean()
+
+
+def no_target_of(data_samples: list[SegDataSample]) -> Tensor:
+    """Tell which expressions have no target.
+
+    Args:
+        data_samples: With ``gt_sem_seg`` ``(N, H, W)``. The number of an expression's targets is
+            ``num_targets`` of the metainfo; without it, an empty mask means no target.
+
+    Returns:
+        ``(E,)`` bool, on the CPU where all samples have ``num_targets``.
+    """
+    rows = []
+    for sample in data_samples:
+        counts = sample.metainfo.get('num_targets')
+        if counts is None:
+            rows.append(~(sample.gt_sem_seg.data == 1).flatten(1).any(dim=1))
+        else:
+            rows.append(torch.tensor([count == 0 for count in counts]))
+    return torch.cat(rows)

@@ -104,3 +104,11 @@ def store(sample: SegDataSample, probability: Tensor, mask: Tensor) -> None:
     """Put foreground probabilities and bool masks, both ``(N, H, W)``, into a data sample."""
     sample.seg_logits = PixelData(data=probability)
     sample.pred_sem_seg = PixelData(data=mask.to(torch.uint8))
+
+
+def stretch_gt(sample: SegDataSample, size: tuple[int, int]) -> None:
+    """Bring the ground truth of a data sample, if it has one, to a size as PIL's nearest does."""
+    if 'gt_sem_seg' in sample:
+        gt = sample.gt_sem_seg.data
+        resized = F.interpolate(gt[:, None].float(), size, mode='nearest-exact')[:, 0]
+        sample.gt_sem_seg = PixelData(data=resized.to(gt.dtype))

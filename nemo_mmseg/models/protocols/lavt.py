@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import torch.nn.functional as F
 from mmengine.model import BaseModule
-from mmengine.structures import PixelData
 from mmseg.registry import TASK_UTILS
 from mmseg.structures import SegDataSample
 from torch import Tensor
@@ -20,6 +19,7 @@ from .geometry import (
     original_shape,
     sample_bilinear,
     store,
+    stretch_gt,
     stretch_matrix,
 )
 
@@ -50,7 +50,4 @@ class LAVTProtocol(BaseModule):
         to_image = stretch_matrix(self.size, original_shape(meta, size))
         margin = sample_bilinear(margin, compose(image_to_input(meta, size), to_image), self.size)
         store(sample, margin.sigmoid(), margin > 0)
-        if 'gt_sem_seg' in sample:
-            gt = sample.gt_sem_seg.data
-            resized = F.interpolate(gt[:, None].float(), self.size, mode='nearest-exact')[:, 0]
-            sample.gt_sem_seg = PixelData(data=resized.to(gt.dtype))
+        stretch_gt(sample, self.size)

@@ -66,8 +66,8 @@ def as_map(output: tuple[Tensor, tuple[int, int]]) -> Tensor:
     return channels_first(output[0]).unflatten(2, output[1])
 
 
-def taps_of(model: nn.Module) -> dict[str, Tap]:
-    """Intermediate result of a case -> where it is in our network."""
+def backbone_taps(model: nn.Module) -> dict[str, Tap]:
+    """Intermediate result of Swin and its fusions -> where it is in our network."""
     taps = {'patch_embed': Tap('backbone.patch_embed', as_map)}
     for i, stage in enumerate(model.backbone.stages):
         blocks, fusion = f'backbone.stages.{i}.blocks', f'backbone.fusions.{i}'
@@ -89,9 +89,18 @@ def taps_of(model: nn.Module) -> dict[str, Tap]:
                 f'stage{i}.gate': Tap(f'backbone.gates.{i}'),
                 f'stage{i}.gated': Tap(f'backbone.stages.{i}.downsample', of_input=True),
                 f'stage{i}.downsample': Tap(f'backbone.stages.{i}.downsample'),
-                f'decoder.step{4 - i}a': Tap(f'decode_head.steps.{i}.conv1'),
-                f'decoder.step{4 - i}b': Tap(f'decode_head.steps.{i}.conv2'),
             }
+    return taps
+
+
+def taps_of(model: nn.Module) -> dict[str, Tap]:
+    """Intermediate result of a case -> where it is in our network."""
+    taps = backbone_taps(model)
+    for i in range(3):
+        taps |= {
+            f'decoder.step{4 - i}a': Tap(f'decode_head.steps.{i}.conv1'),
+            f'decoder.step{4 - i}b': Tap(f'decode_head.steps.{i}.conv2'),
+        }
     taps['decoder.logits'] = Tap('decode_head.conv_seg')
     if hasattr(model, 'text_encoder'):
         taps |= {

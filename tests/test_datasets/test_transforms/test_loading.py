@@ -1,11 +1,12 @@
 """Masks of referents, against zeros with each target painted over them."""
 
+import cv2
 import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
 from nemo_mmseg.datasets.segmentation import decode_segmentation
-from nemo_mmseg.datasets.transforms.loading import referent_masks
+from nemo_mmseg.datasets.transforms.loading import LoadReferentMask, referent_masks
 
 RNG = np.random.default_rng(0)
 
@@ -32,3 +33,31 @@ def test_masks_are_unions_of_targets(targets):
     assert masks.flags.c_contiguous and masks.dtype == np.uint8
     np.testing.assert_array_equal(masks, painted(item))
     assert decode_segmentation(instances[0]['segmentation'], 30, 45).flags.c_contiguous
+
+
+def test_masks_of_a_stretched_image_are_drawn_of_stretched_polygons():
+    turn = np.arange(0, 6.28, 0.1)
+    circle = np.stack((15 + 9 * np.cos(turn), 20 + 9 * np.sin(turn)))
+    spot = [[40.2, 5.1, 40.6, 5.1, 40.4, 5.4]]  # narrower than a pixel of the result
+    filled = np.zeros((30, 45), np.uint8)
+    filled[4:9, 30:39] = 1
+    rle = coco_mask.encode(np.asfortranarray(filled))
+    instances = [
+        dict(ann_id=0, segmentation=[circle.T.ravel().tolist()]),
+        dict(ann_id=1, segmentation=dict(size=[30, 45], counts=rle['counts'].decode())),
+        dict(ann_id=2, segmentation=spot),
+    ]
+    results = dict(
+        instances=instances, targets=[[0], [1], [2], []], height=30, width=45, img_path='a.jpg',
+        img_shape=(90, 90),
+    )  # fmt: skip
+    masks = LoadReferentMask(stretch=True)(results)['gt_seg_map'].transpose(2, 0, 1)
+    assert masks.shape == (4, 90, 90) and results['seg_fields'] == ['gt_seg_map']
+    y, x = np.mgrid[:90, :90] + 0.5
+    disk = (x / 2 - 15) ** 2 + (y / 3 - 20) ** 2 < 81
+    assert (masks[0] != disk).sum() < 0.03 * disk.sum()
+    # finer than the drawn mask could be
+    coarse = cv2.resize(decode_segmentation(instances[0]['segmentation'], 30, 45), (90, 90))
+    assert (masks[0] != disk).sum() < (coarse != disk).sum() / 2
+    np.testing.assert_array_equal(masks[1], filled.repeat(3, 0).repeat(2, 1))
+    assert masks[2].sum() <= 2 and not masks[3].any()
