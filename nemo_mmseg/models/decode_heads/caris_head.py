@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from nemo_mmseg.models.structures import HeadOutput, TextFeatures
 from nemo_mmseg.models.utils.deformable_attention import MultiScaleDeformableAttention
-from nemo_mmseg.models.utils.few_token_attention import FewTokenAttention
+from nemo_mmseg.models.utils.few_token_attention import FewKeyAttention, FewQueryAttention
 from nemo_mmseg.models.utils.fpn_step import FPNStep
 from nemo_mmseg.models.utils.positions import sine_positions
 
@@ -140,10 +140,10 @@ class CARISLayer(nn.Module):
 
     def __init__(self, channels: int, num_heads: int) -> None:
         super().__init__()
-        self.gather = FewTokenAttention(channels, num_heads)
-        self.mix = FewTokenAttention(channels, num_heads)
+        self.gather = FewQueryAttention(channels, num_heads)
+        self.mix = FewKeyAttention(channels, num_heads)
         self.token_ffn = feedforward(channels)
-        self.spread = FewTokenAttention(channels, num_heads)
+        self.spread = FewKeyAttention(channels, num_heads)
         self.see = MultiScaleDeformableAttention(channels, num_heads, LEVELS)
         self.pixel_ffn = feedforward(channels)
         self.token_norms = nn.ModuleList(nn.LayerNorm(channels) for _ in range(3))
@@ -172,12 +172,12 @@ class CARISLayer(nn.Module):
             New tokens and pixels.
         """
         norm = self.token_norms
-        gathered = self.gather.by_tokens(tokens, pixels + positions, pixels)
+        gathered = self.gather(tokens, pixels + positions, pixels)
         tokens = norm[0](tokens + self.gather_scale * gathered)
-        tokens = norm[1](tokens + self.mix.of_tokens(tokens, tokens, mask))
+        tokens = norm[1](tokens + self.mix(tokens, tokens, mask))
         tokens = norm[2](tokens + self.token_ffn(tokens))
         norm = self.pixel_norms
-        spread = self.spread.of_tokens(pixels + positions, tokens, mask)
+        spread = self.spread(pixels + positions, tokens, mask)
         pixels = norm[0](pixels + self.spread_scale * spread)
         # As published, in float32 whatever the precision of the rest: offsets are fine.
         with torch.autocast(pixels.device.type, enabled=False):

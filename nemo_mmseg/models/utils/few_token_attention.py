@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 class FewTokenAttention(nn.Module):
-    """Multi-head attention four times as wide as its input, for some tens of tokens.
+    """Base of multi-head attention four times as wide as its input, for some tens of tokens.
 
     It is ordinary attention, computed in another order. The score of a pixel x and a token t is
     (Q x)(K t) = x (Q'K t): the token, of which there are few, goes through both projections. A
@@ -28,27 +28,32 @@ class FewTokenAttention(nn.Module):
         self.value = nn.Linear(channels, width)
         self.out = nn.Linear(width, channels)
 
-    def _heads(self, x: Tensor) -> Tensor:
+    def heads(self, x: Tensor) -> Tensor:
         """``(E, T, heads * D)`` -> ``(E, heads, T, D)``."""
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
-    def _fold(self, tokens: Tensor, other: nn.Linear) -> tuple[Tensor, Tensor]:
+    def fold(self, tokens: Tensor, other: nn.Linear) -> tuple[Tensor, Tensor]:
         """Take projected tokens through the projection of the other side, backwards.
 
         Args:
-            tokens: ``(E, heads, T, D)``.
+            tokens: Projected, ``(E, T, heads * D)``.
             other: Projection of what the tokens are compared with.
 
         Returns:
             Vectors ``(E, heads * T, C)`` and constants ``(E, heads * T)``: the score of an x is its
             product with the vector, plus the constant.
         """
+        tokens = self.heads(tokens) * self.scale
         weight = other.weight.unflatten(0, (self.num_heads, -1))
         bias = other.bias.unflatten(0, (self.num_heads, -1, 1))
         return (tokens @ weight).flatten(1, 2), (tokens @ bias).flatten(1)
 
-    def by_tokens(self, tokens: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Let tokens attend to pixels.
+
+class FewQueryAttention(FewTokenAttention):
+    """Attention of tokens to pixels. Arguments as in :class:`FewTokenAttention`."""
+
+    def forward(self, tokens: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Let tokens gather pixels.
 
         Args:
             tokens: ``(E, T, C)``.
@@ -58,15 +63,19 @@ class FewTokenAttention(nn.Module):
         Returns:
             ``(E, T, C)``.
         """
-        vectors, constants = self._fold(self._heads(self.query(tokens)) * self.scale, self.key)
+        vectors, constants = self.fold(self.query(tokens), self.key)
         weights = (vectors @ key.mT + constants[..., None]).softmax(dim=-1)
         gathered = (weights @ value).unflatten(1, (self.num_heads, -1))
         projection = self.value.weight.unflatten(0, (self.num_heads, -1)).mT
-        gathered = (gathered @ projection).transpose(1, 2).flatten(2) + self.value.bias
-        return self.out(gathered)
+        gathered = (gathered @ projection).transpose(1, 2).flatten(2)
+        return self.out(gathered + self.value.bias)
 
-    def of_tokens(self, query: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
-        """Let pixels, or tokens, attend to tokens.
+
+class FewKeyAttention(FewTokenAttention):
+    """Attention of pixels, or tokens, to tokens. Arguments as in :class:`FewTokenAttention`."""
+
+    def forward(self, query: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
+        """Let pixels gather tokens.
 
         Args:
             query: ``(E, N, C)``.
@@ -76,10 +85,10 @@ class FewTokenAttention(nn.Module):
         Returns:
             ``(E, N, C)``.
         """
-        vectors, constants = self._fold(self._heads(self.key(tokens)) * self.scale, self.query)
+        vectors, constants = self.fold(self.key(tokens), self.query)
         scores = query @ vectors.mT + constants[:, None]
         scores = scores.unflatten(-1, (self.num_heads, -1))
         weights = scores.masked_fill(~mask[:, None, None], float('-inf')).softmax(dim=-1)
         projection = self.out.weight.T.unflatten(0, (self.num_heads, -1))
-        said = self._heads(self.value(tokens)) @ projection
+        said = self.heads(self.value(tokens)) @ projection
         return weights.flatten(-2) @ said.flatten(1, 2) + self.out.bias
