@@ -281,9 +281,7 @@ def factors(total: int) -> np.ndarray:
     schedulers = [
         PARAM_SCHEDULERS.build(dict(one), default_args=dict(optimizer=optimizer, **more))
         for one in cfg.param_scheduler
-        for more in [
-            dict(epoch_length=total // epochs) if one.get('convert_to_iter_based') else {}
-        ]
+        for more in [dict(epoch_length=total // epochs) if one.get('convert_to_iter_based') else {}]
     ]
     found = np.empty(total)
     for i in range(total):
