@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+LARGEST = 50000.0  # score; infinity, of float16, would become no number
+
 
 class FewTokenAttention(nn.Module):
     """Base of multi-head attention four times as wide as its input, for some tens of tokens.
@@ -64,7 +66,8 @@ class FewQueryAttention(FewTokenAttention):
             ``(E, T, C)``.
         """
         vectors, constants = self.fold(self.query(tokens), self.key)
-        weights = (vectors @ key.mT + constants[..., None]).softmax(dim=-1)
+        scores = vectors @ key.mT + constants[..., None]
+        weights = scores.clamp(-LARGEST, LARGEST).softmax(dim=-1)
         gathered = (weights @ value).unflatten(1, (self.num_heads, -1))
         projection = self.value.weight.unflatten(0, (self.num_heads, -1)).mT
         gathered = (gathered @ projection).transpose(1, 2).flatten(2)
@@ -87,7 +90,7 @@ class FewKeyAttention(FewTokenAttention):
         """
         vectors, constants = self.fold(self.key(tokens), self.query)
         scores = query @ vectors.mT + constants[:, None]
-        scores = scores.unflatten(-1, (self.num_heads, -1))
+        scores = scores.clamp(-LARGEST, LARGEST).unflatten(-1, (self.num_heads, -1))
         weights = scores.masked_fill(~mask[:, None, None], float('-inf')).softmax(dim=-1)
         projection = self.out.weight.T.unflatten(0, (self.num_heads, -1))
         said = self.heads(self.value(tokens)) @ projection

@@ -212,7 +212,7 @@ def check_training(folder: Path) -> Iterator[Comparison]:
     losses = head.loss(HeadOutput(head(feats, text).logits), text, gt_of(case))
     loss = losses[head.loss_decode.loss_name]
     loss.backward()
-    error = abs(float(loss) / float(case['train_loss']) - 1)
+    error = abs(loss.item() / float(case['train_loss']) - 1)
     yield Comparison('train_loss', error, LOSS)
 
     back = inverse(TABLE)
