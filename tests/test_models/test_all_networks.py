@@ -82,7 +82,7 @@ def build(tmp_path_factory):
         for part in PARTS:
             if 'pretrained' in model.get(part, {}):
                 model[part].pretrained = None
-        if model.text_encoder.type == 'BERTTextEncoder':
+        if model.text_encoder.type.endswith('BERTTextEncoder'):
             model.text_encoder.pretrained = False
             if model.text_encoder.config is not None:
                 model.text_encoder.model = str(vocabulary)

@@ -189,6 +189,51 @@ def test_rate_of_rela_falls_twice():
     np.testing.assert_allclose(found, [1e-5] * 11 + [1e-6] * 3 + [1e-7])
 
 
+CARIS_PARTS = ('text_encoder', 'backbone', 'rest')
+# Published counts by part: weights without and with decay.
+CARIS = {
+    'tiny': dict(backbone=(49_434, 27_471_264), rest=(25_600, 30_394_304)),
+    'base': dict(
+        text_encoder=(23_874_048, 85_017_600),
+        backbone=(122_936, 86_622_080),
+        rest=(25_600, 30_910_400),
+    ),
+}
+
+
+def check_caris(size, bert):
+    """Compare with the published rule, in words of our names, and with published counts."""
+    changes = {'model.text_encoder.config': bert, 'model.backbone.pretrained': None}
+    cfg = load('caris', f'caris_swin-{size}-w7_2xb8-50e_refcoco-448x448', changes)
+    assert cfg.optim_wrapper.clip_grad == dict(max_norm=1.0)
+    model = MODELS.build(cfg.model)
+    wrapper = dict(cfg.optim_wrapper, type='OptimWrapper')  # without a GPU, no AMP
+    optimizer = build_optim_wrapper(model, wrapper).optimizer
+    assert type(optimizer) is torch.optim.AdamW
+    groups, counts = learned(optimizer), {part: [0, 0] for part in CARIS_PARTS}
+    modules = dict(model.named_modules())
+    for name, parameter in model.named_parameters():
+        part = name.split('.')[0]
+        layer_norm = isinstance(modules[name.rpartition('.')[0]], torch.nn.LayerNorm)
+        alone = any(word in name for word in ('.embeddings.', 'bias_table', '.prompts.learned'))
+        still = layer_norm or alone or name == 'decode_head.prompts'
+        part = part if part in CARIS_PARTS else 'rest'
+        rate = 1e-4 if part == 'rest' else 1e-5
+        assert groups[id(parameter)] == (pytest.approx(rate), 0.0 if still else 0.01), name
+        counts[part][not still] += parameter.numel()
+    for part, expected in CARIS[size].items():
+        assert tuple(counts[part]) == expected, part
+
+
+def test_groups_of_caris():
+    check_caris('tiny', dict(vocab_size=11, hidden_size=768, intermediate_size=8))
+
+
+@pytest.mark.slow
+def test_groups_of_caris_as_published():
+    check_caris('base', {})
+
+
 def rates(cfg, epochs, epoch_length):
     """Learning rates of two groups in each iteration, as MMEngine's runner steps the schedule."""
     parameters = [torch.nn.Parameter(torch.zeros(1)) for _ in range(2)]
@@ -222,6 +267,16 @@ def test_rate_of_lavt_falls_with_every_iteration():
     found = rates(cfg, 40, 7)
     np.testing.assert_allclose(found[:, 0], expected, rtol=1e-6, atol=1e-12)
     np.testing.assert_allclose(found[:, 1], expected / 10, rtol=1e-6, atol=1e-12)
+
+
+def test_rate_of_caris_rises_and_falls():
+    cfg = load('caris', 'caris_swin-base-w7_2xb8-50e_refcoco-448x448')
+    assert cfg.train_cfg.max_epochs == 50
+    i, last = np.arange(2000), 50 * 40 - 1
+    # The published fall begins behind the warm-up, but counts from the first iteration.
+    warm = np.minimum(1 - (1 - i / 1500) * 0.999, 1)
+    found = rates(cfg, 50, 40)[:, 0]
+    np.testing.assert_allclose(found, 1e-5 * warm * (1 - i / last) ** 0.9, rtol=1e-6, atol=1e-12)
 
 
 def test_rate_of_cris_falls_once():
@@ -365,22 +420,34 @@ def item(path, masks):
     )
 
 
-def by_pil(array, resample):
-    return np.asarray(Image.fromarray(array).resize((480, 480), resample))
+def by_pil(array, resample, side):
+    return np.asarray(Image.fromarray(array).resize((side, side), resample))
 
 
-def test_lavt_is_trained_on_what_pil_makes_of_image_and_mask(tmp_path):
+STRETCHED = pytest.mark.parametrize(
+    'method, name, side',
+    [
+        ('lavt', 'lavt_swin-tiny-w7_4xb8-40e_refcoco-480x480', 480),
+        ('caris', 'caris_swin-tiny-w7_2xb8-50e_refcoco-448x448', 448),
+    ],
+)
+
+
+@STRETCHED
+def test_it_is_trained_on_what_pil_makes_of_image_and_mask(tmp_path, method, name, side):
     image, masks = picture(tmp_path / 'it.png')
-    cfg = load('lavt', 'lavt_swin-tiny-w7_4xb8-40e_refcoco-480x480')
+    cfg = load(method, name)
     sample, *rest = cfg.train_pipeline
     assert sample.type == 'SampleExpressions' and cfg.train_dataloader.dataset.pipeline[1:] == rest
     packed = Compose([TRANSFORMS.build(one) for one in rest])(item(tmp_path / 'it.png', masks[:1]))
-    expected = by_pil(image, Image.BILINEAR).transpose(2, 0, 1)
+    expected = by_pil(image, Image.BILINEAR, side).transpose(2, 0, 1)
     np.testing.assert_array_equal(packed['inputs'].numpy(), expected)
     gt = packed['data_samples'].gt_sem_seg.data.numpy()
-    np.testing.assert_array_equal(gt[0], by_pil(masks[0], Image.NEAREST))
+    np.testing.assert_array_equal(gt[0], by_pil(masks[0], Image.NEAREST, side))
     # and not on what OpenCV makes of the image
-    assert np.abs(cv2.resize(image, (480, 480)).transpose(2, 0, 1) - expected.astype(int)).max() > 9
+    assert (
+        np.abs(cv2.resize(image, (side, side)).transpose(2, 0, 1) - expected.astype(int)).max() > 9
+    )
 
 
 @pytest.mark.parametrize('data', ['grefcoco', 'refcocog-umd'])
@@ -399,7 +466,7 @@ def test_rela_sees_stretched_polygons_in_training_and_test(tmp_path, data):
         cfg.test_dataloader.dataset.pipeline,
     ):
         packed = Compose([TRANSFORMS.build(one) for one in pipeline])(dict(given, seg_fields=[]))
-        resized = by_pil(image, Image.BILINEAR).transpose(2, 0, 1)
+        resized = by_pil(image, Image.BILINEAR, 480).transpose(2, 0, 1)
         np.testing.assert_array_equal(packed['inputs'].numpy(), resized)
         gt = packed['data_samples'].gt_sem_seg.data[0].numpy()
         assert (gt & expected).sum() / (gt | expected).sum() > 0.97
@@ -415,16 +482,17 @@ def test_rela_sees_stretched_polygons_in_training_and_test(tmp_path, data):
         assert metric.evaluate(1)['cIoU'] == expected
 
 
-def test_lavt_is_compared_at_480(tmp_path):
+@STRETCHED
+def test_it_is_compared_at_the_size_of_its_input(tmp_path, method, name, side):
     _, masks = picture(tmp_path / 'it.png')
-    cfg = load('lavt', 'lavt_swin-tiny-w7_4xb8-40e_refcoco-480x480')
+    cfg = load(method, name)
     pipeline = Compose([TRANSFORMS.build(one) for one in cfg.test_dataloader.dataset.pipeline])
     packed = pipeline(item(tmp_path / 'it.png', masks))
-    assert packed['inputs'].shape == (3, 480, 480)
+    assert packed['inputs'].shape == (3, side, side)
     sample = packed['data_samples']
     assert sample.gt_sem_seg.data.shape == masks.shape
     # a network that says what PIL makes of the masks, but nothing at all about the third
-    wanted = np.stack([by_pil(mask, Image.NEAREST) for mask in masks])
+    wanted = np.stack([by_pil(mask, Image.NEAREST, side) for mask in masks])
     said = torch.from_numpy(wanted).float()
     said[2] = 0
     protocol = TASK_UTILS.build(cfg.model.test_cfg.protocol)
@@ -437,4 +505,5 @@ def test_lavt_is_compared_at_480(tmp_path):
     area = wanted.reshape(3, -1).sum(1)
     assert scores['oIoU'] == pytest.approx(100 * area[:2].sum() / area.sum())
     assert scores['mIoU'] == scores['Pr@0.5'] == pytest.approx(200 / 3)
-    assert metric.tie == '>=' and metric.empty_union == 0.0
+    assert metric.tie == '>='
+    assert metric.empty_union == (0.0 if method == 'lavt' else 1.0)

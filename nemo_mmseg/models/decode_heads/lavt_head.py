@@ -8,17 +8,16 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from mmcv.cnn import build_norm_layer
-from mmengine.model import BaseModule
 from mmseg.registry import MODELS
-from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
-from nemo_mmseg.models.losses.targets import gt_like, training_iou
 from nemo_mmseg.models.structures import HeadOutput, TextFeatures
+
+from .two_class_head import TwoClassHead
 
 
 @MODELS.register_module()
-class LAVTHead(BaseModule):
+class LAVTHead(TwoClassHead):
     """Head that joins four maps from coarse to fine and tells object from background.
 
     Yang et al., *LAVT: Language-aware vision transformer for referring image segmentation*, 2022.
@@ -28,8 +27,7 @@ class LAVTHead(BaseModule):
         channels: Channels of the decoder; None takes half of the coarsest map's.
         norm_cfg: Config of the normalisation. Defaults to batch normalisation, which ``sync_bn`` of
             a config makes common to all GPUs.
-        loss_decode: MMSegmentation's loss for logits ``(E, 2, H, W)`` and labels ``(E, H, W)``.
-            The default is the published cross entropy with class weights 0.9 and 1.1.
+        loss_decode: See :class:`TwoClassHead`.
         init_cfg: As in MMEngine.
     """
 
@@ -41,7 +39,7 @@ class LAVTHead(BaseModule):
         loss_decode: dict | None = None,
         init_cfg: dict | None = None,
     ) -> None:
-        super().__init__(init_cfg=init_cfg)
+        super().__init__(loss_decode, init_cfg)
         channels = channels or in_channels[-1] // 2
         *finer, coarse = in_channels
         self.steps = nn.ModuleList()
@@ -49,9 +47,6 @@ class LAVTHead(BaseModule):
             self.steps.append(LAVTDecoderStep(coarse, fine, channels, norm_cfg or dict(type='BN')))
             coarse = channels
         self.conv_seg = nn.Conv2d(channels, 2, 1)
-        if loss_decode is None:
-            loss_decode = dict(type='CrossEntropyLoss', class_weight=[0.9, 1.1])
-        self.loss_decode = MODELS.build(loss_decode)
 
     def forward(self, feats: Sequence[Tensor], text: TextFeatures) -> HeadOutput:
         """Join the maps.
@@ -68,23 +63,6 @@ class LAVTHead(BaseModule):
         for step, fine in zip(self.steps, reversed(finer)):
             x = step(x, fine)
         return HeadOutput(text.rows(self.conv_seg(x)))
-
-    def loss(
-        self, output: HeadOutput, text: TextFeatures, data_samples: list[SegDataSample]
-    ) -> dict[str, Tensor]:
-        """Compute the loss of the logits at the size of the ground truth.
-
-        Returns:
-            The loss, and ``train_iou``: mean IoU in per cent over the expressions of the batch.
-        """
-        size = data_samples[0].gt_sem_seg.data.shape[-2:]
-        logits = output.logits.float()
-        logits = F.interpolate(logits, size, mode='bilinear', align_corners=True)
-        gt = gt_like(logits, data_samples)
-        return {
-            self.loss_decode.loss_name: self.loss_decode(logits, gt, ignore_index=255),
-            'train_iou': training_iou(logits[:, 1] > logits[:, 0], gt),
-        }
 
 
 class LAVTDecoderStep(nn.Module):

@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -190,6 +192,9 @@ class Case:
     def weights(self, part: str | None = None, without: str | None = None) -> dict[str, Tensor]:
         """A state dict under its published names.
 
+        Where the case has ``scale_name`` and ``scale_value``, tensors are multiplied by the values
+        of all patterns that match their names.
+
         Args:
             part: Entry of the file of names; None if there is just one state dict in it.
             without: What the names begin with that are left out; None draws all.
@@ -206,7 +211,12 @@ class Case:
         }
         drawn = self.fill.fill_state_dict(empty, seed=int(self['seed']))
         # the rule makes vectors of single numbers
-        return {name: tensor.reshape(empty[name].shape) for name, tensor in drawn.items()}
+        weights = {name: tensor.reshape(empty[name].shape) for name, tensor in drawn.items()}
+        if 'scale_name' in self:
+            for pattern, factor in zip(self['scale_name'], self['scale_value'], strict=True):
+                for name in filter(partial(fnmatchcase, pat=str(pattern)), weights):
+                    weights[name] *= float(factor)
+        return weights
 
 
 def base_model(method: str, name: str) -> dict:

@@ -144,7 +144,12 @@ def loss_of(head: nn.Module, logits: Tensor, samples: list[SegDataSample]) -> fl
 
 
 def compare_results(
-    case: Case, run: str, head: nn.Module, logits: Tensor, tolerance: float
+    case: Case,
+    run: str,
+    head: nn.Module,
+    logits: Tensor,
+    tolerance: float,
+    loss_tolerance: float | None = None,
 ) -> Iterator[Comparison]:
     """Logits of both sizes, losses, masks and what is counted of them.
 
@@ -153,7 +158,8 @@ def compare_results(
         run: What its keys begin with.
         head: Our head.
         logits: Ours, (B, 2, H/4, W/4).
-        tolerance: Relative difference that logits and losses may have.
+        tolerance: Relative difference that logits may have.
+        loss_tolerance: The same of losses; None takes that of logits.
     """
     yield from case.compare(f'{run}_logits_low', logits, tolerance)
     samples = gt_of(case)
@@ -163,11 +169,12 @@ def compare_results(
         if key in case:
             yield from case.compare(key, x, tolerance)
 
+    loss_tolerance = loss_tolerance or tolerance
     losses = [loss_of(head, logits[i : i + 1], [sample]) for i, sample in enumerate(samples)]
     each = case[f'{run}_loss_per_sample']
     loss = abs(loss_of(head, logits, samples) / float(case[f'{run}_loss']) - 1)
-    yield Comparison(f'{run}_loss', loss, tolerance)
-    yield Comparison(f'{run}_loss_per_sample', relative_each(losses, each), tolerance)
+    yield Comparison(f'{run}_loss', loss, loss_tolerance)
+    yield Comparison(f'{run}_loss_per_sample', relative_each(losses, each), loss_tolerance)
 
     counts = []
     for row, sample in zip(logits, samples, strict=True):

@@ -1,0 +1,23 @@
+# RefCOCO as CARIS reads it: cleaned expressions, image and mask stretched to 448x448 by PIL (the
+# image antialiased, the mask by nearest pixel). PIL resizes one mask only: a training sample of
+# several expressions needs backend='cv2'.
+_base_ = './refcoco.py'
+image_size = (448, 448)
+
+resize = dict(type='Resize', scale=image_size[::-1], keep_ratio=False, backend='pillow')
+load_transforms = [dict(type='LoadReferringImage'), dict(type='LoadReferentMask'), resize]
+train_pipeline = [*_base_.sample_transforms, *load_transforms, *_base_.pack_transforms]
+# The mask stays at the size of the image: the test protocol stretches it.
+test_pipeline = [
+    dict(type='LoadReferringImage'),
+    resize,
+    dict(type='LoadReferentMask'),
+    *_base_.pack_transforms,
+]
+
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+test_dataloader = val_dataloader
+# As published: an IoU of exactly the threshold counts.
+val_evaluator = dict(tie='>=')
+test_evaluator = val_evaluator

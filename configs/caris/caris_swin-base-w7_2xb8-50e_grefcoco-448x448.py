@@ -1,0 +1,8 @@
+_base_ = [
+    '../_base_/models/caris_swin-base-w7.py',
+    '../_base_/datasets/grefcoco-448x448.py',
+    '../_base_/schedules/caris_50e.py',
+    '../_base_/default_runtime.py',
+]
+
+default_hooks = dict(checkpoint=dict(save_best='gIoU'))

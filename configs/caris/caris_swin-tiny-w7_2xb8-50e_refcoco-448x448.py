@@ -1,0 +1,6 @@
+_base_ = [
+    '../_base_/models/caris_swin-tiny-w7.py',
+    '../_base_/datasets/refcoco-448x448.py',
+    '../_base_/schedules/caris_50e.py',
+    '../_base_/default_runtime.py',
+]
