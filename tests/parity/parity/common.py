@@ -187,11 +187,12 @@ class Case:
         spec.loader.exec_module(module)
         return module
 
-    def weights(self, part: str | None = None) -> dict[str, Tensor]:
+    def weights(self, part: str | None = None, without: str | None = None) -> dict[str, Tensor]:
         """A state dict under its published names.
 
         Args:
             part: Entry of the file of names; None if there is just one state dict in it.
+            without: Beginning of names that are not needed.
         """
         path = self.folder / self.names
         if path.is_file():
@@ -201,6 +202,7 @@ class Case:
         empty = {
             name: torch.zeros(shape, dtype=getattr(torch, dtype))
             for name, (shape, dtype) in (names if part is None else names[part]).items()
+            if without is None or not name.startswith(without)
         }
         drawn = self.fill.fill_state_dict(empty, seed=int(self['seed']))
         # the rule makes vectors of single numbers
