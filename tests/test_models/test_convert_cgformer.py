@@ -57,7 +57,7 @@ def test_every_tensor_is_used_or_left_out_with_a_reason(published, tmp_path):
 
 
 def test_nothing_is_copied_but_what_has_another_layout(names):
-    state = {name: torch.zeros(1).expand(shape) for name, shape in names.items()}
+    state = {name: torch.zeros(()).expand(shape) for name, shape in names.items()}
     renamed, _ = convert_cgformer(dict(model_state_dict=state))
     known = {id(tensor) for tensor in state.values()}
     changed = {name for name, tensor in renamed.items() if id(tensor) not in known}
