@@ -169,9 +169,10 @@ def compare_masks(
 def ellipse(i: int, shape: tuple[int, int]) -> Tensor:
     """The target of image ``i`` of the case, drawn at any size, uint8."""
     height, width = shape
-    x = np.arange(width) / width - (0.55, 0.45)[i]
-    y = np.arange(height)[:, None] / height - (0.4, 0.52)[i]
-    return torch.from_numpy(((x / 0.2) ** 2 + (y / 0.28) ** 2 <= 1).astype(np.uint8))
+    # 0.55 - 0.1 is not 0.45 to the last bit, which decides on pixels of the border.
+    x = (np.arange(width) - (0.55 - 0.1 * i) * width) / (0.2 * width)
+    y = (np.arange(height)[:, None] - (0.4, 0.52)[i] * height) / (0.28 * height)
+    return torch.from_numpy((x**2 + y**2 <= 1).astype(np.uint8))
 
 
 def without_text() -> nn.Module:
