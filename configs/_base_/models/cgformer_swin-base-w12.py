@@ -12,6 +12,6 @@ model = dict(
         channels=512,
         image_size=(480, 480),
     ),
-    # An expression needs about 1.5 GB in the last convolutions.
+    # A map of the last convolutions takes 0.5 GB an expression, in float32.
     test_cfg=dict(protocol=dict(type='CGFormerProtocol'), chunk_size=8),
 )
