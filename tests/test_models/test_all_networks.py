@@ -82,6 +82,8 @@ def build(tmp_path_factory):
         for part in PARTS:
             if 'pretrained' in model.get(part, {}):
                 model[part].pretrained = None
+        if 'image_size' in model.decode_head:  # tables of a fixed size
+            model.decode_head.image_size = SIZE
         if model.text_encoder.type.endswith('BERTTextEncoder'):
             model.text_encoder.pretrained = False
             if model.text_encoder.config is not None:

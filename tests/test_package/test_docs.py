@@ -38,7 +38,8 @@ def test_what_is_named_exists(page):
     for name in re.findall(rf'(?<![\w/.]){folders}/[\w./+-]+\.(?:py|md|sh|txt)\b', text):
         assert (ROOT / name).is_file() or name in TO_BE_WRITTEN, name
     configs = {path.stem for path in (ROOT / 'configs').rglob('*.py')}
-    named = re.findall(r'\b(?:caris|cris|lavt|tris)[\w-]*_\dxb\d[\w-]*-\d+x\d+\b', text)
+    methods = 'caris|cgformer|cris|lavt|rela|tris|vpd'
+    named = re.findall(rf'\b(?:{methods})[\w-]*_\dxb\d[\w-]*-\d+x\d+\b', text)
     assert set(named) <= configs
 
 

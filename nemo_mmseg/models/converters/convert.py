@@ -140,7 +140,7 @@ def convert_file(
 
 def _converter(name: str) -> Converter:
     if name not in CONVERTERS:
-        raise ValueError(f'no converter {name!r}; there are {", ".join(CONVERTERS)}')
+        raise ValueError(f'no converter {name!r}; there are {", ".join(sorted(CONVERTERS))}')
     return CONVERTERS[name]
 
 

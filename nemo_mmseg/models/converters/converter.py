@@ -12,7 +12,10 @@ from .rename import Renamed, rename
 
 TRAINING_STATE = 'state of the training, no part of the network'
 # What published training scripts save beside the network. Optimizers hold tensors of their own.
-BESIDES = ('optimizer', 'lr_scheduler', 'scheduler', 'scaler', 'epoch', 'args')
+BESIDES = (
+    *('optimizer', 'lr_scheduler', 'scheduler', 'scaler', 'epoch', 'args'),
+    *('cur_iou', 'best_iou', 'prec'),  # scores of the validation, some of them tensors
+)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,12 @@ from torch import Tensor, nn
 
 from nemo_mmseg.models.losses.targets import gt_like, training_iou
 from nemo_mmseg.models.structures import HeadOutput, TextFeatures
-from nemo_mmseg.models.utils.layers import conv_bn_relu, sine_position_1d, sine_position_2d
+from nemo_mmseg.models.utils.layers import (
+    conv_bn_relu,
+    sine_position_1d,
+    sine_position_2d,
+    twice,
+)
 
 
 @MODELS.register_module()
@@ -230,8 +235,3 @@ def correlate(x: Tensor, kernel: Tensor) -> Tensor:
             tap = taps[:, 3 * row + column]
             total = total + tap[:, row : row + height, column : column + width]
     return total[:, None]
-
-
-def twice(x: Tensor) -> Tensor:
-    """Resize bilinearly to twice the size."""
-    return F.interpolate(x, scale_factor=2, mode='bilinear', align_corners=False)

@@ -81,6 +81,15 @@ def sample_bilinear(maps: Tensor, matrix: np.ndarray, shape: tuple[int, int]) ->
     Returns:
         ``(N, *shape)``, bilinear; outside of the maps their border goes on.
     """
+    return _sample(maps, matrix, shape, 'bilinear')
+
+
+def sample_bicubic(maps: Tensor, matrix: np.ndarray, shape: tuple[int, int]) -> Tensor:
+    """Read maps as :func:`sample_bilinear`, but bicubic, as PyTorch resizes."""
+    return _sample(maps, matrix, shape, 'bicubic')
+
+
+def _sample(maps: Tensor, matrix: np.ndarray, shape: tuple[int, int], mode: str) -> Tensor:
     height, width = maps.shape[-2:]
     if tuple(shape) == (height, width) and np.allclose(matrix, np.eye(2, 3), atol=1e-9):
         return maps
@@ -95,7 +104,7 @@ def sample_bilinear(maps: Tensor, matrix: np.ndarray, shape: tuple[int, int]) ->
         places = [places[0][:1], places[1][:, :1]]
     grid = torch.stack([torch.from_numpy(place).to(maps).expand(shape) for place in places], dim=-1)
     sampled = F.grid_sample(
-        maps[None], grid[None], mode='bilinear', padding_mode='border', align_corners=True
+        maps[None], grid[None], mode=mode, padding_mode='border', align_corners=True
     )
     return sampled[0]
 

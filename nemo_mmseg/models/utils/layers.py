@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 TEMPERATURE = 10000.0
@@ -17,6 +18,11 @@ def conv_bn_relu(in_channels: int, out_channels: int, kernel: int) -> nn.Sequent
         nn.BatchNorm2d(out_channels),
         nn.ReLU(inplace=True),
     )
+
+
+def twice(x: Tensor) -> Tensor:
+    """Resize maps ``(B, C, h, w)`` bilinearly to twice the size."""
+    return F.interpolate(x, scale_factor=2, mode='bilinear', align_corners=False)
 
 
 def sine_position_1d(length: int, channels: int, device: torch.device | None = None) -> Tensor:

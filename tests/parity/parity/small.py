@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from types import ModuleType
 
@@ -28,12 +29,14 @@ class Small:
     Args:
         names: File of values -> file of the names that its weights have; None if it has none.
         summarized: Keys of which a summary is kept.
-        dropped: Keys that are left out.
+        dropped: Keys that are left out, or patterns of them.
+        first: Keys of which the first row is kept.
     """
 
     names: Mapping[str, str | None]
     summarized: tuple[str, ...] = ()
     dropped: tuple[str, ...] = ()
+    first: tuple[str, ...] = ()
 
 
 def write_small(method: ModuleType, folder: Path, target: Path) -> int:
@@ -61,7 +64,9 @@ def write_small(method: ModuleType, folder: Path, target: Path) -> int:
             if key in rules.summarized:
                 summary = summarize(torch.from_numpy(case[key]))
                 kept.update({f'{key}/{part}': np.asarray(x) for part, x in summary.items()})
-            elif key not in rules.dropped:
+            elif key in rules.first:
+                kept[key] = case[key][:1]
+            elif not any(fnmatchcase(key, pattern) for pattern in rules.dropped):
                 kept[key] = case[key]
         with atomic_write(target / values) as part, part.open('wb') as file:
             np.savez_compressed(file, **kept)

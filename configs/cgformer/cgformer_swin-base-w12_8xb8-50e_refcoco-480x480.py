@@ -1,0 +1,6 @@
+_base_ = [
+    '../_base_/models/cgformer_swin-base-w12.py',
+    '../_base_/datasets/refcoco-480x480_sent.py',
+    '../_base_/schedules/cgformer_50e.py',
+    '../_base_/default_runtime.py',
+]
