@@ -69,6 +69,15 @@ def check_heads(published: Mapping[str, Any], model: Mapping[str, Any]) -> None:
 
 
 # The names of the decoder count from 4, where the coarsest map joins, down to 2.
+HEAD = {
+    **{
+        f'classifier.{published}{k}_{4 - step}': f'decode_head.steps.{step}.conv{k}.{published}'
+        for step in range(3)
+        for k in (1, 2)
+        for published in ('conv', 'bn')
+    },
+    'classifier.conv1_1': 'decode_head.conv_seg',
+}
 TABLE = {
     **{f'backbone.{a}': f'backbone.{b}' for a, b in swin.TABLE.items()},
     **{f'backbone.norm{i}': f'backbone.norm{i}' for i in range(4)},
@@ -77,13 +86,7 @@ TABLE = {
         for published, ours in FUSION.items()
     },
     'backbone.layers.{i}.res_gate': 'backbone.gates.{i}',
-    **{
-        f'classifier.{published}{k}_{4 - step}': f'decode_head.steps.{step}.conv{k}.{published}'
-        for step in range(3)
-        for k in (1, 2)
-        for published in ('conv', 'bn')
-    },
-    'classifier.conv1_1': 'decode_head.conv_seg',
+    **HEAD,
 }
 
 LEFT_OUT = {
