@@ -208,7 +208,9 @@ def test_another_method_is_recognised(published):
         for name in CONVERTERS:
             with pytest.raises(ValueError):
                 convert_checkpoint(name, nothing)
-    with pytest.raises(ValueError, match="no converter 'lisa'; there are cris, irn, lavt, lavt_one"):
+    with pytest.raises(
+        ValueError, match="no converter 'lisa'; there are cris, irn, lavt, lavt_one"
+    ):
         convert_checkpoint('lisa', {})
     with pytest.raises(ValueError, match=r'backbone.norm0.weight \(no tensor\)'):
         convert_checkpoint('lavt_one', {**one['model'], 'backbone.norm0.weight': [1.0]})

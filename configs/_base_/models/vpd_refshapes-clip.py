@@ -3,9 +3,7 @@
 _base_ = './vpd_sd15.py'
 model = dict(
     text_encoder=dict(clip=dict(model='RefShapes-CLIP', pretrained='refshapes'), context_length=16),
-    backbone=dict(
-        block_channels=(32, 32, 64, 64), layers_per_block=1, frozen=(), pretrained=None
-    ),
+    backbone=dict(block_channels=(32, 32, 64, 64), layers_per_block=1, frozen=(), pretrained=None),
     neck=dict(
         block_channels=(32, 64, 128, 128), layers_per_block=1, word_channels=128, pretrained=None
     ),

@@ -71,7 +71,9 @@ def check_training(
         relative(ours_of(model, name).norm(), norm)
         for name, norm in zip(step['bn_name'].tolist(), step['bn_norm'], strict=True)
     ]
-    yield Comparison(f'float{bits} statistics of {len(differences)} norms', largest(differences), 2e-5)
+    yield Comparison(
+        f'float{bits} statistics of {len(differences)} norms', largest(differences), 2e-5
+    )
     yield from compare_optimizer(step, model, bits)
 
 
@@ -99,7 +101,7 @@ def compare_gradients(step: Case, model: nn.Module, bits: str) -> Iterator[Compa
 def compare_optimizer(step: Case, model: nn.Module, bits: str) -> Iterator[Comparison]:
     """Groups of the optimizer, and how far it moves every tensor."""
     schedule = Config.fromfile(SCHEDULE)
-    MMLogger.get_current_instance().setLevel('WARNING')  # a line for each tensor
+    MMLogger.get_current_instance().setLevel('ERROR')  # a line for each tensor
     optimizer = build_optim_wrapper(model, schedule.optim_wrapper).optimizer
     decay = {
         id(parameter): group['weight_decay']
