@@ -1,6 +1,7 @@
 """The recipes of the configs are the published ones: who learns how fast, and what is compared."""
 
 import re
+from collections import Counter
 from pathlib import Path
 
 import cv2
@@ -14,6 +15,8 @@ from mmengine.registry import PARAM_SCHEDULERS, init_default_scope
 from mmseg.registry import METRICS, MODELS, TASK_UTILS, TRANSFORMS
 from PIL import Image
 
+from nemo_mmseg.models.converters.rename import inverse, translate
+from nemo_mmseg.models.converters.vpd import convert_vpd
 from nemo_mmseg.models.structures import HeadOutput
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
@@ -137,8 +140,12 @@ def rates(cfg, epochs, epoch_length):
     return np.array(found)
 
 
-def test_rate_of_lavt_falls_with_every_iteration():
-    cfg = load('lavt', 'lavt_swin-base-w12_4xb8-40e_refcoco-480x480')
+@pytest.mark.parametrize(
+    'name',
+    ['lavt_swin-base-w12_4xb8-40e_refcoco-480x480', 'vpd_sd15_8xb4-40e_refcoco-512x512'],
+)
+def test_rate_of_lavt_and_vpd_falls_with_every_iteration(name):
+    cfg = load(name.split('_')[0], name)
     assert cfg.train_cfg.max_epochs == 40
     # MMEngine's PolyLR arrives at 0 in the last iteration, the published one after it.
     last = 40 * 7 - 1
@@ -175,6 +182,33 @@ def test_groups_of_cris():
         'backbone',
         'text_encoder',
     }
+
+
+def test_groups_of_vpd():
+    changes = {
+        'model.text_encoder.clip': dict(model='RefShapes-CLIP', pretrained='refshapes'),
+        'model.backbone.block_channels': (32, 32, 32, 32),
+        'model.backbone.pretrained': None,
+        'model.neck': dict(block_channels=(32,) * 4, word_channels=128, pretrained=None),
+    }
+    cfg = load('vpd', 'vpd_sd15_8xb4-40e_refcoco-512x512', changes)
+    model = MODELS.build(cfg.model)
+    optimizer = build_optim_wrapper(model, cfg.optim_wrapper).optimizer
+    assert type(optimizer) is torch.optim.AdamW
+    groups, back = learned(optimizer), inverse(convert_vpd.table)
+    counts = Counter()
+    for name, parameter in model.named_parameters():
+        # published groups go by published names
+        theirs = translate(back, name)
+        if 'encoder_vq' in theirs:
+            assert not parameter.requires_grad and id(parameter) not in groups
+            counts['frozen'] += 1
+            continue
+        without = 'norm' in theirs
+        assert groups[id(parameter)] == (5e-5, 0.0 if without else 0.01), name
+        counts['norm' if without else 'unet' if 'unet' in theirs else 'rest'] += 1
+    # published: 128, 558, 110 and 25; four of the UNet and two of the encoder feed nothing
+    assert counts == dict(norm=128, unet=558 - 4, frozen=110 - 2, rest=25)
 
 
 @pytest.mark.parametrize('stage', [1, 2])
@@ -248,34 +282,48 @@ def item(path, masks):
     )
 
 
-def by_pil(array, resample):
-    return np.asarray(Image.fromarray(array).resize((480, 480), resample))
+def by_pil(array, resample, side):
+    return np.asarray(Image.fromarray(array).resize((side, side), resample))
 
 
-def test_lavt_is_trained_on_what_pil_makes_of_image_and_mask(tmp_path):
+# What reads and compares stretched squares: a config, the side, and the expressions it reads.
+STRETCHED = pytest.mark.parametrize(
+    'name, side, text_key',
+    [
+        ('lavt_swin-tiny-w7_4xb8-40e_refcoco-480x480', 480, 'raw'),
+        ('vpd_sd15_8xb4-40e_refcoco-512x512', 512, 'sent'),
+    ],
+)
+
+
+@STRETCHED
+def test_images_and_masks_of_training_are_what_pil_makes(name, side, text_key, tmp_path):
     image, masks = picture(tmp_path / 'it.png')
-    cfg = load('lavt', 'lavt_swin-tiny-w7_4xb8-40e_refcoco-480x480')
+    cfg = load(name.split('_')[0], name)
+    assert cfg.train_dataloader.dataset.get('text_key', 'sent') == text_key
     sample, *rest = cfg.train_pipeline
     assert sample.type == 'SampleExpressions' and cfg.train_dataloader.dataset.pipeline[1:] == rest
     packed = Compose([TRANSFORMS.build(one) for one in rest])(item(tmp_path / 'it.png', masks[:1]))
-    expected = by_pil(image, Image.BILINEAR).transpose(2, 0, 1)
+    expected = by_pil(image, Image.BILINEAR, side).transpose(2, 0, 1)
     np.testing.assert_array_equal(packed['inputs'].numpy(), expected)
     gt = packed['data_samples'].gt_sem_seg.data.numpy()
-    np.testing.assert_array_equal(gt[0], by_pil(masks[0], Image.NEAREST))
+    np.testing.assert_array_equal(gt[0], by_pil(masks[0], Image.NEAREST, side))
     # and not on what OpenCV makes of the image
-    assert np.abs(cv2.resize(image, (480, 480)).transpose(2, 0, 1) - expected.astype(int)).max() > 9
+    by_cv2 = cv2.resize(image, (side, side)).transpose(2, 0, 1)
+    assert np.abs(by_cv2 - expected.astype(int)).max() > 9
 
 
-def test_lavt_is_compared_at_480(tmp_path):
+@STRETCHED
+def test_masks_are_compared_as_squares(name, side, text_key, tmp_path):
     _, masks = picture(tmp_path / 'it.png')
-    cfg = load('lavt', 'lavt_swin-tiny-w7_4xb8-40e_refcoco-480x480')
+    cfg = load(name.split('_')[0], name)
     pipeline = Compose([TRANSFORMS.build(one) for one in cfg.test_dataloader.dataset.pipeline])
     packed = pipeline(item(tmp_path / 'it.png', masks))
-    assert packed['inputs'].shape == (3, 480, 480)
+    assert packed['inputs'].shape == (3, side, side)
     sample = packed['data_samples']
     assert sample.gt_sem_seg.data.shape == masks.shape
     # a network that says what PIL makes of the masks, but nothing at all about the third
-    wanted = np.stack([by_pil(mask, Image.NEAREST) for mask in masks])
+    wanted = np.stack([by_pil(mask, Image.NEAREST, side) for mask in masks])
     said = torch.from_numpy(wanted).float()
     said[2] = 0
     protocol = TASK_UTILS.build(cfg.model.test_cfg.protocol)
