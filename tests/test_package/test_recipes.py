@@ -188,9 +188,9 @@ def test_groups_of_vpd():
     changes = {
         'model.text_encoder.clip': dict(model='RefShapes-CLIP', pretrained='refshapes'),
         'model.text_encoder.context_length': 32,
-        'model.backbone.block_channels': (32, 32, 32, 32),
+        'model.backbone.block_channels': (32, 64, 128, 128),
         'model.backbone.pretrained': None,
-        'model.neck': dict(block_channels=(32,) * 4, word_channels=128, pretrained=None),
+        'model.neck': dict(block_channels=(32, 64, 128, 128), word_channels=128, pretrained=None),
     }
     cfg = load('vpd', 'vpd_sd15_8xb4-40e_refcoco-512x512', changes)
     model = MODELS.build(cfg.model)
