@@ -91,6 +91,7 @@ setup(
         'onedl': requirements('onedl'),
         'mim': requirements('mminstall'),
         'optional': requirements('optional'),
+        'diffusion': requirements('diffusion'),
     },
     zip_safe=False,
 )

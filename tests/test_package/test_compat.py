@@ -37,7 +37,7 @@ import sys
 import mmseg.models
 before = set(sys.modules)
 import nemo_mmseg
-heavy = {'open_clip', 'transformers', 'timm', 'matplotlib', 'pandas'}
+heavy = {'open_clip', 'transformers', 'diffusers', 'timm', 'matplotlib', 'pandas'}
 print(sorted(heavy & (set(sys.modules) - before)))
 """)
     assert done.returncode == 0, done.stderr

@@ -11,7 +11,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from nemo_mmseg.utils.atomic_write import atomic_write, check_file_path
@@ -47,7 +47,7 @@ def convert_checkpoint(
     over.
 
     Args:
-        name: ``'cris'``, ``'lavt'`` (BERT apart, in ``bert_model``) or ``'lavt_one'`` (BERT
+        name: E.g. ``'cris'``, ``'lavt'`` (BERT apart, in ``bert_model``) or ``'lavt_one'`` (BERT
             inside).
         published: What the published file holds: the whole checkpoint, or, except for ``lavt``, its
             state dict alone.
@@ -117,7 +117,8 @@ def convert_file(
     if target.exists() and Path(source).exists() and target.samefile(source):
         raise ValueError(f'{target} cannot be the file to write: it is the one to read')
     try:
-        content = read_checkpoint(source, allow=_converter(name).allow)
+        # What is not of the network, e.g. an optimizer of twice its size, stays in the file.
+        content = read_checkpoint(source, allow=_converter(name).allow, mmap=True)
         converted = convert_checkpoint(name, content, model)
     except ValueError as error:
         if str(source) in str(error):
@@ -151,8 +152,10 @@ def base_models(converter: Converter) -> dict[str, dict]:
     return {name: Config.fromfile(folder / f'{name}.py').model for name in converter.models}
 
 
-def parameter_shapes(model: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Return names and shapes of the state dict of a network's config, without its memory.
+def build_without_memory(model: Mapping[str, Any]) -> nn.Module:
+    """Build the network of a config without memory for its parameters.
+
+    ``load_state_dict(..., assign=True)`` gives it some.
 
     Raises:
         ValueError: The network cannot be built.
@@ -160,9 +163,18 @@ def parameter_shapes(model: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     init_default_scope('mmseg')
     try:
         with _NoMemory():
-            network = MODELS.build(Config(dict(model=model)).model)
+            return MODELS.build(Config(dict(model=model)).model)
     except (KeyError, TypeError) as error:  # of a class or an argument that does not exist
         raise ValueError(f'the network of the config cannot be built: {error}') from error
+
+
+def parameter_shapes(model: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Return names and shapes of the state dict of a network's config, without its memory.
+
+    Raises:
+        ValueError: The network cannot be built.
+    """
+    network = build_without_memory(model)
     return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
 
 

@@ -79,8 +79,7 @@ BACKBONE_TABLE = {
 }
 
 # The names of the decoder count from 4, where the coarsest map joins, down to 2.
-TABLE = {
-    **BACKBONE_TABLE,
+HEAD_TABLE = {
     **{
         f'classifier.{published}{k}_{4 - step}': f'decode_head.steps.{step}.conv{k}.{published}'
         for step in range(3)
@@ -89,6 +88,8 @@ TABLE = {
     },
     'classifier.conv1_1': 'decode_head.conv_seg',
 }
+
+TABLE = {**BACKBONE_TABLE, **HEAD_TABLE}
 
 LEFT_OUT = {
     **preceded('backbone.', swin.LEFT_OUT),

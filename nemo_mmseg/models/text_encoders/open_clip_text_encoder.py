@@ -8,7 +8,7 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from nemo_mmseg.models.structures import TextFeatures
-from nemo_mmseg.models.utils.clip_encoders import build_text_encoder, copy_weights
+from nemo_mmseg.models.utils.clip_encoders import build_text_encoder, copy_weights, encode_words
 from nemo_mmseg.utils.clip import load_clip_tokenizer
 
 
@@ -103,10 +103,7 @@ class OpenCLIPTextEncoder(BaseModule):
         tower = self.tower
         device = tower.positional_embedding.device
         ids, mask = ids.to(device), mask.to(device)
-        length = ids.shape[1]
-        x = tower.token_embedding(ids) + tower.positional_embedding[:length]
-        causal = None if tower.attn_mask is None else tower.attn_mask[:length, :length]
-        words = tower.ln_final(tower.transformer(x, attn_mask=causal))
+        words = encode_words(tower, ids)
         index = torch.arange(len(ids), device=device)
         if not self.sentence:
             return TextFeatures(words, mask, None, index, one_to_one=True)

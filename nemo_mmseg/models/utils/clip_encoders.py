@@ -15,7 +15,7 @@ from mmengine.logging import print_log
 from nemo_mmseg.utils.clip import clip_config, load_clip
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 
 def build_image_encoder(model: str) -> nn.Module:
@@ -64,6 +64,22 @@ def build_text_encoder(model: str, pretrained: str | None = None) -> nn.Module:
     if config.get('quick_gelu') or pretrained == 'openai':
         settings['act_layer'] = QuickGELU
     return TextTransformer(output_dim=config['embed_dim'], **settings)
+
+
+def encode_words(tower: nn.Module, ids: Tensor) -> Tensor:
+    """Run a text encoder.
+
+    Args:
+        tower: What :func:`build_text_encoder` returned.
+        ids: Token ids ``(E, T)`` on its device, T at most its number of positions.
+
+    Returns:
+        Its last hidden states ``(E, T, Cw)``, normalised and not projected.
+    """
+    length = ids.shape[1]
+    x = tower.token_embedding(ids) + tower.positional_embedding[:length]
+    causal = None if tower.attn_mask is None else tower.attn_mask[:length, :length]
+    return tower.ln_final(tower.transformer(x, attn_mask=causal))
 
 
 def copy_weights(encoder: nn.Module, kind: str, model: str, pretrained: str) -> None:

@@ -28,6 +28,7 @@ from nemo_mmseg.models.converters.converter import CONVERTERS
 
 from . import filling
 
+PLACES = {True: 'meta', False: 'cpu'}
 Summary = dict[str, Any]  # shape and some of: mean, std, norm, head, sample
 
 
@@ -204,8 +205,9 @@ class Case:
             names = json.loads(path.read_text())
         else:
             names = json.loads(gzip.decompress(path.with_name(f'{path.name}.gz').read_bytes()))
+        # What is drawn needs no memory before; integers stay 0.
         empty = {
-            name: torch.zeros(shape, dtype=getattr(torch, dtype))
+            name: torch.zeros(shape, dtype=getattr(torch, dtype), device=PLACES['float' in dtype])
             for name, (shape, dtype) in (names if part is None else names[part]).items()
             if without is None or not name.startswith(without)
         }

@@ -1,0 +1,8 @@
+_base_ = [
+    '../_base_/models/vpd_sd15_77.py',
+    '../_base_/datasets/grefcoco-512x512.py',
+    '../_base_/schedules/vpd_40e.py',
+    '../_base_/default_runtime.py',
+]
+model = dict(backbone=dict(image_size=_base_.image_size))
+default_hooks = dict(checkpoint=dict(save_best='gIoU'))
