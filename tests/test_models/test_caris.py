@@ -105,7 +105,8 @@ def test_initial_values():
         assert not linear.bias.any()
     assert (layer.gather_scale == 1).all() and (layer.spread_scale == 1).all()
     # deformable attention keeps its own start, the rest PyTorch's and mmcv's
-    assert layer.see.sampling_offsets.bias.any() and not layer.see.sampling_offsets.weight.any()
+    assert layer.see.attention.sampling_offsets.bias.any()
+    assert not layer.see.attention.sampling_offsets.weight.any()
     assert head.word_proj.weight.abs().max().item() == pytest.approx(192**-0.5, rel=0.01)
     assert neck.levels[2].conv.weight.std().item() == pytest.approx((2 / 64) ** 0.5, rel=0.1)
     for table in (head.level_codes, head.prompts, neck.prompts.learned):

@@ -218,6 +218,6 @@ def test_the_choice_of_pixels_learns():
     losses = head.loss(output, text, samples)
     (losses['loss_group0'] + losses['loss_group2']).backward()
     # straight through the choice: to what was compared, and to the maps
-    for layer in (head.groupings[0].query, head.groupings[1].key, head.fusions[0][0]):
+    for layer in (head.groupings[0].query, head.groupings[1].key, head.fusions[0].conv1.conv):
         assert layer.weight.grad.abs().max() > 0
     assert head.groupings[0].tau.grad.item() == 0

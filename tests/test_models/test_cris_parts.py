@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from nemo_mmseg.models.decode_heads.cris_head import CRISDecoder, correlate
 from nemo_mmseg.models.necks.cris_neck import CRISNeck, with_coordinates
 from nemo_mmseg.models.structures import TextFeatures
-from nemo_mmseg.models.utils.layers import sine_position_1d, sine_position_2d
+from nemo_mmseg.models.utils.positions import sine_position_1d, sine_position_2d
 
 
 def text_of(counts, words=4, channels=6, sentence=5):

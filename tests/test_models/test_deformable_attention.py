@@ -12,7 +12,7 @@ from nemo_mmseg.models.utils.deformable_attention import (
     deformable_sampling,
 )
 from nemo_mmseg.models.utils.fpn_step import FPNStep
-from nemo_mmseg.models.utils.positions import sine_positions
+from nemo_mmseg.models.utils.positions import relative_sine_position_2d
 
 SHAPES = [(2, 3), (4, 5), (7, 6)]
 
@@ -120,7 +120,7 @@ def test_attention_starts_with_a_star_of_places():
 
 @pytest.mark.parametrize('height, width', [(3, 5), (15, 15)])
 def test_positions_are_sines_of_rows_then_of_columns(height, width):
-    found = sine_positions(height, width, channels_per_axis=6)
+    found = relative_sine_position_2d(height, width, channels_per_axis=6)
     expected = np.empty((12, height, width))
     for c, i, j in np.ndindex(expected.shape):
         place = (i + 1) / (height + 1e-6) if c < 6 else (j + 1) / (width + 1e-6)

@@ -20,7 +20,9 @@ optim_wrapper = dict(
             'decode_head': dict(lr_mult=10.0),
             'decode_head.prompts': dict(lr_mult=10.0, decay_mult=0.0),
             'decode_head.word_norm': dict(lr_mult=10.0, decay_mult=0.0),
-            'pixel_norms.': dict(lr_mult=10.0, decay_mult=0.0),
+            'spread_norm.': dict(lr_mult=10.0, decay_mult=0.0),
+            'see.attention_norm.': dict(lr_mult=10.0, decay_mult=0.0),
+            'see.ffn_norm.': dict(lr_mult=10.0, decay_mult=0.0),
             'token_norms.': dict(lr_mult=10.0, decay_mult=0.0),
         }
     ),

@@ -8,7 +8,7 @@ import torch
 
 from . import swin
 from .converter import Converter, register
-from .lavt import bert_left_out, preceded
+from .lavt import bert_left_out, bert_table, preceded
 
 SWIN = 'backbone.vis_encoder.'
 BERT = 'backbone.lang_encoder.'
@@ -27,23 +27,24 @@ LAYER = {
         for attention, name in ATTENTIONS.items()
         for published, ours in PROJECTIONS.items()
     },
-    'vis_self_attn': 'see',
+    'vis_self_attn': 'see.attention',
     **{
-        f'{side}_mlp.fc{k}': f'{name}_ffn.{2 * (k - 1)}'
-        for side, name in (('lang', 'token'), ('vis', 'pixel'))
+        f'{side}_mlp.fc{k}': f'{ours}.{2 * (k - 1)}'
+        for side, ours in (('lang', 'token_ffn'), ('vis', 'see.ffn'))
         for k in (1, 2)
     },
     # The published norms of pixels run in the order 2, 1, 3.
     **{f'l_norm{k + 1}': f'token_norms.{k}' for k in range(3)},
-    **{f'v_norm{k}': f'pixel_norms.{place}' for place, k in enumerate((2, 1, 3))},
+    'v_norm2': 'spread_norm',
+    'v_norm1': 'see.attention_norm',
+    'v_norm3': 'see.ffn_norm',
     'gamma_v2l': 'gather_scale',
     'gamma_l2v': 'spread_scale',
 }
 
 TABLE = {
-    **{SWIN + published: f'backbone.{ours}' for published, ours in swin.TABLE.items()},
-    **{f'{SWIN}norm{i}': f'backbone.norm{i}' for i in range(4)},
-    **{BERT + part: f'text_encoder.bert.{part}' for part in ('embeddings', 'encoder')},
+    **swin.backbone_table(SWIN),
+    **bert_table(BERT),
     f'{PROMPTS}in_linears.{{i}}': 'neck.prompts.mlps.{i}.0',
     f'{PROMPTS}out_linears.{{i}}': 'neck.prompts.mlps.{i}.2',
     f'{PROMPTS}lang_prompts.weight': 'neck.prompts.learned',

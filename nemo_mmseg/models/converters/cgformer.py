@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from . import swin
 from .converter import Converter, register
-from .lavt import FUSION, bert_left_out, bert_table, linear_weight, preceded
+from .lavt import backbone_table, bert_left_out, bert_table, linear_weight, preceded
 
 READER = {
     'loadtoken.cross_attn.q_proj': 'query',
@@ -31,15 +31,13 @@ GROUPING = {
 }
 
 TABLE = {
-    **{f'backbone.{a}': f'backbone.{b}' for a, b in swin.TABLE.items()},
-    **{f'backbone.norm{i}': f'backbone.norm{i}' for i in range(4)},
-    **{
-        f'backbone.layers.{{i}}.pwam_fusion.{published}': f'backbone.fusions.{{i}}.{ours}'
-        for published, ours in FUSION.items()
-    },
-    'backbone.layers.{i}.pwam_gate': 'backbone.gates.{i}',
+    **backbone_table('pwam_fusion', 'pwam_gate'),
     'decoder.tokens.weight': 'decode_head.tokens',
-    'decoder.fuses.{k}.fusion': 'decode_head.fusions.{k}',
+    **{
+        f'decoder.fuses.{{k}}.fusion.{3 * i + j}': f'decode_head.fusions.{{k}}.conv{i + 1}.{part}'
+        for i in range(2)
+        for j, part in enumerate(('conv', 'bn'))
+    },
     'decoder.layers.{k}.positional_embedding': 'decode_head.positions.{k}',
     # The first of three rounds reads no words.
     **{

@@ -68,15 +68,19 @@ def check_heads(published: Mapping[str, Any], model: Mapping[str, Any]) -> None:
         )
 
 
-BACKBONE_TABLE = {
-    **{f'backbone.{a}': f'backbone.{b}' for a, b in swin.TABLE.items()},
-    **{f'backbone.norm{i}': f'backbone.norm{i}' for i in range(4)},
-    **{
-        f'backbone.layers.{{i}}.fusion.{published}': f'backbone.fusions.{{i}}.{ours}'
-        for published, ours in FUSION.items()
-    },
-    'backbone.layers.{i}.res_gate': 'backbone.gates.{i}',
-}
+def backbone_table(fusion: str, gate: str) -> dict[str, str]:
+    """Return the table of Swin with fusions and gates, whose published names differ."""
+    return {
+        **swin.backbone_table('backbone.'),
+        **{
+            f'backbone.layers.{{i}}.{fusion}.{published}': f'backbone.fusions.{{i}}.{ours}'
+            for published, ours in FUSION.items()
+        },
+        f'backbone.layers.{{i}}.{gate}': 'backbone.gates.{i}',
+    }
+
+
+BACKBONE_TABLE = backbone_table('fusion', 'res_gate')
 
 # The names of the decoder count from 4, where the coarsest map joins, down to 2.
 HEAD_TABLE = {

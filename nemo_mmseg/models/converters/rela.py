@@ -13,10 +13,10 @@ PIXEL_TABLE = {
         f'{PIXEL}.transformer.encoder.layers.{{i}}.{published}': f'neck.layers.{{i}}.{ours}'
         for published, ours in {
             'self_attn': 'attention',
-            'norm1': 'norm1',
+            'norm1': 'attention_norm',
             'linear1': 'ffn.0',
             'linear2': 'ffn.2',
-            'norm2': 'norm2',
+            'norm2': 'ffn_norm',
         }.items()
     },
     # The convolutions hold their norms.

@@ -23,6 +23,15 @@ TABLE = {
     'layers.{i}.downsample.reduction': 'stages.{i}.downsample.reduction',
 }
 
+
+def backbone_table(prefix: str) -> dict[str, str]:
+    """Return the table of a backbone whose four maps each have a norm of their own."""
+    return {
+        **{f'{prefix}{published}': f'backbone.{ours}' for published, ours in TABLE.items()},
+        **{f'{prefix}norm{i}': f'backbone.norm{i}' for i in range(4)},
+    }
+
+
 LEFT_OUT = {
     'layers.{i}.blocks.{j}.attn.relative_position_index': "computed from the window's size",
     'layers.{i}.blocks.{j}.attn_mask': "computed from the map's size",

@@ -9,10 +9,10 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from nemo_mmseg.models.structures import HeadOutput, TextFeatures
-from nemo_mmseg.models.utils.deformable_attention import MultiScaleDeformableAttention
+from nemo_mmseg.models.utils.deformable_layer import DeformableLayer, join_levels, split_levels
 from nemo_mmseg.models.utils.few_token_attention import FewKeyAttention, FewQueryAttention
 from nemo_mmseg.models.utils.fpn_step import FPNStep
-from nemo_mmseg.models.utils.positions import sine_positions
+from nemo_mmseg.models.utils.layers import mlp
 
 from .two_class_head import TwoClassHead
 
@@ -65,13 +65,7 @@ class CARISHead(TwoClassHead):
             nn.ReLU(),
             nn.Conv2d(channels, channels, 1),
         )
-        self.class_mlp = nn.Sequential(
-            nn.Linear(channels, channels),
-            nn.ReLU(),
-            nn.Linear(channels, channels),
-            nn.ReLU(),
-            nn.Linear(channels, channels),
-        )
+        self.class_mlp = mlp(channels, channels, channels, channels)
 
     def init_weights(self) -> None:
         """Draw the layers as published; all else keeps the values of PyTorch and mmcv."""
@@ -81,7 +75,7 @@ class CARISHead(TwoClassHead):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
         for layer in self.layers:
-            layer.see.init_weights()
+            layer.see.attention.init_weights()
 
     def forward(self, feats: Sequence[Tensor], text: TextFeatures) -> HeadOutput:
         """Compare every pixel with every expression.
@@ -109,30 +103,17 @@ class CARISHead(TwoClassHead):
             The finest map ``(E, C, h, w)``, and what stands for background and object,
             ``(E, 2, C)``.
         """
-        levels = levels[::-1]
-        shapes = [tuple(x.shape[-2:]) for x in levels]
-        pixels = torch.cat([x.flatten(2) for x in levels], dim=2).transpose(1, 2)
+        pixels, positions, shapes = join_levels(levels[::-1], self.level_codes)
         # Layers add to pixels what lower precisions would lose.
         pixels = text.rows(pixels.to(torch.promote_types(pixels.dtype, torch.float32)))
-        positions = self.positions(shapes).to(pixels.dtype)
+        positions = positions.to(pixels.dtype)
         words = self.word_norm(self.word_proj(text.words))
         tokens = torch.cat((words, self.prompts.expand(len(words), -1, -1)), dim=1)
         mask = torch.cat((text.mask, text.mask.new_ones(len(words), len(self.prompts))), dim=1)
         for layer in self.layers:
             tokens, pixels = layer(tokens, pixels, positions, mask, shapes)
-        height, width = shapes[-1]
-        finest = pixels[:, -height * width :].transpose(1, 2).unflatten(2, (height, width))
         classes = torch.stack((tokens[:, words.shape[1] :].mean(dim=1), tokens[:, 0]), dim=1)
-        return finest, classes
-
-    def positions(self, shapes: Sequence[tuple[int, int]]) -> Tensor:
-        """Return what tells the place of each pixel and its level, ``(N, C)``."""
-        device, channels = self.level_codes.device, self.level_codes.shape[1] // 2
-        codes = [
-            sine_positions(*shape, channels, device).flatten(1).T + level
-            for shape, level in zip(shapes, self.level_codes)
-        ]
-        return torch.cat(codes)
+        return split_levels(pixels, shapes)[-1], classes
 
 
 class CARISLayer(nn.Module):
@@ -142,12 +123,11 @@ class CARISLayer(nn.Module):
         super().__init__()
         self.gather = FewQueryAttention(channels, num_heads)
         self.mix = FewKeyAttention(channels, num_heads)
-        self.token_ffn = feedforward(channels)
+        self.token_ffn = mlp(channels, 4 * channels, channels)
         self.spread = FewKeyAttention(channels, num_heads)
-        self.see = MultiScaleDeformableAttention(channels, num_heads, LEVELS)
-        self.pixel_ffn = feedforward(channels)
+        self.spread_norm = nn.LayerNorm(channels)
+        self.see = DeformableLayer(channels, num_heads, LEVELS, 4 * channels)
         self.token_norms = nn.ModuleList(nn.LayerNorm(channels) for _ in range(3))
-        self.pixel_norms = nn.ModuleList(nn.LayerNorm(channels) for _ in range(3))
         self.gather_scale = nn.Parameter(torch.ones(channels))
         self.spread_scale = nn.Parameter(torch.ones(channels))
 
@@ -176,18 +156,6 @@ class CARISLayer(nn.Module):
         tokens = norm[0](tokens + self.gather_scale * gathered)
         tokens = norm[1](tokens + self.mix(tokens, tokens, mask))
         tokens = norm[2](tokens + self.token_ffn(tokens))
-        norm = self.pixel_norms
         spread = self.spread(pixels + positions, tokens, mask)
-        pixels = norm[0](pixels + self.spread_scale * spread)
-        # As published, in float32 whatever the precision of the rest: offsets are fine.
-        with torch.autocast(pixels.device.type, enabled=False):
-            seen = self.see(pixels + positions, pixels, shapes)
-        pixels = norm[1](pixels + seen)
-        return tokens, norm[2](pixels + self.pixel_ffn(pixels))
-
-
-def feedforward(channels: int) -> nn.Sequential:
-    """Build two linear layers with ReLU and four times the channels in between."""
-    return nn.Sequential(
-        nn.Linear(channels, 4 * channels), nn.ReLU(), nn.Linear(4 * channels, channels)
-    )
+        pixels = self.spread_norm(pixels + self.spread_scale * spread)
+        return tokens, self.see(pixels, positions, shapes)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from nemo_mmseg.models.losses.targets import gt_like, training_iou
 from nemo_mmseg.models.structures import HeadOutput, TextFeatures
+from nemo_mmseg.models.utils.concat_step import ConcatStep
 from nemo_mmseg.models.utils.layers import conv_bn_relu, twice
 
 STRIDES = 16, 8, 4  # of the maps that the tokens group, in this order
@@ -71,7 +72,7 @@ class CGFormerHead(BaseModule):
         self.tokens = nn.Parameter(nn.init.trunc_normal_(torch.empty(TOKENS, channels), std=0.02))
         self.fusions = nn.ModuleList()
         for fine in reversed(finer):
-            self.fusions.append(CGFormerFusion(coarse + fine, channels))
+            self.fusions.append(ConcatStep(coarse, fine, channels, dict(type='BN'), bias=True))
             coarse = channels
         areas = [math.prod(self.image_size) // stride**2 for stride in STRIDES]
         self.positions = nn.ParameterList(
@@ -166,25 +167,6 @@ def gumbel(
 ) -> Tensor:
     """Draw standard Gumbel noise, float32."""
     return -torch.empty(shape, device=device).exponential_(generator=generator).log()
-
-
-class CGFormerFusion(nn.Sequential):
-    """Two maps become one by two convolutions, at the size of the finer."""
-
-    def __init__(self, in_channels: int, channels: int) -> None:
-        layers = []
-        for before in (in_channels, channels):
-            layers += [
-                nn.Conv2d(before, channels, 3, padding=1),
-                nn.BatchNorm2d(channels),
-                nn.ReLU(inplace=True),
-            ]
-        super().__init__(*layers)
-
-    def forward(self, coarse: Tensor, fine: Tensor) -> Tensor:
-        """Join ``(B, C1, h, w)`` and ``(B, C2, H, W)`` to ``(B, C, H, W)``."""
-        coarse = F.interpolate(coarse, fine.shape[-2:], mode='bilinear', align_corners=True)
-        return super().forward(torch.cat((coarse, fine), dim=1))
 
 
 def feed_forward(channels: int, dropout: float) -> nn.Sequential:

@@ -12,12 +12,8 @@ from torch import Tensor, nn
 
 from nemo_mmseg.models.losses.targets import gt_like, training_iou
 from nemo_mmseg.models.structures import HeadOutput, TextFeatures
-from nemo_mmseg.models.utils.layers import (
-    conv_bn_relu,
-    sine_position_1d,
-    sine_position_2d,
-    twice,
-)
+from nemo_mmseg.models.utils.layers import conv_bn_relu, twice
+from nemo_mmseg.models.utils.positions import sine_position_1d, sine_position_2d
 
 
 @MODELS.register_module()

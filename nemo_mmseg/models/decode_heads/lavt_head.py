@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 
-import torch
-import torch.nn.functional as F
-from mmcv.cnn import build_norm_layer
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from nemo_mmseg.models.structures import HeadOutput, TextFeatures
+from nemo_mmseg.models.utils.concat_step import ConcatStep
 
 from .two_class_head import TwoClassHead
 
@@ -44,7 +41,7 @@ class LAVTHead(TwoClassHead):
         *finer, coarse = in_channels
         self.steps = nn.ModuleList()
         for fine in reversed(finer):
-            self.steps.append(LAVTDecoderStep(coarse, fine, channels, norm_cfg or dict(type='BN')))
+            self.steps.append(ConcatStep(coarse, fine, channels, norm_cfg or dict(type='BN')))
             coarse = channels
         self.conv_seg = nn.Conv2d(channels, 2, 1)
 
@@ -63,30 +60,3 @@ class LAVTHead(TwoClassHead):
         for step, fine in zip(self.steps, reversed(finer)):
             x = step(x, fine)
         return HeadOutput(text.rows(self.conv_seg(x)))
-
-
-class LAVTDecoderStep(nn.Module):
-    """Step that enlarges a coarse map, joins it with the next finer one, convolves twice."""
-
-    def __init__(
-        self, coarse_channels: int, fine_channels: int, channels: int, norm_cfg: dict
-    ) -> None:
-        super().__init__()
-        self.conv1 = conv_norm_relu(coarse_channels + fine_channels, channels, norm_cfg)
-        self.conv2 = conv_norm_relu(channels, channels, norm_cfg)
-
-    def forward(self, coarse: Tensor, fine: Tensor) -> Tensor:
-        """Join ``(E, C1, h, w)`` and ``(E, C2, H, W)`` to ``(E, C, H, W)``."""
-        if coarse.shape[-2:] != fine.shape[-2:]:
-            coarse = F.interpolate(coarse, fine.shape[-2:], mode='bilinear', align_corners=True)
-        return self.conv2(self.conv1(torch.cat((coarse, fine), dim=1)))
-
-
-def conv_norm_relu(in_channels: int, out_channels: int, norm_cfg: dict) -> nn.Sequential:
-    """Build 3x3 convolution without bias, normalisation, ReLU, initialised by PyTorch."""
-    layers = dict(
-        conv=nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
-        bn=build_norm_layer(norm_cfg, out_channels)[1],
-        relu=nn.ReLU(inplace=True),
-    )
-    return nn.Sequential(OrderedDict(layers))

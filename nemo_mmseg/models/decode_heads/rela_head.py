@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from nemo_mmseg.models.losses.targets import gt_like, no_target_of, training_iou
 from nemo_mmseg.models.structures import HeadOutput, TextFeatures
-from nemo_mmseg.models.utils.positions import sine_positions
+from nemo_mmseg.models.utils.layers import mlp
+from nemo_mmseg.models.utils.positions import relative_sine_position_2d
 
 from .rela_layers import RegionLayer
 
@@ -105,7 +106,7 @@ class ReLAHead(BaseModule):
         """Return pixels ``(E, N, C)``, their position code ``(N, C)``, height and width."""
         size = tuple(feat.shape[-2:])
         pixels = feat.flatten(2).transpose(1, 2) + embedding
-        position = sine_positions(*size, feat.shape[1] // 2, feat.device)
+        position = relative_sine_position_2d(*size, feat.shape[1] // 2, feat.device)
         return pixels, position.flatten(1).T.to(pixels.dtype), size
 
     @torch.no_grad()
@@ -172,11 +173,3 @@ def minimap_of(gt: Tensor, size: int) -> Tensor:
     parts = F.interpolate(parts, (size, size), mode='bilinear', align_corners=False)
     foreground, ignored = parts.unbind(dim=1)
     return foreground.long().masked_fill(ignored > 0, 255)
-
-
-def mlp(*channels: int) -> nn.Sequential:
-    """Build linear layers of these widths with ReLU between them."""
-    layers: list[nn.Module] = []
-    for width, following in zip(channels, channels[1:]):
-        layers += [nn.Linear(width, following), nn.ReLU()]
-    return nn.Sequential(*layers[:-1])

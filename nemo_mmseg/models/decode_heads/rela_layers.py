@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from nemo_mmseg.models.utils.layers import mlp
+
 
 class RegionLayer(nn.Module):
     """Layer of ReLA's decoder; every step has a residual connection and then a norm.
@@ -33,11 +35,7 @@ class RegionLayer(nn.Module):
         if word_channels is not None:
             self.language = LanguageAttention(channels, num_heads, word_channels)
         self.region_attention = attention(channels, num_heads)
-        self.ffn = nn.Sequential(
-            nn.Linear(channels, feedforward_channels),
-            nn.ReLU(inplace=True),
-            nn.Linear(feedforward_channels, channels),
-        )
+        self.ffn = mlp(channels, feedforward_channels, channels)
         for layer in (self.ffn[0], self.ffn[2]):
             nn.init.xavier_uniform_(layer.weight)
         self.image_norm, self.region_norm, self.ffn_norm = (

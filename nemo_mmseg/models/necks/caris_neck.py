@@ -11,6 +11,8 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
+from nemo_mmseg.models.utils.layers import mlp
+
 
 @MODELS.register_module()
 class CARISNeck(BaseModule):
@@ -76,14 +78,7 @@ class LanguagePrompts(nn.Module):
     def __init__(self, in_channels: int, word_channels: int, grids: Sequence[int] = (1, 2)) -> None:
         super().__init__()
         self.grids = grids
-        self.mlps = nn.ModuleList(
-            nn.Sequential(
-                nn.Linear(in_channels, word_channels),
-                nn.ReLU(),
-                nn.Linear(word_channels, word_channels),
-            )
-            for _ in grids
-        )
+        self.mlps = nn.ModuleList(mlp(in_channels, word_channels, word_channels) for _ in grids)
         self.learned = nn.Parameter(torch.randn(sum(n * n for n in grids), word_channels))
         self.norm = nn.LayerNorm(word_channels)
 

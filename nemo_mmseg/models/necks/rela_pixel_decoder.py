@@ -9,9 +9,8 @@ from mmengine.model import BaseModule
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
-from nemo_mmseg.models.utils.deformable_attention import MultiScaleDeformableAttention
+from nemo_mmseg.models.utils.deformable_layer import DeformableLayer, join_levels, split_levels
 from nemo_mmseg.models.utils.fpn_step import FPNStep
-from nemo_mmseg.models.utils.positions import sine_positions
 
 
 @MODELS.register_module()
@@ -48,7 +47,7 @@ class ReLAPixelDecoder(BaseModule):
         )
         self.level_embed = nn.Parameter(torch.randn(len(others), channels))
         self.layers = nn.ModuleList(
-            PixelLayer(channels, num_heads, len(others), feedforward_channels)
+            DeformableLayer(channels, num_heads, len(others), feedforward_channels)
             for _ in range(num_layers)
         )
         self.fpn = FPNStep(finest, channels)
@@ -56,7 +55,10 @@ class ReLAPixelDecoder(BaseModule):
         self._draw()
 
     def _draw(self) -> None:
-        """Draw the initial convolutions as published."""
+        """Draw the initial values of layers and convolutions as published."""
+        for layer in self.layers:
+            for linear in (layer.ffn[0], layer.ffn[2]):
+                nn.init.xavier_uniform_(linear.weight)
         for projection, _ in self.input_projs:
             nn.init.xavier_uniform_(projection.weight)
             nn.init.zeros_(projection.bias)
@@ -79,38 +81,8 @@ class ReLAPixelDecoder(BaseModule):
     def _decode(self, feats: Sequence[Tensor]) -> tuple[Tensor, ...]:
         finest, *others = feats
         maps = [proj(feat) for proj, feat in zip(self.input_projs, reversed(others))]
-        shapes = [tuple(level.shape[-2:]) for level in maps]
-        positions = [
-            sine_positions(*shape, level.shape[1] // 2, level.device).flatten(1).T + embedding
-            for shape, level, embedding in zip(shapes, maps, self.level_embed)
-        ]
-        pixels, position = torch.cat([level.flatten(2) for level in maps], 2), torch.cat(positions)
-        pixels = pixels.transpose(1, 2)
+        pixels, positions, shapes = join_levels(maps, self.level_embed)
         for layer in self.layers:
-            pixels = layer(pixels, position, shapes)
-        levels = pixels.transpose(1, 2).split([height * width for height, width in shapes], dim=2)
-        *coarser, fine = [level.unflatten(2, shape) for level, shape in zip(levels, shapes)]
+            pixels = layer(pixels, positions, shapes)
+        *coarser, fine = split_levels(pixels, shapes)
         return self.mask_features(self.fpn(fine, finest)), fine, *reversed(coarser)
-
-
-class PixelLayer(nn.Module):
-    """Deformable self-attention and a feed-forward network, each followed by its norm."""
-
-    def __init__(
-        self, channels: int, num_heads: int, num_levels: int, feedforward_channels: int
-    ) -> None:
-        super().__init__()
-        self.ffn = nn.Sequential(
-            nn.Linear(channels, feedforward_channels),
-            nn.ReLU(inplace=True),
-            nn.Linear(feedforward_channels, channels),
-        )
-        for layer in (self.ffn[0], self.ffn[2]):
-            nn.init.xavier_uniform_(layer.weight)
-        self.attention = MultiScaleDeformableAttention(channels, num_heads, num_levels)
-        self.norm1, self.norm2 = nn.LayerNorm(channels), nn.LayerNorm(channels)
-
-    def forward(self, pixels: Tensor, position: Tensor, shapes: list[tuple[int, int]]) -> Tensor:
-        """Update pixels ``(B, N, C)`` of all levels, whose position code is ``(N, C)``."""
-        pixels = self.norm1(pixels + self.attention(pixels + position, pixels, shapes))
-        return self.norm2(pixels + self.ffn(pixels))

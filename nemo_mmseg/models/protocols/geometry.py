@@ -115,6 +115,14 @@ def store(sample: SegDataSample, probability: Tensor, mask: Tensor) -> None:
     sample.pred_sem_seg = PixelData(data=mask.to(torch.uint8))
 
 
+def sample_stretched(
+    maps: Tensor, meta: dict, input_shape: tuple[int, int], size: tuple[int, int]
+) -> Tensor:
+    """Bring maps ``(N, *input_shape)`` to the image, and the image to ``size``, bilinear."""
+    to_image = stretch_matrix(size, original_shape(meta, input_shape))
+    return sample_bilinear(maps, compose(image_to_input(meta, input_shape), to_image), size)
+
+
 def stretch_gt(sample: SegDataSample, size: tuple[int, int]) -> None:
     """Bring the ground truth of a data sample, if it has one, to a size as PIL's nearest does."""
     if 'gt_sem_seg' in sample:

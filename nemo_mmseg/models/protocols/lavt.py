@@ -12,16 +12,7 @@ from torch import Tensor
 
 from nemo_mmseg.models.structures import HeadOutput
 
-from .geometry import (
-    compose,
-    foreground_margin,
-    image_to_input,
-    original_shape,
-    sample_bilinear,
-    store,
-    stretch_gt,
-    stretch_matrix,
-)
+from .geometry import foreground_margin, sample_stretched, store, stretch_gt
 
 
 @TASK_UTILS.register_module()
@@ -47,7 +38,6 @@ class LAVTProtocol(BaseModule):
         meta, size = sample.metainfo, tuple(image.shape[-2:])
         margin = foreground_margin(output.logits)[:, None]
         margin = F.interpolate(margin, size, mode='bilinear', align_corners=True)[:, 0]
-        to_image = stretch_matrix(self.size, original_shape(meta, size))
-        margin = sample_bilinear(margin, compose(image_to_input(meta, size), to_image), self.size)
+        margin = sample_stretched(margin, meta, size, self.size)
         store(sample, margin.sigmoid(), margin > 0)
         stretch_gt(sample, self.size)

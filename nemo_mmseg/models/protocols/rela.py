@@ -12,15 +12,7 @@ from torch import Tensor
 
 from nemo_mmseg.models.structures import HeadOutput
 
-from .geometry import (
-    compose,
-    image_to_input,
-    original_shape,
-    sample_bilinear,
-    store,
-    stretch_gt,
-    stretch_matrix,
-)
+from .geometry import sample_stretched, store, stretch_gt
 
 
 @TASK_UTILS.register_module()
@@ -47,10 +39,8 @@ class ReLAProtocol(BaseModule):
         """Store the masks of a sample, and its ground truth, at ``size``."""
         meta, size = sample.metainfo, tuple(image.shape[-2:])
         logits = F.interpolate(output.logits, size, mode='bilinear', align_corners=False)
-        to_image = stretch_matrix(self.size, original_shape(meta, size))
-        matrix = compose(image_to_input(meta, size), to_image)
-        logits = sample_bilinear(logits.flatten(0, 1), matrix, self.size).unflatten(0, (-1, 2))
-        background, foreground = logits.unbind(dim=1)
+        logits = sample_stretched(logits.flatten(0, 1), meta, size, self.size)
+        background, foreground = logits.unflatten(0, (-1, 2)).unbind(dim=1)
         mask = foreground.sigmoid() > background.sigmoid()
         store(sample, (foreground - background).sigmoid(), mask)
         stretch_gt(sample, self.size)

@@ -1,4 +1,4 @@
-"""Position code of pixels whose coordinates are relative to the map."""
+"""Position codes of sequences and maps, made of sines and cosines."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 TEMPERATURE = 10000.0
 
 
-def sine_positions(
+def relative_sine_position_2d(
     height: int, width: int, channels_per_axis: int = 128, device: torch.device | None = None
 ) -> Tensor:
     """Compute the position code of a map as detection transformers do.
@@ -41,3 +41,36 @@ def axis_code(length: int, channels: int, device: torch.device | None) -> Tensor
     pairs = torch.arange(0, channels, 2, device=device, dtype=torch.float32)
     angles = places / TEMPERATURE ** (pairs / channels)[:, None]
     return torch.stack((angles.sin(), angles.cos()), dim=1).flatten(0, 1)
+
+
+def sine_position_1d(length: int, channels: int, device: torch.device | None = None) -> Tensor:
+    """Compute the position code of a sequence, sine and cosine interleaved.
+
+    Vaswani et al., *Attention is all you need*, 2017.
+
+    Args:
+        length: Number of positions, which are numbered 0 to ``length - 1``.
+        channels: Size of the code; even.
+        device: Where the table is made.
+
+    Returns:
+        ``(length, channels)`` float32.
+    """
+    rates = torch.arange(0, channels, 2, device=device, dtype=torch.float32)
+    rates = torch.exp(rates * -(math.log(TEMPERATURE) / channels))
+    angles = torch.arange(length, device=device, dtype=torch.float32)[:, None] * rates
+    return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(1)
+
+
+def sine_position_2d(
+    height: int, width: int, channels: int, device: torch.device | None = None
+) -> Tensor:
+    """Compute the position code of a map: its first half tells x, its second half y.
+
+    Returns:
+        ``(height * width, channels)`` float32, row by row; ``channels`` is a multiple of four.
+    """
+    x = sine_position_1d(width, channels // 2, device)
+    y = sine_position_1d(height, channels // 2, device)
+    x, y = x[None].expand(height, -1, -1), y[:, None].expand(-1, width, -1)
+    return torch.cat((x, y), dim=-1).flatten(0, 1)

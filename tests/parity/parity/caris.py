@@ -13,24 +13,23 @@ import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS, init_default_scope
-from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from nemo_mmseg.models.converters.caris import TABLE, convert_caris
 from nemo_mmseg.models.converters.rename import inverse, translate
 from nemo_mmseg.models.structures import HeadOutput, TextFeatures
-from nemo_mmseg.models.utils.positions import sine_positions
+from nemo_mmseg.models.utils.positions import relative_sine_position_2d
 
 from .common import (
     Case,
     Comparison,
     Tap,
-    base_model,
     compare_middle,
     load_converted,
     summarize,
     tapped,
     tell_left_out,
+    without_text,
 )
 from .lavt import as_map, compare_results, gt_of, image_of, loss_of, relative_each, stored_middle
 from .small import Small
@@ -80,11 +79,11 @@ def taps_of(model: nn.Module) -> dict[str, Tap]:
             f'{name}.lmlp': Tap(f'{layer}.token_ffn'),
             f'{name}.lang': Tap(f'{layer}.token_norms.2'),
             f'{name}.l2v': Tap(f'{layer}.spread'),
-            f'{name}.vis1': Tap(f'{layer}.pixel_norms.0'),
-            f'{name}.msda_plus_identity': Tap(f'{layer}.pixel_norms.1', of_input=True),
-            f'{name}.vis2': Tap(f'{layer}.pixel_norms.1'),
-            f'{name}.vmlp': Tap(f'{layer}.pixel_ffn'),
-            f'{name}.vis': Tap(f'{layer}.pixel_norms.2'),
+            f'{name}.vis1': Tap(f'{layer}.spread_norm'),
+            f'{name}.msda_plus_identity': Tap(f'{layer}.see.attention_norm', of_input=True),
+            f'{name}.vis2': Tap(f'{layer}.see.attention_norm'),
+            f'{name}.vmlp': Tap(f'{layer}.see.ffn'),
+            f'{name}.vis': Tap(f'{layer}.see.ffn_norm'),
         }
     return taps | {
         'dec.lateral': Tap('decode_head.fpn.lateral'),
@@ -108,19 +107,9 @@ def compare_all_middle(
                 summary[key] = value[: len(summary['head'])] if key == 'head' else value
     for k, name in enumerate(('dec.sine', 'dec.sine#1', 'dec.sine#2')):
         batch, _, height, width = stored[f'dec.input_conv{k}']['shape']
-        code = sine_positions(height, width, 128)
+        code = relative_sine_position_2d(height, width, 128)
         seen[name] = summarize(code.expand(batch, -1, -1, -1))
     yield from compare_middle(part or run, seen, stored, tolerance)
-
-
-def without_text(name: str) -> nn.Module:
-    """Backbone, neck and head of a base model."""
-    init_default_scope('mmseg')
-    config = base_model('caris', name)
-    model = nn.Module()
-    for part in ('backbone', 'neck', 'decode_head'):
-        model.add_module(part, MODELS.build(config[part]))
-    return model.eval()
 
 
 @torch.no_grad()
@@ -131,7 +120,7 @@ def check_decoder(folder: Path) -> Iterator[Comparison]:
         dict(model=case.weights('model', without='backbone.lang_encoder.'))
     )
     tell_left_out(left_out)
-    model = without_text(CASES[folder.name])
+    model = without_text('caris', CASES[folder.name])
     model.load_state_dict(weights)
     image = image_of(case)
     words, mask = case.tensor('lang_feats'), case.tensor('attention_mask').bool()

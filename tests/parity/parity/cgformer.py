@@ -8,8 +8,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from mmengine.registry import init_default_scope
-from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
@@ -25,13 +23,13 @@ from .common import (
     Comparison,
     Summary,
     Tap,
-    base_model,
     compare_middle,
     load_converted,
     relative,
     summarize,
     tapped,
     tell_left_out,
+    without_text,
 )
 from .small import Small
 
@@ -50,8 +48,7 @@ CORNER, CORNER_SEEN = 34, 30
 
 def taps_of(model: nn.Module) -> dict[str, Tap]:
     """Intermediate result of a case -> where it is in our network."""
-    shared = lavt.taps_of(model).items()
-    taps = {name: tap for name, tap in shared if not name.startswith('decoder')}
+    taps = lavt.backbone_taps(model) | lavt.text_taps(model)
     for k in ROUNDS:
         taps[f'decoder.fuse{k}'] = Tap(f'decode_head.fusions.{k}')
         if k > 0:
@@ -175,22 +172,12 @@ def ellipse(i: int, shape: tuple[int, int]) -> Tensor:
     return torch.from_numpy((x**2 + y**2 <= 1).astype(np.uint8))
 
 
-def without_text() -> nn.Module:
-    """Backbone and head."""
-    init_default_scope('mmseg')
-    config = base_model('cgformer', MODEL)
-    model = nn.Module()
-    for part in ('backbone', 'decode_head'):
-        model.add_module(part, MODELS.build(config[part]))
-    return model.eval()
-
-
 def given_words(case: Case, rows: int) -> tuple[nn.Module, Tensor, TextFeatures]:
     """Backbone and head with their weights, images, and the stored features of their words."""
     published = case.weights('model_state_dict', without='text_encoder.')
     weights, left_out = convert_cgformer(dict(model_state_dict=published))
     tell_left_out(left_out)
-    model = without_text()
+    model = without_text('cgformer', MODEL)
     model.load_state_dict(weights)
     words, mask = (case.tensor(key)[:rows] for key in ('lang_feats', 'attention_mask'))
     text = TextFeatures(words, mask.bool(), None, torch.arange(rows), one_to_one=True)

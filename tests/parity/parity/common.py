@@ -226,6 +226,17 @@ def base_model(method: str, name: str) -> dict:
     return base_models(CONVERTERS[method])[name]
 
 
+def without_text(method: str, name: str) -> nn.Module:
+    """All parts of a base model but its text encoder, in evaluation mode."""
+    init_default_scope('mmseg')
+    config = Config(dict(model=base_model(method, name))).model
+    model = nn.Module()
+    for part in ('backbone', 'neck', 'decode_head'):
+        if part in config:
+            model.add_module(part, MODELS.build(config[part]))
+    return model.eval()
+
+
 def tell_left_out(left_out: Mapping[str, str]) -> None:
     """Print what a converter left out."""
     for reason, count in Counter(left_out.values()).items():

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from nemo_mmseg.models.losses.targets import gt_like
 from nemo_mmseg.models.protocols.cris import CRISProtocol
 from nemo_mmseg.models.structures import HeadOutput
-from nemo_mmseg.models.utils.layers import sine_position_1d, sine_position_2d
+from nemo_mmseg.models.utils.positions import sine_position_1d, sine_position_2d
 
 from .common import (
     Case,

@@ -9,9 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from mmengine.registry import init_default_scope
 from mmengine.structures import PixelData
-from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
@@ -25,12 +23,12 @@ from .common import (
     Comparison,
     Summary,
     Tap,
-    base_model,
     channels_first,
     compare_middle,
     load_converted,
     tapped,
     tell_left_out,
+    without_text,
 )
 from .small import Small
 
@@ -93,22 +91,27 @@ def backbone_taps(model: nn.Module) -> dict[str, Tap]:
     return taps
 
 
+def text_taps(model: nn.Module) -> dict[str, Tap]:
+    """Intermediate result of BERT, if the network has it -> where it is in our network."""
+    if not hasattr(model, 'text_encoder'):
+        return {}
+    return {
+        'bert.embeddings': Tap('text_encoder.bert.embeddings'),
+        'bert.layer0': Tap('text_encoder.bert.encoder.layer.0'),
+        'bert.layer5': Tap('text_encoder.bert.encoder.layer.5'),
+        'bert.last_hidden': Tap('text_encoder.bert.encoder.layer.11'),
+    }
+
+
 def taps_of(model: nn.Module) -> dict[str, Tap]:
     """Intermediate result of a case -> where it is in our network."""
-    taps = backbone_taps(model)
+    taps = backbone_taps(model) | text_taps(model)
     for i in range(3):
         taps |= {
             f'decoder.step{4 - i}a': Tap(f'decode_head.steps.{i}.conv1'),
             f'decoder.step{4 - i}b': Tap(f'decode_head.steps.{i}.conv2'),
         }
     taps['decoder.logits'] = Tap('decode_head.conv_seg')
-    if hasattr(model, 'text_encoder'):
-        taps |= {
-            'bert.embeddings': Tap('text_encoder.bert.embeddings'),
-            'bert.layer0': Tap('text_encoder.bert.encoder.layer.0'),
-            'bert.layer5': Tap('text_encoder.bert.encoder.layer.5'),
-            'bert.last_hidden': Tap('text_encoder.bert.encoder.layer.11'),
-        }
     return taps
 
 
@@ -197,24 +200,13 @@ def relative_each(ours: list[float], theirs: np.ndarray) -> float:
     return float(np.abs(np.array(ours) / theirs - 1).max())
 
 
-def without_text(name: str) -> nn.Module:
-    """Backbone and head of a base model."""
-    init_default_scope('mmseg')
-    config = base_model('lavt', name)
-    parts = {part: MODELS.build(config[part]) for part in ('backbone', 'decode_head')}
-    model = nn.Module()
-    for part, module in parts.items():
-        model.add_module(part, module)
-    return model.eval()
-
-
 @torch.no_grad()
 def check_features(folder: Path) -> Iterator[Comparison]:
     """Backbone and head alone, with stored features of the words in place of BERT's."""
     case = Case(folder)
     weights, left_out = convert_lavt(dict(model=case.weights('model'), bert_model={}))
     tell_left_out(left_out)
-    model = without_text(CASES[folder.name])
+    model = without_text('lavt', CASES[folder.name])
     model.load_state_dict(weights)
     image = image_of(case)
     words, mask = case.tensor('lang_feats'), case.tensor('attention_mask').bool()

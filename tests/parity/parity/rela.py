@@ -17,10 +17,8 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from mmengine.config import Config
-from mmengine.registry import init_default_scope
 from mmengine.structures import PixelData
-from mmseg.registry import METRICS, MODELS
+from mmseg.registry import METRICS
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
@@ -30,20 +28,20 @@ from nemo_mmseg.models.converters.rename import translate
 from nemo_mmseg.models.decode_heads.rela_head import minimap_of
 from nemo_mmseg.models.protocols.rela import ReLAProtocol
 from nemo_mmseg.models.structures import HeadOutput, TextFeatures
-from nemo_mmseg.models.utils.positions import sine_positions
+from nemo_mmseg.models.utils.positions import relative_sine_position_2d
 
 from .common import (
     Case,
     Comparison,
     Summary,
     Tap,
-    base_model,
     compare_middle,
     load_converted,
     rows_first,
     summarize,
     tapped,
     tell_left_out,
+    without_text,
 )
 from .lavt import backbone_taps, image_of, stored_middle
 from .small import Small
@@ -65,11 +63,8 @@ DEEP = ('predictor.lang_', 'predictor.RLA_lang_att', '.0.', 'query_', 'predictor
 
 
 def published_weights(case: Case, without: str | None = None) -> dict[str, Tensor]:
-    """The weights of a case: drawn, then scaled as its README says."""
+    """The weights of a case."""
     weights = case.weights('model', without)
-    for name, factor in zip(case['scale_name'].tolist(), case['scale_value']):
-        if name in weights:
-            weights[name] *= float(factor)
     # The rule makes a vector of this single number. The network of the case kept its initial value:
     # with the drawn one, all after the first language attention differs.
     weights[LANG_WEIGHT] = torch.tensor(0.0)
@@ -286,19 +281,9 @@ def positions_of(case: Case) -> dict[str, Summary]:
     batch, _, height, width = case['image_shape'].tolist()
     codes = {}
     for i, stride in enumerate((32, 16, 8)):
-        code = sine_positions(height // stride, width // stride)
+        code = relative_sine_position_2d(height // stride, width // stride)
         codes[f'pixel.pos{i}'] = summarize(code.expand(batch, -1, -1, -1))
     return codes
-
-
-def without_text(name: str) -> nn.Module:
-    """Backbone, neck and head of a base model."""
-    init_default_scope('mmseg')
-    config = Config(dict(model=base_model('rela', name))).model
-    model = nn.Module()
-    for part in ('backbone', 'neck', 'decode_head'):
-        model.add_module(part, MODELS.build(config[part]))
-    return model.eval()
 
 
 def check_features(folder: Path) -> Iterator[Comparison]:
@@ -306,7 +291,7 @@ def check_features(folder: Path) -> Iterator[Comparison]:
     case = Case(folder)
     weights, left_out = convert_rela(dict(model=published_weights(case, 'text_encoder.')))
     tell_left_out(left_out)
-    model = without_text(CASES[folder.name])
+    model = without_text('rela', CASES[folder.name])
     model.load_state_dict(weights)
     image, stored = image_of(case), stored_masks(case, 'feat')
     words, mask = case.tensor('lang_feats'), case.tensor('attention_mask').bool()
