@@ -46,7 +46,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--work-dir', default='work_dirs/demo_weak', help='folder of the results')
     parser.add_argument('--compare', action='store_true', help='score what TRIS is compared with')
     parser.add_argument('--seeds', type=int, nargs='+', default=[0], help='seeds of the trainings')
-    parser.add_argument('--train-images', type=int, default=400, help='size of the train split')
+    parser.add_argument('--train-images', type=int, default=320, help='size of the train split')
     parser.add_argument('--test-images', type=int, default=100, help='size of each other split')
     parser.add_argument(
         '--cfg-options', nargs='+', default=[], help='settings of the pipeline, as KEY=VALUE'
