@@ -65,9 +65,10 @@ class Pipeline:
             - ``checkpoint``: trained weights; then the network is not trained.
 
             Beside them, all optional: ``data_root``, for the configs of both stages;
-            ``checkpoint``, which of a training is used, ``'best'`` or ``'last'``; ``splits`` to
-            score; ``proposals``, a file of masks to choose from; ``workers`` that make labels and
-            masks; ``compare``, by name such dicts as those of the networks.
+            ``seed`` of all trainings; ``checkpoint``, which of a training is used, ``'best'`` or
+            ``'last'``; ``splits`` to score; ``proposals``, a file of masks to choose from;
+            ``workers`` that make labels and masks; ``compare``, by name such dicts as those of the
+            networks.
         work_dir: Folder of everything that is made.
 
     Raises:
@@ -93,6 +94,8 @@ class Pipeline:
         if self.settings['data_root'] is not None:
             for dataset in data_sets_in(cfg):
                 dataset['data_root'] = f'{self.settings["data_root"]}/'
+        if self.settings['seed'] is not None:
+            cfg.merge_from_dict({'randomness.seed': self.settings['seed']})
         override(cfg, part.get('options', {}))
         if self.settings['checkpoint'] == 'last':  # no validation: it would read masks
             cfg.val_dataloader = cfg.val_cfg = cfg.val_evaluator = None
