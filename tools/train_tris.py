@@ -42,6 +42,7 @@ from nemo_mmseg.utils.config import (  # noqa: E402
     leaf_datasets,
     load_config,
 )
+from nemo_mmseg.utils.digests import digest_of_file  # noqa: E402
 from nemo_mmseg.utils.file_lock import only_one  # noqa: E402
 from nemo_mmseg.utils.run_tool import run_tool  # noqa: E402
 from nemo_mmseg.utils.stage_inputs import (  # noqa: E402
@@ -50,7 +51,7 @@ from nemo_mmseg.utils.stage_inputs import (  # noqa: E402
     learned_with,
     part_of,
 )
-from nemo_mmseg.utils.stages import digest_of, run_stage  # noqa: E402
+from nemo_mmseg.utils.stages import run_stage  # noqa: E402
 
 
 class Pipeline:
@@ -64,9 +65,10 @@ class Pipeline:
             - ``checkpoint``: trained weights; then the network is not trained.
 
             Beside them, all optional: ``data_root``, for the configs of both stages;
-            ``checkpoint``, which of a training is used, ``'best'`` or ``'last'``; ``splits`` to
-            score; ``proposals``, a file of masks to choose from; ``workers`` that make labels and
-            masks; ``compare``, by name such dicts as those of the networks.
+            ``seed`` of all trainings; ``checkpoint``, which of a training is used, ``'best'`` or
+            ``'last'``; ``splits`` to score; ``proposals``, a file of masks to choose from;
+            ``workers`` that make labels and masks; ``compare``, by name such dicts as those of the
+            networks.
         work_dir: Folder of everything that is made.
 
     Raises:
@@ -92,6 +94,8 @@ class Pipeline:
         if self.settings['data_root'] is not None:
             for dataset in data_sets_in(cfg):
                 dataset['data_root'] = f'{self.settings["data_root"]}/'
+        if self.settings['seed'] is not None:
+            cfg.merge_from_dict({'randomness.seed': self.settings['seed']})
         override(cfg, part.get('options', {}))
         if self.settings['checkpoint'] == 'last':  # no validation: it would read masks
             cfg.val_dataloader = cfg.val_cfg = cfg.val_evaluator = None
@@ -175,11 +179,11 @@ class Pipeline:
         if isinstance(value, Config):
             files = [str(file) for file in files_of(value) if self.work_dir not in file.parents]
             for file in files:  # of the data set: they do not change while this runs
-                self._digests.setdefault(file, digest_of(file))
+                self._digests.setdefault(file, digest_of_file(file))
             digests = {file: self._digests[file] for file in files}
             text = value.pretty_text + json.dumps(digests, sort_keys=True)
             return hashlib.sha256(text.encode()).hexdigest()
-        return digest_of(value) if isinstance(value, Path) else str(value)
+        return digest_of_file(value) if isinstance(value, Path) else str(value)
 
     def write_config(self, name: str, cfg: Config) -> Path:
         """Write a config for the tools and return its file."""

@@ -3,9 +3,9 @@
 _base_ = [
     '../_base_/models/tris-stage1_refshapes-clip.py',
     '../_base_/datasets/refshapes-plus_boxes.py',
+    '../_base_/schedules/refshapes.py',
     '../_base_/default_runtime.py',
 ]
-max_epochs = 4
 
 # What tools/pseudo_labels/make_response_maps.py keeps of a reference.
 response_maps = dict(split='train', selection=dict(type='PRMS', **_base_.clip))
@@ -24,25 +24,9 @@ text_pipeline = [
 ]
 train_dataloader = dict(batch_size=16, dataset=dict(pipeline=text_pipeline))
 optim_wrapper = dict(
-    type='BFloat16OptimWrapper',
-    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.01, fused=True),
-    clip_grad=dict(max_norm=1.0),
     paramwise_cfg=dict(
         custom_keys={'backbone': dict(lr_mult=0.1), 'text_encoder': dict(lr_mult=0.1)}
     ),
 )
-param_scheduler = [
-    dict(type='LinearLR', start_factor=0.05, by_epoch=False, begin=0, end=30),
-    dict(
-        type='CosineAnnealingLR',
-        by_epoch=True,
-        convert_to_iter_based=True,
-        begin=0,
-        end=max_epochs,
-        eta_min_ratio=0.02,
-    ),
-]
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=1)
-val_cfg = dict(type='ValLoop', fp16=True)
-test_cfg = dict(type='TestLoop', fp16=True)
+param_scheduler = [dict(_base_.warmup, end=30), _base_.decay]
 default_hooks = dict(channels_last=dict(type='ChannelsLastHook'), checkpoint=dict(save_best='mIoU'))

@@ -147,14 +147,6 @@ class ClipEmbedder:
         shorter = {position: named[position][:length], mask: named[mask][:length, :length]}
         return self._run(lambda batch: torch.func.functional_call(encoder, shorter, (batch,)), ids)
 
-    def digest_of_weights(self) -> str:
-        """Return a digest of the model's tensors, for weights whose file open_clip alone knows."""
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.clip.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(tensor.contiguous().cpu().numpy().tobytes())
-        return digest.hexdigest()
-
     def digest(self, weights: str) -> str:
         """Return a digest of everything but the input that a vector depends on.
 

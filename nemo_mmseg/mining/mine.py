@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import sys
@@ -22,6 +21,7 @@ from nemo_mmseg.negatives.bank import BankError, BankSpec, NegativeBank
 from nemo_mmseg.negatives.pool import BankImages, bank_fingerprint, folder_pool
 from nemo_mmseg.utils.atomic_write import check_file_path, while_writing
 from nemo_mmseg.utils.clip import SHIPPED
+from nemo_mmseg.utils.digests import digest_of_file, digest_of_weights
 from nemo_mmseg.utils.dist import default_device, rank_and_world, same_every_time, wait_for
 from nemo_mmseg.utils.file_lock import only_one
 
@@ -128,11 +128,7 @@ def _made_with(dataset: BaseReferringDataset, spec: BankSpec) -> dict[str, Any]:
     if shipped and spec.pretrained == shipped['tag']:
         file = shipped['folder'] / 'weights.safetensors'
     if file.is_file():
-        with open(file, 'rb') as content:
-            digest = hashlib.sha256()
-            while part := content.read(2**20):
-                digest.update(part)
-        made_with['weights_sha256'] = digest.hexdigest()
+        made_with['weights_sha256'] = digest_of_file(file)
     return made_with
 
 
@@ -232,7 +228,7 @@ def _mine(
     images = BankImages(dataset.pool, spec.images)
     embedder = ClipEmbedder(spec.model, spec.pretrained, device, batch_size)
     if 'weights_sha256' not in made_with:
-        made_with['weights_sha256'] = embedder.digest_of_weights()
+        made_with['weights_sha256'] = digest_of_weights(embedder.clip)
     shared = user_cache() if cache is True else Path(cache) if cache else None
     with job.alone():
         if job.path.is_file():  # another job made it meanwhile

@@ -20,7 +20,7 @@ from nemo_mmseg.datasets import BaseReferringDataset
 from nemo_mmseg.datasets.transforms.loading import read_image
 from nemo_mmseg.models.affinity.edge_displacement_net import EdgeDisplacementNet
 from nemo_mmseg.utils.atomic_write import check_file_path
-from nemo_mmseg.utils.stages import digest_of
+from nemo_mmseg.utils.digests import digest_of_weights
 
 from .annotations import (
     LabelledImage,
@@ -35,6 +35,7 @@ from .parallel import in_processes
 from .parts import in_parts
 from .proposals import ProposalFile, Proposals
 from .refine import Refiner, RefineSettings
+from .response_maps import name_and_digest
 
 
 class Responses(Protocol):
@@ -144,7 +145,7 @@ def make_confidence_labels(
     def make(some: Sequence[LabelledImage]) -> Iterator[list[dict]]:
         return in_processes(_confident, _jobs(some, responses, settings), workers)
 
-    return _write(images, make, Path(path), info, {}, progress)
+    return _write(images, make, Path(path), info, None, progress)
 
 
 def make_masks(
@@ -171,7 +172,7 @@ def make_masks(
         network: Trained affinity network, on the device that shall run it.
         proposals: Masks to choose from.
         settings: Of the refinement. Defaults to the mended ones.
-        sources: What else the file's ``info`` shall tell of its making: checkpoint, proposals.
+        sources: What else the file's ``info`` shall tell of its making: the network's checkpoint.
         workers: Processes; 0 for this one alone. The network runs in this one in any case.
         progress: Whether to show a progress bar.
 
@@ -190,16 +191,15 @@ def make_masks(
         proposals.check(images)
     info = _info(dataset, responses, 'pseudo masks of response maps', settings)
     info.update(sources or {})
-    used = dict(
-        network=None if network is None else _digest_of_weights(network),
-        proposals=None if proposals is None else digest_of(proposals.path),
-    )
+    if proposals is not None:
+        info['proposals'] = name_and_digest(proposals.path)
+    weights = None if network is None else digest_of_weights(network)
 
     def make(some: Sequence[LabelledImage]) -> Iterator[list[dict]]:
         jobs = _jobs(some, responses, settings, network, proposals)
         return in_processes(_masked, jobs, workers)
 
-    return _write(images, make, Path(path), info, used, progress, True)
+    return _write(images, make, Path(path), info, weights, progress, True)
 
 
 def _info(dataset: BaseReferringDataset, responses: Responses, what: str, settings: Any) -> dict:
@@ -211,13 +211,6 @@ def _info(dataset: BaseReferringDataset, responses: Responses, what: str, settin
         response_maps=dict(responses.metadata),
         settings=asdict(settings),
     )
-
-
-def _digest_of_weights(network: torch.nn.Module) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in network.state_dict().items():
-        digest.update(name.encode() + tensor.cpu().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _jobs(
@@ -295,13 +288,13 @@ def _write(
     make: Callable[[Sequence[LabelledImage]], Iterable[list[dict]]],
     path: Path,
     info: dict,
-    used: dict,
+    weights: str | None,
     progress: bool,
     leave_out_empty: bool = False,
 ) -> Made:
     """Write the annotations that come of the images, and tell which references have none."""
     check_file_path(path)
-    made_with = json.dumps([info, used], sort_keys=True)
+    made_with = json.dumps([info, weights], sort_keys=True)
     digest = hashlib.sha256(made_with.encode()).hexdigest()
     work = path.with_name(f'{path.name}.work-{digest[:12]}')
     found = in_parts(images, make, work, info['description'], progress)

@@ -14,6 +14,7 @@ NETWORKS = ('stage1', 'affinity', 'stage2')
 # What a pipeline may set beside them, with the defaults.
 SETTINGS = dict(
     data_root=None,
+    seed=None,
     checkpoint='last',
     splits=('val',),
     proposals=None,
@@ -58,10 +59,10 @@ def settings_of(cfg: Config) -> dict[str, Any]:
         raise ValueError(
             f"{cfg.filename}: checkpoint must be 'best' or 'last', not {settings['checkpoint']!r}"
         )
-    if type(settings['workers']) is not int or settings['workers'] < 0:
-        raise ValueError(
-            f'{cfg.filename}: workers must be a whole number from 0, not {settings["workers"]!r}'
-        )
+    for name in ('workers', 'seed'):
+        value = settings[name]
+        if value is not SETTINGS[name] and (type(value) is not int or value < 0):
+            raise ValueError(f'{cfg.filename}: {name} must be a whole number from 0, not {value!r}')
     if isinstance(settings['splits'], str):  # as of a command line that names one
         settings['splits'] = (settings['splits'],)
     files = [settings['proposals'], *(part.get('checkpoint') for part in networks.values())]

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nemo_mmseg.utils.atomic_write import write_bytes
-from nemo_mmseg.utils.stages import digest_of
+from nemo_mmseg.utils.digests import digest_of_file
 from nemo_mmseg.utils.tensor_file import MappedFile, checksum_text, header_of
 
 FORMAT_VERSION = 1
@@ -221,4 +221,4 @@ def write_response_maps(
 
 def name_and_digest(path: str | os.PathLike) -> dict[str, str]:
     """Return what names a file of weights in the metadata: ``name`` and ``sha256``."""
-    return dict(name=Path(path).name, sha256=digest_of(path))
+    return dict(name=Path(path).name, sha256=digest_of_file(path))

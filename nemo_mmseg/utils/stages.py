@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -11,20 +10,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from .atomic_write import remove_leftovers, write_text
+from .digests import digest_of_file
 from .fileio import load_json
-
-
-def digest_of(path: str | os.PathLike) -> str:
-    """Return the SHA-256 of a file, as hexadecimal digits.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-    """
-    digest = hashlib.sha256()
-    with open(path, 'rb') as file:
-        while part := file.read(2**20):
-            digest.update(part)
-    return digest.hexdigest()
 
 
 def run_stage(
@@ -72,7 +59,7 @@ def run_stage(
     elif known is not None and 'output' in known:
         path = folder / known['output']
         if path.is_file():
-            if digest_of(path) != known['sha256']:
+            if digest_of_file(path) != known['sha256']:
                 raise ValueError(
                     f'{path} is not what stage {folder.name} wrote. To make it again, delete it'
                 )
@@ -83,7 +70,9 @@ def run_stage(
     start = time.time()
     work()
     path, seconds = output(), time.time() - start
-    written = dict(output=os.path.relpath(path, folder), sha256=digest_of(path), seconds=seconds)
+    written = dict(
+        output=os.path.relpath(path, folder), sha256=digest_of_file(path), seconds=seconds
+    )
     write_text(file, json.dumps(dict(inputs=inputs, **written), indent=1))
     print(f'== {folder.name}: {seconds:.0f} s', flush=True)
     return seconds

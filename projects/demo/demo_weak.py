@@ -14,10 +14,8 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
-from prettytable import PrettyTable
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [
@@ -25,7 +23,7 @@ sys.path[:0] = [
     str(ROOT / 'tools' / 'analysis_tools'),
 ]  # works from a checkout that is not installed, too
 from baselines import centre_guess, empty_sentence_guess, shuffle_expressions  # noqa: E402
-from tris_page import MEASURES, print_scores  # noqa: E402
+from tris_page import print_scores  # noqa: E402
 
 from nemo_mmseg.pseudo_labels.make import data_set_of  # noqa: E402
 from nemo_mmseg.utils.atomic_write import write_text  # noqa: E402
@@ -34,9 +32,6 @@ from nemo_mmseg.utils.run_tool import run_tool  # noqa: E402
 PIPELINE = 'tris_refshapes-plus'
 VARIANT = 'refshapes+'
 SPLITS = ('val', 'testB')
-NETWORKS = ('stage1', 'affinity', 'stage2')
-# of the pipeline's comparisons, the one that is trained
-MASKS_ROW = 'stage 2 with annotated masks'
 
 
 def parse_args() -> argparse.Namespace:
@@ -56,13 +51,11 @@ def parse_args() -> argparse.Namespace:
 
 def train(args: argparse.Namespace, seed: int, work_dir: Path, *options: str) -> dict:
     """Run all stages of TRIS, and return the scores by name of what is scored and split."""
-    settings = [f'data_root={args.data}', *args.cfg_options, *options]
-    settings += [f'{stage}.options.randomness.seed={seed}' for stage in NETWORKS]
-    tool = ['train_tris.py', PIPELINE, '--work-dir', work_dir]
-    if args.compare and not options:
-        settings += [f'compare.{MASKS_ROW}.options.randomness.seed={seed}']
-        tool += ['--compare']
-    run_tool(*tool, '--cfg-options', *settings)
+    settings = [f'data_root={args.data}', f'seed={seed}', *args.cfg_options, *options]
+    compare = ['--compare'] if args.compare and not options else []
+    run_tool(
+        'train_tris.py', PIPELINE, '--work-dir', work_dir, *compare, '--cfg-options', *settings
+    )
     return json.loads((work_dir / 'scores.json').read_text())
 
 
@@ -87,21 +80,6 @@ def compare(args: argparse.Namespace, seed: int, work_dir: Path) -> dict:
     return rows
 
 
-def print_means(runs: list[dict]) -> None:
-    """Print mean and standard deviation over the runs, a line for each thing scored and split."""
-    table = PrettyTable(['', 'split', *MEASURES])
-    for name, by_split in runs[0].items():
-        for split, found in by_split.items():
-            row = [name, split]
-            for measure in MEASURES:
-                values = [run[name][split][measure] for run in runs if measure in found]
-                row.append(
-                    f'{np.mean(values):.1f} ± {np.std(values, ddof=1):.1f}' if values else ''
-                )
-            table.add_row(row)
-    print(table)
-
-
 def main() -> None:
     """Make the data, train, and compare if asked to."""
     args = parse_args()
@@ -121,7 +99,7 @@ def main() -> None:
                 write_text(Path(name) / 'compare.json', json.dumps(runs[-1], indent=1))
                 print_scores(runs[-1])
         if len(runs) > 1:
-            print_means(runs)
+            print_scores(*runs)
     except subprocess.CalledProcessError as error:
         sys.exit(f'demo: {Path(error.cmd[3]).name} failed with exit status {error.returncode}')
 

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import re
+import runpy
 import subprocess
 from pathlib import Path
 
@@ -155,6 +156,7 @@ def wrong(**stage2):
         (dict(compare=dict(it=dict(path='a'))), r"\['it.path'\], without config: \['it'\]"),
         (dict(checkpoint='first'), "checkpoint must be 'best' or 'last', not 'first'"),
         (dict(workers='two'), "workers must be a whole number from 0, not 'two'"),
+        (dict(seed=-1), 'seed must be a whole number from 0, not -1'),
         (dict(proposals='no/such.json'), 'there is no file no/such.json'),
         (wrong(checkpoint='no/such.pth'), 'there is no file no/such.pth'),
         (wrong(options={'train_cgf.max_epochs': 1}), rf'{CONFIG}.py has no train_cgf.max_epochs'),
@@ -176,6 +178,25 @@ def test_options_of_the_command_line_keep_those_of_the_file(tmp_path):
     data = made.configs['stage2'].train_dataloader.dataset
     assert (data.split_file, data.unlabelled) == ('other.p', 'leave_out')
     assert made.settings['splits'] == ('val',)
+
+
+def test_one_seed_is_that_of_all_trainings(tmp_path):
+    cfg = Config.fromfile(ROOT / 'configs/refshapes/pipelines/tris_refshapes-plus.py')
+    cfg.seed = 7
+    made = load_tool().Pipeline(cfg, str(tmp_path))
+    configs = [*made.configs.values(), *made.compared.values()]
+    assert len(configs) == 5 and all(one.randomness.seed == 7 for one in configs)
+
+
+def test_scores_of_several_runs_are_means_and_deviations(capsys):
+    path = ROOT / 'tools' / 'analysis_tools' / 'tris_page.py'
+    print_scores = runpy.run_path(str(path))['print_scores']
+    runs = [{'stage 2': {'val': {'mIoU': value}}} for value in (40.0, 42.0, 44.0)]
+    print_scores(*runs)
+    print_scores(runs[0])
+    several, one = (line for line in capsys.readouterr().out.splitlines() if 'stage 2' in line)
+    assert several.split('|')[2:5] == ['  val  ', ' 42.0 ± 2.0 ', '      ']
+    assert one.split('|')[3].strip() == '40.00'
 
 
 def test_what_the_last_stages_read_is_looked_at_first(run, tools, pipeline, tmp_path, capsys):

@@ -75,23 +75,27 @@ def write_tris_page(
     write_page(path, f'TRIS on {dataset.metainfo["dataset_name"]}', '\n'.join(sections))
 
 
-def print_scores(scores: Scores) -> None:
-    """Print a line for each thing scored and split."""
+def print_scores(*runs: Scores) -> None:
+    """Print a line for each thing scored and split; of several runs, mean and deviation."""
     table = PrettyTable(['', 'split', *MEASURES])
-    table.add_rows(_rows(scores))
+    table.add_rows(_rows(*runs))
     print(table, flush=True)
 
 
-def _rows(scores: Scores) -> list[list[str]]:
+def _rows(*runs: Scores) -> list[list[str]]:
     return [
-        [name, split, *(_number(found.get(measure)) for measure in MEASURES)]
-        for name, by_split in scores.items()
-        for split, found in by_split.items()
+        [name, split, *(_numbers([run[name][split].get(m) for run in runs]) for m in MEASURES)]
+        for name, by_split in runs[0].items()
+        for split in by_split
     ]
 
 
-def _number(value: float | None) -> str:
-    return '' if value is None else f'{value:.2f}'
+def _numbers(values: Sequence[float | None]) -> str:
+    if values[0] is None:
+        return ''
+    if len(values) == 1:
+        return f'{values[0]:.2f}'
+    return f'{np.mean(values):.1f} ± {np.std(values, ddof=1):.1f}'
 
 
 def draw_response(image: np.ndarray, response: np.ndarray) -> np.ndarray:

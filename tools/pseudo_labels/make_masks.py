@@ -95,7 +95,6 @@ def main() -> int:
             sources['affinity'] = name_and_digest(args.affinity[1])
         if args.proposals:
             proposals = ProposalFile(args.proposals)
-            sources['proposals'] = name_and_digest(args.proposals)
         made = make_masks(
             dataset, maps, args.out, network, proposals, settings_of(args), sources, args.workers
         )
