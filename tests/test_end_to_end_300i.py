@@ -125,7 +125,9 @@ def test_it_trains_and_is_evaluated(source, data, tmp_path):
     assert (tmp_path / 'bank.safetensors').is_file() == nemo
     lines = logged(run)
     steps = [line for line in lines if 'loss' in line]
-    assert len(steps) == 2 and all(0 < line['loss'] < 10 for line in steps)
+    # ReLA adds up a hundred regions, whose logits are large before anything is learned.
+    most = 100 if source.startswith('rela_') else 10
+    assert len(steps) == 2 and all(0 < line['loss'] < most for line in steps)
     assert [line.get('mosaic/mined') for line in steps] == [1.0 if nemo else None] * 2
     (scores,) = [line for line in lines if 'oIoU' in line]
     # photographs are learned by heart: evaluated on the split that was trained

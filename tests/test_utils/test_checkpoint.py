@@ -348,7 +348,7 @@ class Find:
 @pytest.mark.parametrize(
     'content, allowed',
     [
-        (argparse.Namespace(lr=1), {'lavt', 'lavt_one'}),
+        (argparse.Namespace(lr=1), {'caris', 'lavt', 'lavt_one', 'vpd'}),
         (np.float64(0.7), {'cris'}),
         (np.float32(0.7), {'cris'}),
         (np.int64(7), {'cris'}),

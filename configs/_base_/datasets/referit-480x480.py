@@ -11,7 +11,7 @@ test_pipeline = [
     dict(type='LoadReferentMask'),
     *_base_.pack_transforms,
 ]
-train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+train_dataloader = dict(batch_size=8, drop_last=True, dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(min_box_area=0.0, pipeline=test_pipeline))
 test_dataloader = dict(dataset=dict(min_box_area=0.0, pipeline=test_pipeline))
 val_evaluator = dict(_delete_=True, type='ReferringIoU', tie='>', empty_union=0.0)
