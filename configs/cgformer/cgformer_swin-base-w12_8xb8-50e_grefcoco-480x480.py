@@ -6,3 +6,4 @@ _base_ = [
 ]
 
 default_hooks = dict(checkpoint=dict(save_best='gIoU'))
+model = dict(decode_head=dict(image_size=_base_.image_size))

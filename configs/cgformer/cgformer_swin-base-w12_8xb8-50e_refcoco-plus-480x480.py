@@ -4,3 +4,4 @@ _base_ = [
     '../_base_/schedules/cgformer_50e.py',
     '../_base_/default_runtime.py',
 ]
+model = dict(decode_head=dict(image_size=_base_.image_size))

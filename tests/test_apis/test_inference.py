@@ -147,6 +147,20 @@ def test_nothing_found_is_an_answer(inferencer, image, tmp_path, monkeypatch):
     assert not np.array_equal(result['overlays'][1], inferencer(image, 'the man')['overlays'][0])
 
 
+@pytest.mark.parametrize('nothing', [False, True])
+def test_rela_says_that_there_is_nothing(image, tmp_path, nothing):
+    name, file = 'rela_refshapes-clip_1xb8-300i_grefshapes-256x256', tmp_path / 'rela.pth'
+    with pytest.warns(UserWarning, match='untrained'):
+        model = init_model(name, device='cpu')
+    torch.nn.init.zeros_(model.decode_head.no_target_embed[-1].weight)
+    bias = torch.tensor([-9.0, 9.0] if nothing else [9.0, -9.0])
+    model.decode_head.no_target_embed[-1].bias.data = bias
+    torch.save(model.state_dict(), file)
+    result = ReferringInferencer(name, str(file), device='cpu')(image, ['dog', 'man'], draw=False)
+    assert result['nothing_found'].tolist() == [nothing] * 2
+    assert result['masks'].any() != nothing
+
+
 def test_path_array_and_pil_are_one(inferencer, image, tmp_path):
     path = tmp_path / 'a.png'
     cv2.imwrite(str(path), image)

@@ -172,6 +172,22 @@ def test_images_of_another_size_are_refused(size):
         make()(make_feats(1, size), make_text([1]))
 
 
+def test_the_frame_of_the_padded_convolution_is_shrunk_into_the_mask():
+    head, frames = make(), []
+    head.projector.register_forward_hook(lambda *args: frames.append(args[-1]))
+    with torch.no_grad():
+        found = head(make_feats(1), make_text([1])).logits[0, 0].numpy()
+    expected = frames[0][0, 0].numpy()
+    assert expected.shape == (SIZE[0] + 2, SIZE[1] + 2)
+    for axis, side in enumerate(SIZE):  # corners fall on corners
+        at = np.arange(side) * (side + 1) / (side - 1)
+        low = np.minimum(at.astype(int), side)
+        part = (at - low).reshape((-1, 1) if axis == 0 else (1, -1))
+        expected = (1 - part) * expected.take(low, axis) + part * expected.take(low + 1, axis)
+    np.testing.assert_allclose(found, expected, atol=1e-9)
+    assert np.ptp(found[[0, -1]]) < 1e-9 and np.ptp(found[:, [0, -1]]) < 1e-9
+
+
 def test_losses_are_the_published_formulas():
     head = make()
     torch.manual_seed(0)

@@ -73,15 +73,20 @@ def test_centres_of_pixels_and_edges_of_maps():
     reason='needs a GPU, and mmcv with compiled functions',
 )
 def test_the_compiled_function_gives_the_same():
-    tensors = value, shapes, locations, weights = sampling_case(torch.float32)
-    expected = deformable_sampling(*tensors)
-    found = deformable_sampling(value.cuda(), shapes, locations.cuda(), weights.cuda())
-    torch.testing.assert_close(found.cpu(), expected, rtol=1e-5, atol=1e-5)
+    value, shapes, *others = sampling_case(torch.float32)
+    results = []
+    for device in ('cpu', 'cuda'):
+        leaves = [x.detach().to(device).requires_grad_() for x in (value, *others)]
+        found = deformable_sampling(leaves[0], shapes, *leaves[1:])
+        found.square().sum().backward()
+        results.append([found.detach().cpu(), *(leaf.grad.cpu() for leaf in leaves)])
+    for expected, found in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-4)
 
 
 def test_attention_is_a_softmax_over_places_around_each_pixel():
     torch.manual_seed(0)
-    attention = MultiScaleDeformableAttention(8, num_heads=2, num_levels=3, num_points=4).double()
+    attention = MultiScaleDeformableAttention(8, num_heads=2, num_levels=3).double()
     for parameter in attention.parameters():
         torch.nn.init.normal_(parameter)
     numbers = sum(height * width for height, width in SHAPES)
@@ -132,18 +137,18 @@ def test_positions_are_sines_of_rows_then_of_columns(height, width):
 
 def test_a_pyramid_step_adds_the_enlarged_coarse_map():
     torch.manual_seed(0)
-    step = FPNStep(3, 8, num_groups=2)
-    coarse, fine = torch.randn(2, 8, 3, 4), torch.randn(2, 3, 6, 8)
+    step = FPNStep(3, 64)
+    coarse, fine = torch.randn(2, 64, 3, 4), torch.randn(2, 3, 6, 8)
     # without the fine map, of which only the offset of its norm is left
     torch.nn.init.zeros_(step.lateral.conv.weight)
     torch.nn.init.constant_(step.lateral.norm.bias, 0.5)
     # the middle of the 3x3 convolution alone
     torch.nn.init.zeros_(step.output.conv.weight)
-    step.output.conv.weight.data[:, :, 1, 1] = torch.eye(8)
+    step.output.conv.weight.data[:, :, 1, 1] = torch.eye(64)
     twice = torch.from_numpy(enlarged(coarse.numpy()))
-    groups = (0.5 + twice).reshape(2, 2, -1)
+    groups = (0.5 + twice).reshape(2, 32, -1)
     normed = (groups - groups.mean(-1, keepdim=True)) / groups.std(-1, keepdim=True, correction=0)
-    expected = normed.reshape(2, 8, 6, 8).clamp(min=0)
+    expected = normed.reshape(2, 64, 6, 8).clamp(min=0)
     torch.testing.assert_close(step(coarse, fine).double(), expected, rtol=1e-4, atol=1e-4)
     assert step.lateral.conv.bias is None and step.output.conv.bias is None
 

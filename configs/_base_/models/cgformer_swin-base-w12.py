@@ -10,7 +10,7 @@ model = dict(
         in_channels=(128, 256, 512, 1024),
         word_channels=768,
         channels=512,
-        image_size=(480, 480),
+        image_size=(480, 480),  # configs give the size of their data set
     ),
     # A map of the last convolutions takes 0.5 GB an expression, in float32.
     test_cfg=dict(protocol=dict(type='CGFormerProtocol'), chunk_size=8),

@@ -43,9 +43,12 @@ def _mask_of(
     instance: dict, height: int, width: int, path: str, size: tuple[int, int] | None
 ) -> np.ndarray:
     """Decode the mask of an instance; an error names the annotation."""
+    segmentation, problem = instance['segmentation'], None
     try:
-        mask = decode_segmentation(instance['segmentation'], height, width, size)
-        problem = None if mask.any() or size is not None else 'its mask is empty'
+        mask = decode_segmentation(segmentation, height, width, size)
+        # A small object may vanish by stretching; an annotation must not be empty.
+        if not mask.any() and not decode_segmentation(segmentation, height, width).any():
+            problem = 'its mask is empty'
     except ValueError as error:
         problem = str(error)
     if problem:

@@ -104,7 +104,8 @@ class CGFormerHead(BaseModule):
             strides 16, 8 and 4: 1 where a pixel went to the object's token, else 0.
 
         Raises:
-            ValueError: The maps are those of images of another size.
+            ValueError: The maps are those of images of another size. Up to three pixels less are
+                not seen here, as a backbone fills them up.
         """
         *finer, x = feats
         size = tuple(STRIDES[-1] * side for side in finer[0].shape[-2:])

@@ -18,6 +18,10 @@ from nemo_mmseg.models.utils.positions import relative_sine_position_2d
 
 from .rela_layers import RegionLayer
 
+MINIMAP_SIZE = 10  # height and width; the square of it is the number of regions
+LOSS_WEIGHTS = 5.0, 0.5, 0.5  # of mask, minimap and no-target output
+CLASS_WEIGHT = 0.9, 1.1  # of background and object, and of "target" and "no target"
+
 
 @MODELS.register_module()
 class ReLAHead(BaseModule):
@@ -34,13 +38,9 @@ class ReLAHead(BaseModule):
     Args:
         channels: Channels of the four maps that come in; a multiple of four.
         word_channels: Size of a word feature.
-        minimap_size: Height and width of the minimap; the square of it is the number of regions.
         num_layers: Layers of the decoder. They look at the maps of stride 32, 16, 8, 32 ...
         num_heads: Attention heads of a layer.
         feedforward_channels: Hidden size of a layer.
-        class_weight: Weights of background and object, and of "target" and "no target", in the
-            losses.
-        loss_weights: Weights of the losses of mask, minimap and no-target output.
         init_cfg: As in MMEngine.
     """
 
@@ -48,20 +48,15 @@ class ReLAHead(BaseModule):
         self,
         channels: int = 256,
         word_channels: int = 768,
-        minimap_size: int = 10,
         num_layers: int = 9,
         num_heads: int = 8,
         feedforward_channels: int = 2048,
-        class_weight: Sequence[float] = (0.9, 1.1),
-        loss_weights: Sequence[float] = (5.0, 0.5, 0.5),
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
-        self.minimap_size = minimap_size
-        self.loss_weights = tuple(loss_weights)
-        self.register_buffer('class_weight', torch.tensor(class_weight), persistent=False)
-        self.query_feat = nn.Embedding(minimap_size**2, channels)
-        self.query_embed = nn.Embedding(minimap_size**2, channels)
+        self.register_buffer('class_weight', torch.tensor(CLASS_WEIGHT), persistent=False)
+        self.query_feat = nn.Embedding(MINIMAP_SIZE**2, channels)
+        self.query_embed = nn.Embedding(MINIMAP_SIZE**2, channels)
         self.level_embed = nn.Embedding(3, channels)
         self.layers = nn.ModuleList(
             RegionLayer(channels, num_heads, feedforward_channels, None if i else word_channels)
@@ -97,9 +92,7 @@ class ReLAHead(BaseModule):
         minimap = self.minimap_embed(regions).transpose(1, 2)
         logits = torch.einsum('ekc,echw->ekhw', minimap @ self.mask_embed(regions), finest)
         no_target = self.no_target_embed(regions).mean(dim=1)
-        extras = dict(
-            minimap=minimap.unflatten(2, (self.minimap_size, -1)), no_target_logits=no_target
-        )
+        extras = dict(minimap=minimap.unflatten(2, (MINIMAP_SIZE, -1)), no_target_logits=no_target)
         return HeadOutput(logits, no_target[:, 1] - no_target[:, 0], extras)
 
     def _level(self, feat: Tensor, embedding: Tensor) -> tuple[Tensor, Tensor, tuple[int, int]]:
@@ -143,7 +136,7 @@ class ReLAHead(BaseModule):
         gt = gt_like(logits, data_samples)
         pairs = dict(
             loss_mask=(logits, gt),
-            loss_minimap=(output.extras['minimap'].float(), minimap_of(gt, self.minimap_size)),
+            loss_minimap=(output.extras['minimap'].float(), minimap_of(gt, MINIMAP_SIZE)),
             loss_no_target=(
                 output.extras['no_target_logits'].float(),
                 no_target_of(data_samples).long().to(gt.device),
@@ -151,7 +144,7 @@ class ReLAHead(BaseModule):
         )
         losses = {
             name: share * F.cross_entropy(*pair, self.class_weight.float(), ignore_index=255)
-            for (name, pair), share in zip(pairs.items(), self.loss_weights, strict=True)
+            for (name, pair), share in zip(pairs.items(), LOSS_WEIGHTS, strict=True)
         }
         return {**losses, 'train_iou': training_iou(logits[:, 1] > logits[:, 0], gt)}
 

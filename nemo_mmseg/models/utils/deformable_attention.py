@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+NUM_POINTS = 4  # places on each level that a head reads
+
 
 @cache
 def compiled_sampling() -> type[torch.autograd.Function] | None:
@@ -83,15 +85,12 @@ class MultiScaleDeformableAttention(nn.Module):
         embed_dims: Channels of the pixels; a multiple of the heads.
         num_heads: Attention heads.
         num_levels: Levels.
-        num_points: Places on each level that a head reads.
     """
 
-    def __init__(
-        self, embed_dims: int, num_heads: int = 8, num_levels: int = 3, num_points: int = 4
-    ) -> None:
+    def __init__(self, embed_dims: int, num_heads: int = 8, num_levels: int = 3) -> None:
         super().__init__()
-        self.layout = num_heads, num_levels, num_points
-        places = num_heads * num_levels * num_points
+        self.layout = num_heads, num_levels, NUM_POINTS
+        places = num_heads * num_levels * NUM_POINTS
         self.sampling_offsets = nn.Linear(embed_dims, places * 2)
         self.attention_weights = nn.Linear(embed_dims, places)
         self.value_proj = nn.Linear(embed_dims, embed_dims)

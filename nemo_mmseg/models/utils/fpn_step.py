@@ -16,13 +16,12 @@ class FPNStep(nn.Module):
 
     Args:
         fine_channels: Channels of the fine map.
-        channels: Channels of the coarse map and of the result.
-        num_groups: Groups of the norms.
+        channels: Channels of the coarse map and of the result; a multiple of 32.
     """
 
-    def __init__(self, fine_channels: int, channels: int, num_groups: int = 32) -> None:
+    def __init__(self, fine_channels: int, channels: int) -> None:
         super().__init__()
-        norm_cfg = dict(type='GN', num_groups=num_groups)
+        norm_cfg = dict(type='GN', num_groups=32)
         self.lateral = ConvModule(fine_channels, channels, 1, norm_cfg=norm_cfg, act_cfg=None)
         self.output = ConvModule(channels, channels, 3, padding=1, norm_cfg=norm_cfg)
 

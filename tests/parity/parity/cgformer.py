@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -115,13 +115,15 @@ def run_head(head: nn.Module, feats: tuple, text: TextFeatures, model: nn.Module
     return output, raw[0], middle
 
 
-def compare_groups(case: Case, run: str, output: HeadOutput, allowed: int) -> Iterator[Comparison]:
+def compare_groups(
+    case: Case, run: str, output: HeadOutput, allowed: Sequence[int]
+) -> Iterator[Comparison]:
     """Pixels that went to the other token."""
-    for k in ROUNDS:
+    for k, most in zip(ROUNDS, allowed, strict=True):
         ours = output.extras[f'group{k}'].numpy() > 0.5
         theirs = np.unpackbits(case[f'{run}_hit{k}_bits'])[: ours.size].reshape(ours.shape)
         wrong = float((ours != theirs).sum())
-        yield Comparison(f'{run} pixels of round {k} at the other token', wrong, allowed)
+        yield Comparison(f'{run} pixels of round {k} at the other token', wrong, most)
     case.unread.discard(f'{run}_group_gap_min')  # says how hard that is
 
 
@@ -200,7 +202,7 @@ def check_features(folder: Path) -> Iterator[Comparison]:
         set_noise(head, case, len(image), on=run == 'feat')
         output, raw, decoder = run_head(head, feats, text, model)
         # Without noise, cosines as close as 2e-6 decide.
-        yield from compare_groups(case, run, output, allowed=0 if run == 'feat' else 2)
+        yield from compare_groups(case, run, output, [0 if run == 'feat' else 2] * 3)
         logits = output.logits[:, :, ::4, ::4]
         if run == 'feat':
             yield from case.compare('feat_logits_quarter', logits, 1e-4)
@@ -235,10 +237,11 @@ def check_end_to_end(folder: Path) -> Iterator[Comparison]:
     for run in ('e2e', 'e2e0'):
         set_noise(head, case, len(image), on=run == 'e2e')
         output, _, decoder = run_head(head, feats, text, model)
-        yield from compare_groups(case, run, output, allowed=40)
+        # twice what float32 and float64 of the published code differ by
+        yield from compare_groups(case, run, output, dict(e2e=(2, 2, 2), e2e0=(10, 28, 34))[run])
         yield from case.compare(f'{run}_logits_quarter', output.logits[:, :, ::4, ::4], 3e-2)
-        yield from compare_losses(case, run, head, output, 3e-2)
-        yield from compare_masks(case, run, output, 3e-2)
+        yield from compare_losses(case, run, head, output, 1e-3)
+        yield from compare_masks(case, run, output, 4e-3)
         if run == 'e2e':
             stored = lavt.stored_middle(case, run)
             tolerance = {

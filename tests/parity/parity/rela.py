@@ -315,8 +315,8 @@ def check_features(folder: Path) -> Iterator[Comparison]:
     losses = model.decode_head.loss(run.output, text, samples)
     sum(value for name, value in losses.items() if name.startswith('loss')).backward()
     losses = {name: value.detach() for name, value in losses.items()}
-    # as the float32 and the float64 run of the published code, which agree in all
-    yield from compare_switched('feat', run, stored, 10)
+    # The published float32 and float64 runs agree in all; another CPU may round a close one over.
+    yield from compare_switched('feat', run, stored, 2)
     middle |= positions_of(case)
     yield from compare_middle('feat', middle, stored_middle(case, 'feat'), 1e-4)
     yield from compare_gradients(case, model)
@@ -351,7 +351,7 @@ def check_end_to_end(folder: Path) -> Iterator[Comparison]:
         text = model.text_encoder.encode(ids, mask)
         run = run_network(model, image, text, stored)
     yield from case.compare('bert_last_hidden', text.words, 1e-4)
-    yield from compare_switched('e2e', run, stored, 10)
+    yield from compare_switched('e2e', run, stored, 2)
     yield from compare_outputs(case, 'e2e', model, run, 1e-4)
     yield from compare_masks(case, 'e2e', run.output)
     losses = model.decode_head.loss(run.output, text, samples_of(case))

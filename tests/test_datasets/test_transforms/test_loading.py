@@ -38,7 +38,7 @@ def test_masks_are_unions_of_targets(targets):
 def test_masks_of_a_stretched_image_are_drawn_of_stretched_polygons():
     turn = np.arange(0, 6.28, 0.1)
     circle = np.stack((15 + 9 * np.cos(turn), 20 + 9 * np.sin(turn)))
-    spot = [[40.2, 5.1, 40.6, 5.1, 40.4, 5.4]]  # narrower than a pixel of the result
+    spot = [[40.0, 5.0, 41.0, 5.0, 41.0, 6.0, 40.0, 6.0]]
     filled = np.zeros((30, 45), np.uint8)
     filled[4:9, 30:39] = 1
     rle = coco_mask.encode(np.asfortranarray(filled))
@@ -60,4 +60,10 @@ def test_masks_of_a_stretched_image_are_drawn_of_stretched_polygons():
     coarse = cv2.resize(decode_segmentation(instances[0]['segmentation'], 30, 45), (90, 90))
     assert (masks[0] != disk).sum() < (coarse != disk).sum() / 2
     np.testing.assert_array_equal(masks[1], filled.repeat(3, 0).repeat(2, 1))
-    assert masks[2].sum() <= 2 and not masks[3].any()
+    assert masks[2].sum() == 6 and masks[2, 15:18, 80:82].all() and not masks[3].any()
+    # it may vanish where the image shrinks, but not as an annotation
+    small = LoadReferentMask(stretch=True)(dict(results, targets=[[2]], img_shape=(3, 5)))
+    assert small['gt_seg_map'].sum() <= 1
+    line = dict(ann_id=8, segmentation=[[3.0, 3.0, 20.0, 3.0, 20.0, 3.0]])
+    with pytest.raises(ValueError, match='annotation 8 of a.jpg: its mask is empty'):
+        LoadReferentMask(stretch=True)(dict(results, instances=[line], targets=[[0]]))
