@@ -100,13 +100,18 @@ def test_initial_values():
     neck.init_weights()
     head.init_weights()
     layer = head.layers[1]
-    for linear in (neck.prompts.mlps[1][0], layer.gather.key, layer.mix.out, layer.token_ffn[2]):
+    for linear in (
+        neck.prompts.mlps[1][0],
+        layer.token_pixel_attention.key,
+        layer.token_attention.out,
+        layer.token_ffn[2],
+    ):
         assert linear.weight.std().item() == pytest.approx(0.02, rel=0.1)
         assert not linear.bias.any()
-    assert (layer.gather_scale == 1).all() and (layer.spread_scale == 1).all()
+    assert (layer.token_scale == 1).all() and (layer.pixel_scale == 1).all()
     # deformable attention keeps its own start, the rest PyTorch's and mmcv's
-    assert layer.see.attention.sampling_offsets.bias.any()
-    assert not layer.see.attention.sampling_offsets.weight.any()
+    assert layer.pixel_layer.attention.sampling_offsets.bias.any()
+    assert not layer.pixel_layer.attention.sampling_offsets.weight.any()
     assert head.word_proj.weight.abs().max().item() == pytest.approx(192**-0.5, rel=0.01)
     assert neck.levels[2].conv.weight.std().item() == pytest.approx((2 / 64) ** 0.5, rel=0.1)
     for table in (head.level_codes, head.prompts, neck.prompts.learned):
@@ -137,23 +142,16 @@ def test_the_head_does_not_look_at_padding():
     assert not torch.allclose(head(feats, text).logits[1], logits[1])
 
 
-def test_background_is_what_is_near_the_mean_prompt():
-    """Scaling what stands for one class scales its logits alone."""
+def test_background_is_compared_with_the_mean_prompt_and_the_object_with_cls():
     head, feats, text = head_and_inputs()
-    logits = head(feats, text).logits
-    decode = head.decode
-    for i in range(2):
-
-        def scaled(levels, text, row=i):
-            finest, classes = decode(levels, text)
-            classes = classes.clone()
-            classes[:, row] = 0
-            return finest, classes
-
-        head.decode = scaled
-        found = head(feats, text).logits
-        torch.testing.assert_close(found[:, 1 - i], logits[:, 1 - i])
-        assert not torch.allclose(found[:, i], logits[:, i])
+    last = []
+    head.layers[-1].register_forward_hook(lambda module, args, output: last.append(output[0]))
+    with torch.no_grad():
+        _, classes = head.decode(feats[1:4], text)
+    words = text.words.shape[1]
+    assert last[0].shape[1] == words + 3
+    torch.testing.assert_close(classes[:, 0], last[0][:, words:].sum(dim=1) / 3)
+    torch.testing.assert_close(classes[:, 1], last[0][:, 0])
 
 
 @pytest.fixture

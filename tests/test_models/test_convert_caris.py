@@ -53,7 +53,7 @@ def test_every_tensor_is_used_or_left_out_with_a_reason(published):
 def test_tensors_are_not_copied(published):
     name = 'pixel_decoder.encoder.3.vis_mlp.fc1.weight'
     converted = convert_checkpoint('caris', published)
-    ours = converted.state_dict['decode_head.layers.3.see.ffn.0.weight']
+    ours = converted.state_dict['decode_head.layers.3.pixel_layer.ffn.0.weight']
     assert ours is published['model'][name]
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -61,18 +62,24 @@ def test_clip_is_frozen_and_in_no_checkpoint(vpd, tiny_clip):
     import open_clip
 
     encoder = vpd.text_encoder
+    assert (encoder.gamma == 1e-4).all()
+    torch.nn.init.normal_(encoder.gamma)
     names = {name.removeprefix('text_encoder.') for name in vpd.state_dict() if 'text' in name}
     layers = {f'adapter.{i}.{kind}' for i in (0, 2) for kind in ('weight', 'bias')}
     assert names == {'gamma', *layers}
     ids, mask = encoder.tokenize(['red ring', 'left'])
     words = encoder.encode(ids, mask).words
-    # the adapter starts small: what is left are open_clip's features of the words
+    # open_clip's features of the words, to which the adapter adds its share
     clip = open_clip.create_model(tiny_clip[0], pretrained=tiny_clip[1])
     with torch.no_grad():
         x = clip.token_embedding(ids) + clip.positional_embedding[:TOKENS]
         x = clip.transformer(x, attn_mask=clip.attn_mask[:TOKENS, :TOKENS])
         expected = clip.ln_final(x)
-    torch.testing.assert_close(words, expected, atol=1e-3, rtol=0)
+        first, _, second = encoder.adapter
+        hidden = expected @ first.weight.T + first.bias
+        hidden = hidden / 2 * (1 + torch.erf(hidden / 2**0.5))
+        expected = expected + encoder.gamma * (hidden @ second.weight.T + second.bias)
+    torch.testing.assert_close(words, expected, atol=1e-5, rtol=1e-5)
     words.sum().backward()
     assert encoder.gamma.grad.abs().sum() > 0
     assert all(p.grad is None for p in encoder.clip.network.parameters())
@@ -179,26 +186,21 @@ def test_latents_are_the_unscaled_mean_of_the_posterior(vpd):
 def test_an_image_is_encoded_once_for_all_its_expressions(vpd, sample):
     seven = ['red ring', 'left', 'ring', 'red', 'left ring', 'the red one', 'the left one']
     vpd.chunk_size = 3
-    counts = dict(backbone=0)
-    for part in counts:
-
-        def count(module, args, output, part=part):
-            counts[part] += len(args[0])
-
-        getattr(vpd, part).register_forward_hook(count)
+    encoded = []
+    vpd.backbone.register_forward_hook(lambda module, args, output: encoded.extend(args[0]))
     images = torch.rand(2, 3, 64, 64) * 2 - 1
     meta = dict(ori_shape=(48, 40), img_shape=(64, 64))
     with torch.no_grad():
         found = vpd.eval().predict(images, [sample(seven, **meta), sample(['left'], **meta)])
     assert [len(one.pred_sem_seg.data) for one in found] == [7, 1]
-    assert counts['backbone'] == 2
+    assert len(encoded) == 2
 
 
 def test_images_that_do_not_fit_are_refused(config, vpd):
     with pytest.raises(ValueError, match='image_size 500x512 is not admitted.*multiples of 64'):
         MODELS.build(dict(config['backbone'], image_size=(500, 512)))
     MODELS.build(dict(config['backbone'], image_size=(512, 448)))
-    with pytest.raises(ValueError, match='images of 96x64 is not admitted'):
+    with pytest.raises(ValueError, match='an image of 96x64 is not admitted'):
         vpd.backbone(torch.zeros(1, 3, 96, 64))
 
 
@@ -213,3 +215,12 @@ def test_wrong_lengths_are_refused(config):
     for length in (2, 33):
         with pytest.raises(ValueError, match=f'must be 3 to 32 .*, not {length}'):
             MODELS.build(dict(config['text_encoder'], context_length=length))
+
+
+def test_words_and_tokens_that_do_not_fit_are_named(config, vpd, seen):
+    latents, text = seen
+    with pytest.raises(ValueError, match='word_channels=16, but .* words of 8 channels'):
+        vpd.neck(latents, replace(text, words=text.words[..., :8]))
+    maps = vpd.neck(latents, replace(text, words=text.words[:, :-1], mask=text.mask[:, :-1]))
+    with pytest.raises(ValueError, match=r'in_channels=\(32, 40, 40, 64\), .* \(32, 39, 39, 64\)'):
+        vpd.decode_head(maps, text)

@@ -26,6 +26,7 @@ def check_caris(size, bert):
     changes = {'model.text_encoder.config': bert, 'model.backbone.pretrained': None}
     cfg = load('caris', f'caris_swin-{size}-w7_2xb8-50e_refcoco-448x448', changes)
     assert cfg.optim_wrapper.clip_grad == dict(max_norm=1.0)
+    assert cfg.model.text_encoder.context_length == 20
     model = MODELS.build(cfg.model)
     wrapper = dict(cfg.optim_wrapper, type='OptimWrapper')  # without a GPU, no AMP
     optimizer = build_optim_wrapper(model, wrapper).optimizer

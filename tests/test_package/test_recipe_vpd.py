@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+import pytest
 import torch
 from mmengine.optim import build_optim_wrapper
 from mmseg.registry import MODELS
@@ -37,3 +38,21 @@ def test_groups_of_vpd():
         counts['norm' if without else 'unet' if 'unet' in theirs else 'rest'] += 1
     # published: 128, 558, 110 and 25; four of the UNet and two of the encoder feed nothing
     assert counts == dict(norm=128, unet=558 - 4, frozen=110 - 2, rest=25)
+
+
+@pytest.mark.parametrize('nemo', ['', 'nemo_'])
+@pytest.mark.parametrize(
+    'data, tokens', [('refcoco', 40), ('refcoco-plus', 40), ('refcocog-umd', 77)]
+)
+def test_sizes_of_vpd(data, tokens, nemo):
+    cfg = load('vpd', f'vpd_sd15_{nemo}8xb4-40e_{data}-512x512')
+    assert cfg.model.text_encoder.context_length == tokens
+    assert tuple(cfg.model.decode_head.in_channels) == (320, 640 + tokens, 1280 + tokens, 1280)
+    assert cfg.train_dataloader.batch_size == 4 and cfg.auto_scale_lr.base_batch_size == 32
+    assert cfg.sync_bn == 'torch' and 'clip_grad' not in cfg.optim_wrapper
+    assert cfg.train_cfg.max_epochs == 40
+    to_input = MODELS.build(cfg.model.data_preprocessor)
+    for value, expected in ((0, -1.0), (255, 1.0)):
+        image = torch.full((3, 64, 64), value, dtype=torch.uint8)
+        inputs = to_input(dict(inputs=[image]))['inputs']
+        torch.testing.assert_close(inputs, torch.full((1, 3, 64, 64), expected))

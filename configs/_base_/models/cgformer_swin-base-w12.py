@@ -1,5 +1,5 @@
-# CGFormer (Tang et al., 2023) as published: LAVT's Swin-B with eight heads in its fusions, BERT-base
-# of which everything learns, two tokens of 512 channels.
+# CGFormer (Tang et al., 2023) as published: LAVT's Swin-B with eight heads in its fusions, BERT-
+# base of which everything learns, two tokens of 512 channels.
 _base_ = './lavt_swin-base-w12.py'
 model = dict(
     text_encoder=dict(frozen=(), dropout=True),

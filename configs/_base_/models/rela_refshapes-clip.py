@@ -1,4 +1,5 @@
-# A small ReLA on the small CLIP that comes with the package (made by projects/refshapes_clip/train.py).
+# A small ReLA on the small CLIP that comes with the package, which projects/refshapes_clip/train.py
+# makes.
 clip = dict(model='RefShapes-CLIP', pretrained='refshapes')
 model = dict(
     type='ReferringSegmentor',

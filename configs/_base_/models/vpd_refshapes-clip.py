@@ -1,5 +1,5 @@
-# A small VPD without a download, on the small CLIP that comes with the package. Its UNet and its image
-# encoder start from noise, so the encoder learns, too.
+# A small VPD without a download, on the small CLIP that comes with the package. Its UNet and its
+# image encoder start from noise, so the encoder learns, too.
 _base_ = './vpd_sd15.py'
 model = dict(
     text_encoder=dict(clip=dict(model='RefShapes-CLIP', pretrained='refshapes'), context_length=16),

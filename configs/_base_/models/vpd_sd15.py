@@ -1,5 +1,5 @@
-# VPD (Zhao et al., 2023) as published: the UNet of Stable Diffusion 1.5, its frozen image encoder and
-# its frozen CLIP. 40 tokens per expression, as published for RefCOCO and RefCOCO+.
+# VPD (Zhao et al., 2023) as published: the UNet of Stable Diffusion 1.5, its frozen image encoder
+# and its frozen CLIP. 40 tokens per expression, as published for RefCOCO and RefCOCO+.
 sd_weights = (
     'https://huggingface.co/stable-diffusion-v1-5/stable-diffusion-v1-5/resolve/main/'
     'v1-5-pruned-emaonly.safetensors'

@@ -20,9 +20,9 @@ optim_wrapper = dict(
             'decode_head': dict(lr_mult=10.0),
             'decode_head.prompts': dict(lr_mult=10.0, decay_mult=0.0),
             'decode_head.word_norm': dict(lr_mult=10.0, decay_mult=0.0),
-            'spread_norm.': dict(lr_mult=10.0, decay_mult=0.0),
-            'see.attention_norm.': dict(lr_mult=10.0, decay_mult=0.0),
-            'see.ffn_norm.': dict(lr_mult=10.0, decay_mult=0.0),
+            'pixel_norm.': dict(lr_mult=10.0, decay_mult=0.0),
+            'pixel_layer.attention_norm.': dict(lr_mult=10.0, decay_mult=0.0),
+            'pixel_layer.ffn_norm.': dict(lr_mult=10.0, decay_mult=0.0),
             'token_norms.': dict(lr_mult=10.0, decay_mult=0.0),
         }
     ),
@@ -39,9 +39,9 @@ param_scheduler = [
         convert_to_iter_based=True,
     ),
 ]
-# As published: every ten epochs, and after each of the last ones.
+# As published: about every ten epochs, and after each of the last 16.
 train_cfg = dict(
-    type='EpochBasedTrainLoop', max_epochs=50, val_interval=10, dynamic_intervals=[(35, 1)]
+    type='EpochBasedTrainLoop', max_epochs=50, val_interval=10, dynamic_intervals=[(36, 1)]
 )
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')

@@ -8,8 +8,8 @@ from mmengine.model import BaseModule
 from mmseg.registry import MODELS
 from torch import Tensor
 
+from nemo_mmseg.models.converters.stable_diffusion_weights import load_stable_diffusion
 from nemo_mmseg.models.utils.diffusion import import_diffusers
-from nemo_mmseg.models.utils.stable_diffusion import load_stable_diffusion
 
 # Pixels of an image between two positions of the coarsest map of a UNet on these latents.
 STRIDE = 64
@@ -33,9 +33,9 @@ class VAEEncoder(BaseModule):
             to all.
         image_size: Height and width of the images, to find out that they do not fit when the
             network is built and not when it is run; None: any.
-        pretrained: Stable Diffusion's weights, which ``init_weights`` loads; see
-            :func:`~nemo_mmseg.models.utils.stable_diffusion.load_stable_diffusion`. None for random
-            ones.
+        pretrained: Stable Diffusion's weights, which ``init_weights`` loads, see
+            :func:`~nemo_mmseg.models.converters.stable_diffusion_weights.load_stable_diffusion`;
+            None for random ones.
         init_cfg: As in MMEngine.
 
     Raises:
@@ -87,7 +87,7 @@ class VAEEncoder(BaseModule):
         Raises:
             ValueError: 64 does not divide H and W.
         """
-        check_size('images of', inputs.shape[-2:])
+        check_size('an image of', inputs.shape[-2:])
         return self.vae.encode(inputs).latent_dist.mode()
 
 

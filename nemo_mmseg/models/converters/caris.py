@@ -8,7 +8,8 @@ import torch
 
 from . import swin
 from .converter import Converter, register
-from .lavt import bert_left_out, bert_table, preceded
+from .lavt import bert_left_out, bert_table
+from .rename import preceded
 
 SWIN = 'backbone.vis_encoder.'
 BERT = 'backbone.lang_encoder.'
@@ -18,7 +19,11 @@ DECODER = 'pixel_decoder.'
 # Published, maps are counted from the coarsest (0) to the finest (2), ours the other way round.
 LEVELS = {f'{DECODER}input_convs.{i}': f'neck.levels.{2 - i}' for i in range(3)}
 
-ATTENTIONS = {'v2l_cross_attn': 'gather', 'lang_self_attn': 'mix', 'l2v_cross_attn': 'spread'}
+ATTENTIONS = {
+    'v2l_cross_attn': 'token_pixel_attention',
+    'lang_self_attn': 'token_attention',
+    'l2v_cross_attn': 'pixel_token_attention',
+}
 PROJECTIONS = {'q_proj': 'query', 'k_proj': 'key', 'v_proj': 'value', 'out_proj': 'out'}
 
 LAYER = {
@@ -27,19 +32,19 @@ LAYER = {
         for attention, name in ATTENTIONS.items()
         for published, ours in PROJECTIONS.items()
     },
-    'vis_self_attn': 'see.attention',
+    'vis_self_attn': 'pixel_layer.attention',
     **{
         f'{side}_mlp.fc{k}': f'{ours}.{2 * (k - 1)}'
-        for side, ours in (('lang', 'token_ffn'), ('vis', 'see.ffn'))
+        for side, ours in (('lang', 'token_ffn'), ('vis', 'pixel_layer.ffn'))
         for k in (1, 2)
     },
     # The published norms of pixels run in the order 2, 1, 3.
     **{f'l_norm{k + 1}': f'token_norms.{k}' for k in range(3)},
-    'v_norm2': 'spread_norm',
-    'v_norm1': 'see.attention_norm',
-    'v_norm3': 'see.ffn_norm',
-    'gamma_v2l': 'gather_scale',
-    'gamma_l2v': 'spread_scale',
+    'v_norm2': 'pixel_norm',
+    'v_norm1': 'pixel_layer.attention_norm',
+    'v_norm3': 'pixel_layer.ffn_norm',
+    'gamma_v2l': 'token_scale',
+    'gamma_l2v': 'pixel_scale',
 }
 
 TABLE = {

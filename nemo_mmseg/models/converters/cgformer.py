@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from . import swin
 from .converter import Converter, register
-from .lavt import backbone_table, bert_left_out, bert_table, linear_weight, preceded
+from .lavt import backbone_table, bert_left_out, bert_table, linear_weight
+from .rename import preceded
 
 READER = {
     'loadtoken.cross_attn.q_proj': 'query',

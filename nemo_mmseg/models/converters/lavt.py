@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 from torch import Tensor
 
 from . import swin
 from .converter import Converter, register
-
-Value = TypeVar('Value')
+from .rename import preceded
 
 FUSION = {
     'vis_project.0': 'visual',
@@ -21,11 +20,6 @@ FUSION = {
     'image_lang_att.W.0': 'out',
     'project_mm.0': 'mix',
 }
-
-
-def preceded(prefix: str, patterns: Mapping[str, Value]) -> dict[str, Value]:
-    """Make the patterns of a part those of the whole network."""
-    return {prefix + pattern: value for pattern, value in patterns.items()}
 
 
 def linear_weight(tensor: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from . import lavt
 from .converter import Converter, register
+from .rename import preceded
 
 PIXEL = 'sem_seg_head.pixel_decoder'
 PIXEL_TABLE = {
@@ -71,7 +72,7 @@ convert_rela = register(
             **lavt.bert_table('text_encoder.'),
         },
         left_out={
-            **lavt.preceded('backbone.', lavt.swin.LEFT_OUT),
+            **preceded('backbone.', lavt.swin.LEFT_OUT),
             **lavt.bert_left_out('text_encoder.'),
         },
         changes=lavt.CHANGES,

@@ -164,3 +164,8 @@ def count_and_name(names: list[str], what: str, more: str = '') -> str:
     rest = f' and {len(names) - 50} more' if len(names) > 50 else ''
     shown = [name if len(name) <= 120 else f'{name[:120]}...' for name in names[:50]]
     return f'{label}: {", ".join(shown)}{rest}'
+
+
+def preceded(prefix: str, patterns: Mapping[str, Value]) -> dict[str, Value]:
+    """Make the patterns of a part those of the whole network."""
+    return {prefix + pattern: value for pattern, value in patterns.items()}

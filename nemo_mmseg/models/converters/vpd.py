@@ -7,6 +7,7 @@ import argparse
 from . import lavt
 from . import stable_diffusion as names
 from .converter import Converter, register
+from .rename import preceded
 
 UNET, VAE = 'unet.unet.diffusion_model.', 'encoder_vq.'
 
@@ -26,10 +27,10 @@ convert_vpd = register(
         models=('vpd_sd15', 'vpd_sd15_77'),
         table=TABLE,
         left_out={
-            **lavt.preceded(VAE, names.VAE_LEFT_OUT),
-            **lavt.preceded(UNET, names.UNET_LEFT_OUT),
+            **preceded(VAE, names.VAE_LEFT_OUT),
+            **preceded(UNET, names.UNET_LEFT_OUT),
         },
-        changes=lavt.preceded(VAE, names.VAE_CHANGES),
+        changes=preceded(VAE, names.VAE_CHANGES),
         parts={'model': ''},
         # the command line of the training
         allow=[argparse.Namespace],

@@ -75,7 +75,7 @@ class CARISHead(TwoClassHead):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
         for layer in self.layers:
-            layer.see.attention.init_weights()
+            layer.pixel_layer.attention.init_weights()
 
     def forward(self, feats: Sequence[Tensor], text: TextFeatures) -> HeadOutput:
         """Compare every pixel with every expression.
@@ -104,7 +104,7 @@ class CARISHead(TwoClassHead):
             ``(E, 2, C)``.
         """
         pixels, positions, shapes = join_levels(levels[::-1], self.level_codes)
-        # Layers add to pixels what lower precisions would lose.
+        # The sums along the layers stay in float32, also under autocast.
         pixels = text.rows(pixels.to(torch.promote_types(pixels.dtype, torch.float32)))
         positions = positions.to(pixels.dtype)
         words = self.word_norm(self.word_proj(text.words))
@@ -121,15 +121,15 @@ class CARISLayer(nn.Module):
 
     def __init__(self, channels: int, num_heads: int) -> None:
         super().__init__()
-        self.gather = FewQueryAttention(channels, num_heads)
-        self.mix = FewKeyAttention(channels, num_heads)
+        self.token_pixel_attention = FewQueryAttention(channels, num_heads)
+        self.token_attention = FewKeyAttention(channels, num_heads)
         self.token_ffn = mlp(channels, 4 * channels, channels)
-        self.spread = FewKeyAttention(channels, num_heads)
-        self.spread_norm = nn.LayerNorm(channels)
-        self.see = DeformableLayer(channels, num_heads, LEVELS, 4 * channels)
+        self.pixel_token_attention = FewKeyAttention(channels, num_heads)
+        self.pixel_norm = nn.LayerNorm(channels)
+        self.pixel_layer = DeformableLayer(channels, num_heads, LEVELS, 4 * channels)
         self.token_norms = nn.ModuleList(nn.LayerNorm(channels) for _ in range(3))
-        self.gather_scale = nn.Parameter(torch.ones(channels))
-        self.spread_scale = nn.Parameter(torch.ones(channels))
+        self.token_scale = nn.Parameter(torch.ones(channels))
+        self.pixel_scale = nn.Parameter(torch.ones(channels))
 
     def forward(
         self,
@@ -152,10 +152,10 @@ class CARISLayer(nn.Module):
             New tokens and pixels.
         """
         norm = self.token_norms
-        gathered = self.gather(tokens, pixels + positions, pixels)
-        tokens = norm[0](tokens + self.gather_scale * gathered)
-        tokens = norm[1](tokens + self.mix(tokens, tokens, mask))
+        gathered = self.token_pixel_attention(tokens, pixels + positions, pixels)
+        tokens = norm[0](tokens + self.token_scale * gathered)
+        tokens = norm[1](tokens + self.token_attention(tokens, tokens, mask))
         tokens = norm[2](tokens + self.token_ffn(tokens))
-        spread = self.spread(pixels + positions, tokens, mask)
-        pixels = self.spread_norm(pixels + self.spread_scale * spread)
-        return tokens, self.see(pixels, positions, shapes)
+        spread = self.pixel_token_attention(pixels + positions, tokens, mask)
+        pixels = self.pixel_norm(pixels + self.pixel_scale * spread)
+        return tokens, self.pixel_layer(pixels, positions, shapes)

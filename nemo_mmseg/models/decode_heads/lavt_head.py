@@ -37,6 +37,7 @@ class LAVTHead(TwoClassHead):
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(loss_decode, init_cfg)
+        self.in_channels = tuple(in_channels)
         channels = channels or in_channels[-1] // 2
         *finer, coarse = in_channels
         self.steps = nn.ModuleList()
@@ -55,7 +56,16 @@ class LAVTHead(TwoClassHead):
 
         Returns:
             Logits ``(E, 2, h, w)``: background, object.
+
+        Raises:
+            ValueError: The maps have other channels than ``in_channels``.
         """
+        found = tuple(feat.shape[1] for feat in feats)
+        if found != self.in_channels:
+            raise ValueError(
+                f'LAVTHead: in_channels={self.in_channels}, but the maps have {found} channels. '
+                'Those of VPD have one for each of context_length tokens in the second and third'
+            )
         *finer, x = feats
         for step, fine in zip(self.steps, reversed(finer)):
             x = step(x, fine)

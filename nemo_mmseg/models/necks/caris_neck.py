@@ -13,6 +13,8 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from nemo_mmseg.models.utils.layers import mlp
 
+GRIDS = 1, 2  # cells on each side of the map that prompts are made of
+
 
 @MODELS.register_module()
 class CARISNeck(BaseModule):
@@ -72,14 +74,12 @@ class LanguagePrompts(nn.Module):
     Args:
         in_channels: Channels of the map.
         word_channels: Size of a prompt.
-        grids: Cells on each side of the map that prompts are made of.
     """
 
-    def __init__(self, in_channels: int, word_channels: int, grids: Sequence[int] = (1, 2)) -> None:
+    def __init__(self, in_channels: int, word_channels: int) -> None:
         super().__init__()
-        self.grids = grids
-        self.mlps = nn.ModuleList(mlp(in_channels, word_channels, word_channels) for _ in grids)
-        self.learned = nn.Parameter(torch.randn(sum(n * n for n in grids), word_channels))
+        self.mlps = nn.ModuleList(mlp(in_channels, word_channels, word_channels) for _ in GRIDS)
+        self.learned = nn.Parameter(torch.randn(sum(n * n for n in GRIDS), word_channels))
         self.norm = nn.LayerNorm(word_channels)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -87,6 +87,6 @@ class LanguagePrompts(nn.Module):
 
         Cells overlap where their number does not divide the side. They are in order row by row.
         """
-        cells = (adaptive_avg_pool2d(x, n).flatten(2).transpose(1, 2) for n in self.grids)
+        cells = (adaptive_avg_pool2d(x, n).flatten(2).transpose(1, 2) for n in GRIDS)
         seen = torch.cat([mlp(cell) for mlp, cell in zip(self.mlps, cells)], dim=1)
         return self.norm(seen + self.learned)

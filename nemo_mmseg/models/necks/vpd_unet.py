@@ -11,9 +11,9 @@ from mmengine.model import BaseModule
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
+from nemo_mmseg.models.converters.stable_diffusion_weights import load_stable_diffusion
 from nemo_mmseg.models.structures import TextFeatures
 from nemo_mmseg.models.utils.diffusion import import_diffusers
-from nemo_mmseg.models.utils.stable_diffusion import load_stable_diffusion
 
 # Levels of the UNet, from fine (0) to coarse (3), whose features get attention maps appended.
 WITH_MAPS = (1, 2)
@@ -21,7 +21,7 @@ WITH_MAPS = (1, 2)
 
 @MODELS.register_module()
 class VPDUNet(BaseModule):
-    """UNet of Stable Diffusion as a feature extractor that is asked by a text.
+    """UNet of Stable Diffusion as a feature extractor that is given a text.
 
     It is diffusers' ``UNet2DConditionModel`` without the layers that predict noise. It runs once,
     at timestep 1 and without noise. The features are those of the way up: the output of the finest
@@ -42,9 +42,9 @@ class VPDUNet(BaseModule):
         word_channels: Size of a word feature: 768 in Stable Diffusion 1, 1024 in 2.
         with_cp: Compute the activations of the blocks again in the backward pass instead of keeping
             them; as published.
-        pretrained: Stable Diffusion's weights, which ``init_weights`` loads; see
-            :func:`~nemo_mmseg.models.utils.stable_diffusion.load_stable_diffusion`. None for random
-            ones.
+        pretrained: Stable Diffusion's weights, which ``init_weights`` loads, see
+            :func:`~nemo_mmseg.models.converters.stable_diffusion_weights.load_stable_diffusion`;
+            None for random ones.
         init_cfg: As in MMEngine.
 
     Raises:
@@ -65,6 +65,7 @@ class VPDUNet(BaseModule):
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         self.pretrained = pretrained
+        self.word_channels = word_channels
         self.unet = import_diffusers('VPDUNet').UNet2DConditionModel(
             block_out_channels=tuple(block_channels),
             layers_per_block=layers_per_block,
@@ -77,19 +78,19 @@ class VPDUNet(BaseModule):
         self.unet.conv_act = nn.Identity()
         if with_cp:
             self.unet.enable_gradient_checkpointing()
-        self._watch = Watch()
-        self._look()
+        self._recorder = Recorder()
+        self._register_hooks()
 
-    def _look(self) -> None:
-        """Let the parts of the UNet say what the features are made of."""
+    def _register_hooks(self) -> None:
+        """Record features and maps while the UNet runs."""
         down, up = self.unet.down_blocks, self.unet.up_blocks
-        up[0].resnets[1].register_forward_hook(KeepFeature(self._watch, 3))
+        up[0].resnets[1].register_forward_hook(KeepFeature(self._recorder, 3))
         for level in WITH_MAPS:
             way_up = up[3 - level]
-            way_up.attentions[1].register_forward_hook(KeepFeature(self._watch, level))
+            way_up.attentions[1].register_forward_hook(KeepFeature(self._recorder, level))
             for transformer in (*down[level].attentions, *way_up.attentions):
                 for block in transformer.transformer_blocks:
-                    block.attn2.set_processor(KeepMaps(self._watch, level))
+                    block.attn2.set_processor(KeepMaps(self._recorder, level))
 
     def init_weights(self) -> None:
         """Load the pretrained weights, if any."""
@@ -107,18 +108,26 @@ class VPDUNet(BaseModule):
         Returns:
             Four maps ``(E, C, h, w)`` ... ``(E, C, h / 8, w / 8)``, finest first. The two in the
             middle have T channels more than ``block_channels``.
+
+        Raises:
+            ValueError: Words have another size than ``word_channels``.
         """
+        if text.words.shape[-1] != self.word_channels:
+            raise ValueError(
+                f'VPDUNet: word_channels={self.word_channels}, but the text encoder gives words of '
+                f'{text.words.shape[-1]} channels'
+            )
         latents = text.rows(latents)
         timestep = torch.ones(len(latents), dtype=torch.long, device=latents.device)
-        with self._watch.one_pass() as seen:
+        with self._recorder.record() as seen:
             finest = self.unet(latents, timestep, text.words).sample
         middle = [torch.cat((seen.features[i], seen.mean_map(i)), dim=1) for i in WITH_MAPS]
         return finest, *middle, seen.features[3]
 
 
 @dataclass
-class Pass:
-    """What one pass through a UNet leaves behind.
+class Recording:
+    """What is recorded of one pass through a UNet.
 
     Args:
         features: Level -> map ``(E, C, h, w)``.
@@ -135,19 +144,19 @@ class Pass:
         return mean.transpose(1, 2).unflatten(2, feature.shape[-2:]).to(feature.dtype)
 
 
-class Watch:
-    """Where the parts of a UNet leave what they compute, while a pass is watched.
+class Recorder:
+    """Records what the parts of a UNet compute.
 
-    Gradient checkpointing runs blocks again in the backward pass, which nobody watches.
+    Gradient checkpointing runs blocks again in the backward pass, which is not recorded.
     """
 
     def __init__(self) -> None:
-        self.current: Pass | None = None
+        self.current: Recording | None = None
 
     @contextmanager
-    def one_pass(self) -> Iterator[Pass]:
-        """Collect in between."""
-        self.current = Pass()
+    def record(self) -> Iterator[Recording]:
+        """Record what runs inside the with block."""
+        self.current = Recording()
         try:
             yield self.current
         finally:
@@ -157,14 +166,14 @@ class Watch:
 class KeepFeature:
     """Forward hook that keeps a block's output."""
 
-    def __init__(self, watch: Watch, level: int) -> None:
-        self.watch, self.level = watch, level
+    def __init__(self, recorder: Recorder, level: int) -> None:
+        self.recorder, self.level = recorder, level
 
     def __call__(self, module: nn.Module, args: tuple, output: Tensor | tuple) -> None:
         """Keep the map ``(E, C, h, w)``; transformers return it in a tuple."""
-        if self.watch.current is not None:
+        if self.recorder.current is not None:
             feature = output if isinstance(output, Tensor) else output[0]
-            self.watch.current.features[self.level] = feature
+            self.recorder.current.features[self.level] = feature
 
 
 class KeepMaps:
@@ -173,8 +182,8 @@ class KeepMaps:
     The library's own never has the probabilities, as it uses fused attention.
     """
 
-    def __init__(self, watch: Watch, level: int) -> None:
-        self.watch, self.level = watch, level
+    def __init__(self, recorder: Recorder, level: int) -> None:
+        self.recorder, self.level = recorder, level
 
     def __call__(
         self,
@@ -191,8 +200,8 @@ class KeepMaps:
         query = heads(attn.to_q(hidden_states))
         key, value = (heads(to(encoder_hidden_states)) for to in (attn.to_k, attn.to_v))
         share = (attn.scale * query @ key.transpose(-1, -2)).softmax(dim=-1)
-        if self.watch.current is not None:
-            maps = self.watch.current.maps.setdefault(self.level, [])
+        if self.recorder.current is not None:
+            maps = self.recorder.current.maps.setdefault(self.level, [])
             maps.append(share.detach().mean(dim=1))
         x = (share @ value).transpose(1, 2).flatten(2)
         for layer in attn.to_out:

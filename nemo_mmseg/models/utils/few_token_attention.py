@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-LARGEST = 50000.0  # score; infinity, of float16, would become no number
+LARGEST = 50000.0  # score; infinity in float16 would make softmax NaN
 
 
 class FewTokenAttention(nn.Module):

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from nemo_mmseg.models.converters.caris import TABLE, convert_caris
 from nemo_mmseg.models.converters.rename import inverse, translate
+from nemo_mmseg.models.necks.caris_neck import GRIDS
 from nemo_mmseg.models.structures import HeadOutput, TextFeatures
 from nemo_mmseg.models.utils.positions import relative_sine_position_2d
 
@@ -59,7 +60,7 @@ def taps_of(model: nn.Module) -> dict[str, Tap]:
         taps[f'stage{i}.out_norm'] = Tap(f'backbone.norm{i}')
         if i < 3:
             taps[f'stage{i}.downsample'] = Tap(f'backbone.stages.{i}.downsample')
-    for k, grid in enumerate(model.neck.prompts.grids):
+    for k, grid in enumerate(GRIDS):
         taps[f'prompt.pool{k}'] = Tap(f'neck.prompts.mlps.{k}', pool(grid), of_input=True)
         taps[f'prompt.mlp{k}'] = Tap(f'neck.prompts.mlps.{k}')
     taps['prompt.out'] = Tap('neck.prompts')
@@ -72,18 +73,18 @@ def taps_of(model: nn.Module) -> dict[str, Tap]:
     for i in range(len(model.decode_head.layers)):
         layer, name = f'decode_head.layers.{i}', f'dec.layer{i}'
         taps |= {
-            f'{name}.v2l': Tap(f'{layer}.gather'),
+            f'{name}.v2l': Tap(f'{layer}.token_pixel_attention'),
             f'{name}.lang1': Tap(f'{layer}.token_norms.0'),
-            f'{name}.lsa': Tap(f'{layer}.mix'),
+            f'{name}.lsa': Tap(f'{layer}.token_attention'),
             f'{name}.lang2': Tap(f'{layer}.token_norms.1'),
             f'{name}.lmlp': Tap(f'{layer}.token_ffn'),
             f'{name}.lang': Tap(f'{layer}.token_norms.2'),
-            f'{name}.l2v': Tap(f'{layer}.spread'),
-            f'{name}.vis1': Tap(f'{layer}.spread_norm'),
-            f'{name}.msda_plus_identity': Tap(f'{layer}.see.attention_norm', of_input=True),
-            f'{name}.vis2': Tap(f'{layer}.see.attention_norm'),
-            f'{name}.vmlp': Tap(f'{layer}.see.ffn'),
-            f'{name}.vis': Tap(f'{layer}.see.ffn_norm'),
+            f'{name}.l2v': Tap(f'{layer}.pixel_token_attention'),
+            f'{name}.vis1': Tap(f'{layer}.pixel_norm'),
+            f'{name}.msda_plus_identity': Tap(f'{layer}.pixel_layer.attention_norm', of_input=True),
+            f'{name}.vis2': Tap(f'{layer}.pixel_layer.attention_norm'),
+            f'{name}.vmlp': Tap(f'{layer}.pixel_layer.ffn'),
+            f'{name}.vis': Tap(f'{layer}.pixel_layer.ffn_norm'),
         }
     return taps | {
         'dec.lateral': Tap('decode_head.fpn.lateral'),

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from nemo_mmseg.compat import numpy_scalar_globals
 from nemo_mmseg.models.converters import stable_diffusion as names
-from nemo_mmseg.models.converters.lavt import preceded
-from nemo_mmseg.models.converters.rename import describe, differences, rename
+from nemo_mmseg.models.converters.rename import describe, differences, preceded, rename
 from nemo_mmseg.utils.checkpoint import download, read_checkpoint, state_dict_of
 from nemo_mmseg.utils.faults import shown
 from nemo_mmseg.utils.fileio import load_json
@@ -41,7 +40,8 @@ FILES = tuple(
 )
 # Fields of a folder's config.json that say nothing about what is computed here.
 OF_NO_MATTER = {
-    *('sample_size', 'out_channels', 'scaling_factor', 'shift_factor', 'force_upcast'),
+    # not 'scaling_factor': it is not used, but tells the VAE of XL
+    *('sample_size', 'out_channels', 'shift_factor', 'force_upcast'),
     *('latents_mean', 'latents_std'),
 }
 # Of versions before 0.17; Stable Diffusion's own folder is older.
