@@ -20,7 +20,7 @@ optim_wrapper = dict(
             'decode_head': dict(lr_mult=10.0),
             'decode_head.prompts': dict(lr_mult=10.0, decay_mult=0.0),
             'decode_head.word_norm': dict(lr_mult=10.0, decay_mult=0.0),
-            'pixel_norm.': dict(lr_mult=10.0, decay_mult=0.0),
+            '.pixel_norm.': dict(lr_mult=10.0, decay_mult=0.0),
             'pixel_layer.attention_norm.': dict(lr_mult=10.0, decay_mult=0.0),
             'pixel_layer.ffn_norm.': dict(lr_mult=10.0, decay_mult=0.0),
             'token_norms.': dict(lr_mult=10.0, decay_mult=0.0),
