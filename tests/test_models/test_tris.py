@@ -162,7 +162,8 @@ def test_a_batch_is_classified_by_its_own_expressions(tiny_clip):
     model = build_from(tris_config(tiny_clip))
     images, samples = batch(0, 3)
     samples[1].set_metainfo(dict(expressions=TEXTS[3:5], negative_expressions=[TEXTS[:2]] * 2))
-    text = model.encode_text(samples)
+    texts = [one for sample in samples for one in sample.expressions]
+    text = model.text_encoder(texts).of_images([1, 2, 1])
     output = model.decode_head(*model.extract_feat(images, text))
     assert output.extras['scores'].shape == (4, 4, 2, 2)
     expected = [[1, 0, 0, 0], [0, 1, 1, 0], [0, 1, 1, 0], [0, 0, 0, 1]]
@@ -170,7 +171,7 @@ def test_a_batch_is_classified_by_its_own_expressions(tiny_clip):
     for i in range(4):
         assert torch.equal(output.logits[i, 0], output.extras['scores'][i, i])
     # a batch of less meets less
-    fewer = model.decode_head(*model.extract_feat(images[:1], model.encode_text(samples[:1])))
+    fewer = model.decode_head(*model.extract_feat(images[:1], model.text_encoder(texts[:1])))
     assert not torch.allclose(fewer.logits[0], output.logits[0], rtol=1e-3)
 
 
