@@ -13,9 +13,12 @@ import torch
 import torch.nn.functional as F
 from mmengine.optim import OptimWrapper
 from mmengine.registry import init_default_scope
+from mmengine.structures import PixelData
 from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
 from torch import nn
 
+from nemo_mmseg.engine.hooks import iteration_seed_hook
 from nemo_mmseg.models.losses.soft_targets import soft_target_loss
 from nemo_mmseg.models.utils.masking import (
     TokenVocabulary,
@@ -203,18 +206,18 @@ def test_evaluation_hides_nothing(build, sample):
         assert torch.equal(plain(images, samples), masked(images, samples))
 
 
-def step_data(sample, first):
+def step_data(first):
     """What a loader gives a train step."""
     generator = torch.Generator().manual_seed(first)
     inputs = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8, generator=generator)
     torch.manual_seed(first)
-    samples = [sample(TWO, gt=(64, 64)), sample(TWO, gt=(64, 64))]
+    samples = [sample_of(TWO, gt=(64, 64)), sample_of(TWO, gt=(64, 64))]
     return dict(inputs=list(inputs), data_samples=samples)
 
 
-def test_two_accumulated_steps_are_one_made_by_hand(build, sample):
+def test_two_accumulated_steps_are_one_made_by_hand(build):
     model, other = (double(build(train_cfg=dict(masked=MASKED))) for _ in range(2))
-    batches = [step_data(sample, i) for i in range(2)]
+    batches = [step_data(i) for i in range(2)]
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     wrapper = OptimWrapper(optimizer, accumulative_counts=2)
     wrapper.initialize_count_status(model, 0, 2)
@@ -229,3 +232,112 @@ def test_two_accumulated_steps_are_one_made_by_hand(build, sample):
     for (name, ours), theirs in zip(model.named_parameters(), other.parameters(), strict=True):
         expected = theirs.detach() - 0.1 * theirs.grad
         torch.testing.assert_close(ours.detach(), expected, rtol=1e-5, atol=1e-8, msg=name)
+
+
+RANK = """
+import importlib.util, json, sys
+import open_clip
+import torch
+import torch.distributed as dist
+from mmengine.model import MMDistributedDataParallel
+from mmengine.optim import OptimWrapper
+
+spec = importlib.util.spec_from_file_location('masked', sys.argv[2])
+masked = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(masked)
+with open(sys.argv[1]) as file:
+    setting = json.load(file)
+open_clip.add_model_config(setting['clip'])
+torch.set_num_threads(1)
+dist.init_process_group('gloo')
+rank = dist.get_rank()
+model = masked.double(masked.build_from(setting['config']))
+ddp = MMDistributedDataParallel(model)
+wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1))
+data = masked.step_data(rank)
+torch.manual_seed(20 + rank)
+ddp.train_step(data, wrapper)
+if rank == 0:
+    torch.save(model.state_dict(), setting['target'])
+dist.destroy_process_group()
+"""
+
+
+def build_from(config):
+    """The network of a config, always the same."""
+    init_default_scope('mmseg')
+    torch.manual_seed(0)
+    model = MODELS.build(config)
+    model.init_weights()
+    return model
+
+
+def sample_of(expressions, gt):
+    """A data sample with random ground truth."""
+    mask = (torch.rand(len(expressions), *gt) > 0.6).to(torch.uint8)
+    metainfo = dict(expressions=expressions)
+    return SegDataSample(metainfo=metainfo, gt_sem_seg=PixelData(data=mask))
+
+
+def run_two_ranks(config, tiny_clip, folder):
+    """What a step of two processes makes of the weights."""
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        port = probe.getsockname()[1]
+    clip = str(Path(tiny_clip[1]).with_name(f'{tiny_clip[0]}.json'))
+    setting = dict(config=config, clip=clip, target=str(folder / 'found.pt'))
+    (folder / 'rank.py').write_text(RANK)
+    (folder / 'setting.json').write_text(json.dumps(setting))
+    command = [sys.executable, '-W', 'ignore', folder / 'rank.py', folder / 'setting.json']
+    place = dict(WORLD_SIZE='2', MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
+    ranks = [
+        subprocess.Popen(
+            [*command, __file__],
+            env=dict(os.environ, RANK=str(rank), LOCAL_RANK=str(rank), **place),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    try:
+        for rank in ranks:
+            printed, _ = rank.communicate(timeout=200)
+            assert rank.returncode == 0, printed
+    finally:
+        for rank in ranks:
+            rank.kill()
+    return torch.load(folder / 'found.pt', weights_only=True)
+
+
+@pytest.mark.slow
+def test_two_processes_step_as_one_does_with_both_batches(cris_config, tiny_clip, tmp_path):
+    """Every parameter is used in both passes of one backward pass, which DDP must bear."""
+    config = {**cris_config, 'train_cfg': dict(masked=MASKED)}
+    found = run_two_ranks(config, tiny_clip, tmp_path)
+    model = double(build_from(config))
+    for rank in range(2):
+        data = step_data(rank)
+        torch.manual_seed(20 + rank)
+        data = model.data_preprocessor(data, training=True)
+        loss = model.loss(data['inputs'].double(), data['data_samples'])
+        ((loss['loss_ce'] + loss['loss_masked']) / 2).backward()
+    for name, parameter in model.named_parameters():
+        expected = parameter.detach() - 0.1 * parameter.grad
+        torch.testing.assert_close(found[name], expected, rtol=1e-5, atol=1e-8, msg=name)
+
+
+class IterationsOf:
+    """A runner as far as IterationSeedHook looks at it."""
+
+    seed, iter = 0, 7
+
+
+def test_a_rank_draws_its_own_noise(build, monkeypatch):
+    model = build(train_cfg=dict(masked=MASKED))
+    drawn = []
+    for rank in (0, 1, 0):
+        monkeypatch.setattr(iteration_seed_hook, 'get_rank', lambda rank=rank: rank)
+        iteration_seed_hook.IterationSeedHook().before_train_iter(IterationsOf, 0)
+        drawn.append(model.masked.mask_images(torch.ones(4, 3, 64, 64)))
+    assert torch.equal(drawn[0], drawn[2]) and not torch.equal(drawn[0], drawn[1])

@@ -158,6 +158,13 @@ def test_two_processes_compute_what_one_does(two_ranks, tiny_clip):
     assert two_ranks['unequal'] == [[rows, 0, [3.0, 6.0]], [rows, 2, [9.0, 12.0, 15.0]]]
 
 
+def test_masked_training_in_two_passes_needs_masks(tiny_clip):
+    for masked in (dict(passes=2), dict()):
+        with pytest.raises(ValueError, match='TRISHead does not learn masks.*passes=1'):
+            MODELS.build(dict(tris_config(tiny_clip), train_cfg=dict(masked=masked)))
+    MODELS.build(dict(tris_config(tiny_clip), train_cfg=dict(masked=dict(passes=1))))
+
+
 def test_a_batch_is_classified_by_its_own_expressions(tiny_clip):
     model = build_from(tris_config(tiny_clip))
     images, samples = batch(0, 3)
