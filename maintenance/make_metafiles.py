@@ -23,7 +23,7 @@ HEADER = '# Made by `make metafiles` from the configs and method.yml; edit those
 # METHOD_BACKBONE[_AUGMENTATION]_GPUSxbBATCH-LENGTH_DATA-HEIGHTxWIDTH, or, of a network that is used
 # as it was published, METHOD_BACKBONE_DATA-HEIGHTxWIDTH
 NAME = re.compile(
-    r'(?P<network>[^_]+_[^_]+)((_(?P<augmentation>[a-z]+))?_(?P<gpus>\d+)xb(?P<batch>\d+)-'
+    r'(?P<network>[^_]+_[^_]+)((_(?P<augmentation>[a-z-]+))?_(?P<gpus>\d+)xb(?P<batch>\d+)-'
     r'\d+[ei])?_(?P<data>.+)-(?P<size>\d+x\d+)'
 )
 AUGMENTATIONS = dict(
@@ -32,7 +32,9 @@ AUGMENTATIONS = dict(
     cutmix='CutMix',
     mixgen='MixGen',
     copypaste='copy-paste',
+    maskris='MaskRIS',
 )
+AUGMENTATIONS['nemo-maskris'] = 'NeMo + MaskRIS'
 DATA = {
     'refcoco': 'RefCOCO',
     'refcoco-plus': 'RefCOCO+',
@@ -129,7 +131,9 @@ def metafile(folder: Path) -> tuple[str, list[str]]:
 
 def zoo_row(config: Named, collection: dict) -> str:
     """Return the row of a config in the model zoo."""
-    method, network = collection['Name'], config.network
+    network = config.network
+    # The folder of a way of training has several methods.
+    method = collection['Networks'].get(network, {}).get('Method', collection['Name'])
     if config.augmentation:
         method += f' + {AUGMENTATIONS[config.augmentation]}'
         network += f'_{config.augmentation}'

@@ -41,6 +41,27 @@ def test_training_mines_learns_is_evaluated_and_resumes_from_an_epoch(cfg, tmp_p
     assert_same_weights(weights, end)
 
 
+def test_masked_training_on_mosaics_resumes_with_the_same_noise(
+    refshapes, refshapes_bank, tmp_path
+):
+    cfg = small_config(NEMO.replace('nemo', 'nemo-maskris'), refshapes, refshapes_bank)
+    cfg.custom_hooks.append(dict(type='RecordSamples'))
+    cfg.train_dataloader.sampler.type = 'InfiniteReferringSampler'
+    cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=4, val_interval=100)
+    cfg.param_scheduler = []
+    cfg.default_hooks.checkpoint.update(by_epoch=False, interval=2, save_best=None)
+    cfg.default_hooks.logger.interval = 1
+    cfg.log_processor.by_epoch = False
+    _, end = train(cfg, tmp_path / 'unbroken')
+    lines = [line for line in logged(tmp_path / 'unbroken') if 'loss' in line]
+    assert len(lines) == 4
+    for line in lines:
+        assert line['loss'] == pytest.approx(line['loss_ce'] + line['loss_masked'], rel=1e-5)
+        assert line['loss_masked'] > 0
+    _, weights = train(cfg, tmp_path / 'resumed', tmp_path / 'unbroken' / 'iter_2.pth')
+    assert_same_weights(weights, end)
+
+
 def test_a_run_resumed_from_any_iteration_continues_as_the_unbroken_one(cfg, tmp_path):
     """The runs have as many workers as it happens."""
     cfg.train_dataloader.sampler.type = 'InfiniteReferringSampler'

@@ -21,6 +21,7 @@ CRIS = 'cris_refshapes-clip_1xb16-4e_refshapes-plus-256x256 --size 64 64'
         'psnr.py --count 2',
         f'train_step.py {CRIS} --batch 2 --steps 2 --warm-up 1 --options plain',
         f'inference.py {CRIS} --repeats 2 --expressions 3',
+        f'masked_step.py {CRIS} --batch 2 --steps 1',
         'annotation_check.py --share 0.01 --repeats 1',
         'pseudo_masks.py --size 48 64 --objects 2',
         'startup.py --share 0.01 --repeats 1',

@@ -22,6 +22,7 @@ from mmseg.structures import SegDataSample
 from nemo_mmseg.models.converters.convert import base_models, convert_checkpoint, parameter_shapes
 from nemo_mmseg.models.converters.converter import CONVERTERS
 from nemo_mmseg.models.converters.rename import inverse, translate
+from nemo_mmseg.models.segmentors.masked_training import MaskedTraining
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 PARTS = ('text_encoder', 'backbone', 'neck', 'decode_head')
@@ -152,6 +153,38 @@ def test_a_training_step_reaches_every_parameter(network):
     assert [name for name, parameter in parameters.items() if parameter.grad is None] == []
     assert all(parameter.grad.isfinite().all() for parameter in parameters.values())
     network.zero_grad()
+
+
+@pytest.mark.parametrize('passes', [1, 2])
+def test_masked_training_reaches_every_parameter(network, passes):
+    masked = MaskedTraining(16, image_ratio=0.5, text_ratio=1.0, passes=passes)
+    if passes == 2 and not getattr(network.decode_head, 'learns_masks', True):
+        pytest.skip('learns no masks')
+    network.train().zero_grad()
+    network.masked = masked
+    losses = network(**batch(network), mode='loss')
+    loss, _ = network.parse_losses(losses)
+    loss.backward()
+    network.masked = None
+    assert loss.isfinite() and ('loss_masked' in losses) == (passes == 2)
+    parameters = {name: p for name, p in network.named_parameters() if p.requires_grad}
+    assert [name for name, parameter in parameters.items() if parameter.grad is None] == []
+    assert all(parameter.grad.isfinite().all() for parameter in parameters.values())
+    network.zero_grad()
+
+
+def test_hidden_tokens_of_an_expression_matter_and_keep_its_ends(network):
+    network.eval()
+    encoder = network.text_encoder
+    ids, mask = encoder.tokenize(EXPRESSIONS[0][:2])
+    masked = MaskedTraining(text_ratio=1.0, text_shares=(1.0, 0.0))
+    found = masked.mask_tokens(ids, mask, encoder.token_vocabulary())
+    # all but start and end
+    assert torch.equal(found[~mask], ids[~mask]) and torch.equal(found[:, 0], ids[:, 0])
+    assert ((found != ids).sum(1) == mask.sum(1) - 2).all()
+    with torch.no_grad():
+        plain, hidden = (encoder.encode(one, mask).words for one in (ids, found))
+    assert plain.shape == hidden.shape and not torch.allclose(plain[:, 1], hidden[:, 1])
 
 
 def test_a_state_dict_makes_the_same_network_again(network, build, request):

@@ -50,6 +50,16 @@ def test_every_tensor_is_used_or_left_out_with_a_reason(published):
     assert convert_checkpoint('caris', published['model']).model == converted.model
 
 
+def test_of_a_checkpoint_of_maskris_a_dead_tensor_is_left_out(published):
+    name = 'backbone.vis_encoder.mask_token'
+    plain = convert_checkpoint('caris', published)
+    published['model'][name] = torch.empty(1, 1, 96, device='meta')
+    converted = convert_checkpoint('caris', published)
+    assert converted.state_dict.keys() == plain.state_dict.keys()
+    assert converted.left_out == {**plain.left_out, name: converted.left_out[name]}
+    assert 'MaskRIS' in converted.left_out[name]
+
+
 def test_tensors_are_not_copied(published):
     name = 'pixel_decoder.encoder.3.vis_mlp.fc1.weight'
     converted = convert_checkpoint('caris', published)

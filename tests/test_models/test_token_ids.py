@@ -57,6 +57,12 @@ def test_clip_pads_with_zeros(clip_encoder, length):
     assert mask[0].tolist() == [True] * 11 + [False] * (length - 11)
 
 
+def test_what_masks_tokens_of_clip(clip_encoder):
+    vocabulary = clip_encoder(17).token_vocabulary()
+    assert vocabulary.filler == 0  # what pads, and never 103, an ordinary piece here
+    assert set(vocabulary.special) == {49406, 49407} and vocabulary.size == 49406
+
+
 def test_clip_writes_the_end_over_the_last_place(clip_encoder):
     """The first 17 ids were stored with the published network's outputs."""
     words = [2308, 5050, 320, 736, 17143, 822, 533, 2862, 1155, 1131, 531, 518, 16487, 4481, 11380]
@@ -201,6 +207,12 @@ def test_well_known_ids_of_bert(real):
     assert ids[1, :4].tolist() == [101, 2450, 102, 0]
     assert ids[2, :3].tolist() == [101, 102, 0]
     assert mask.sum(1).tolist() == [7, 3, 2]
+
+
+def test_what_masks_tokens_of_bert(real):
+    vocabulary = real.token_vocabulary()
+    assert vocabulary.filler == 103 and vocabulary.size == 30522
+    assert set(vocabulary.special) == {0, 100, 101, 102, 103}  # MaskRIS's list
 
 
 def test_a_long_expression_loses_the_end(real):

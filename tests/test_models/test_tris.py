@@ -158,11 +158,19 @@ def test_two_processes_compute_what_one_does(two_ranks, tiny_clip):
     assert two_ranks['unequal'] == [[rows, 0, [3.0, 6.0]], [rows, 2, [9.0, 12.0, 15.0]]]
 
 
+def test_masked_training_in_two_passes_needs_masks(tiny_clip):
+    for masked in (dict(passes=2), dict()):
+        with pytest.raises(ValueError, match='TRISHead does not learn masks.*passes=1'):
+            MODELS.build(dict(tris_config(tiny_clip), train_cfg=dict(masked=masked)))
+    MODELS.build(dict(tris_config(tiny_clip), train_cfg=dict(masked=dict(passes=1))))
+
+
 def test_a_batch_is_classified_by_its_own_expressions(tiny_clip):
     model = build_from(tris_config(tiny_clip))
     images, samples = batch(0, 3)
     samples[1].set_metainfo(dict(expressions=TEXTS[3:5], negative_expressions=[TEXTS[:2]] * 2))
-    text = model.encode_text(samples)
+    texts = [one for sample in samples for one in sample.expressions]
+    text = model.text_encoder(texts).of_images([1, 2, 1])
     output = model.decode_head(*model.extract_feat(images, text))
     assert output.extras['scores'].shape == (4, 4, 2, 2)
     expected = [[1, 0, 0, 0], [0, 1, 1, 0], [0, 1, 1, 0], [0, 0, 0, 1]]
@@ -170,7 +178,7 @@ def test_a_batch_is_classified_by_its_own_expressions(tiny_clip):
     for i in range(4):
         assert torch.equal(output.logits[i, 0], output.extras['scores'][i, i])
     # a batch of less meets less
-    fewer = model.decode_head(*model.extract_feat(images[:1], model.encode_text(samples[:1])))
+    fewer = model.decode_head(*model.extract_feat(images[:1], model.text_encoder(texts[:1])))
     assert not torch.allclose(fewer.logits[0], output.logits[0], rtol=1e-3)
 
 

@@ -142,7 +142,7 @@ def test_untrained_networks_have_nothing_to_train_with(path):
 @pytest.mark.parametrize('path', [*TRAINED, *AFFINITY], ids=short)
 def test_the_name_says_what_the_config_does(path):
     name = re.fullmatch(
-        r'.*?_?(nemo|mosaic|cutmix|mixgen|copypaste)?_(\d+)xb(\d+)-(\d+)(e|i)_(.*)-(\d+)x(\d+)(_\w+)?',
+        r'.*?_?(nemo|mosaic|cutmix|mixgen|copypaste)?(?:[_-]maskris)?_(\d+)xb(\d+)-(\d+)(e|i)_(.*)-(\d+)x(\d+)(_\w+)?',
         path.stem,
     )
     augmentation, gpus, batch, length, unit, _, height, width, _ = name.groups()
@@ -155,6 +155,7 @@ def test_the_name_says_what_the_config_does(path):
     pipeline = cfg.train_dataloader.dataset.pipeline
     kinds = set(AUGMENTATIONS.values()) & {one.type for one in pipeline}
     assert kinds == ({AUGMENTATIONS[augmentation]} if augmentation else set())
+    assert ('masked' in cfg.model.get('train_cfg', {})) == ('maskris_' in path.stem)
 
 
 @pytest.mark.parametrize('path', AFFINITY, ids=short)
@@ -194,6 +195,22 @@ def test_an_augmentation_changes_nothing_but_the_training_samples(path, name):
     assert tuple(mixing.get('size', baseline['image_size'])) == tuple(baseline['image_size'])
     for key in set(baseline) - {'bank', name, 'custom_hooks'}:
         assert cfg[key] == baseline[key], key
+
+
+WITH_MASKS = [path for path in TRAINED if re.search('[_-]maskris_', path.name)]
+
+
+@pytest.mark.parametrize('path', WITH_MASKS, ids=short)
+def test_maskris_changes_nothing_but_the_passes(path):
+    name = path.name.replace('nemo-maskris_', 'nemo_').replace('_maskris_', '_')
+    (source,) = [one for one in RUNNABLE if one.name == name]
+    cfg, baseline = read(path).to_dict(), read(source).to_dict()
+    published = dict(patch_size=32, image_ratio=0.75, text_ratio=0.15, text_shares=(0.8, 0.1))
+    expected = dict(published, clean_weight=0.5, passes=2)
+    assert cfg.pop('masked') == cfg['model'].pop('train_cfg').pop('masked') == expected
+    assert not baseline['model'].pop('train_cfg', None)
+    assert cfg == baseline
+    assert all(side % 32 == 0 for side in cfg['image_size']), 'patches are whole, as published'
 
 
 @pytest.mark.parametrize('folder', ['cris', 'refshapes'])

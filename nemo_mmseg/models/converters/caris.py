@@ -72,6 +72,7 @@ TABLE = {
 LEFT_OUT = {
     **preceded(SWIN, swin.LEFT_OUT),
     **bert_left_out(BERT),
+    f'{SWIN}mask_token': 'of MaskRIS, whose network does not use it',
     'criterion.seg_criterion.weight': "the loss's class weights, which the config has",
 }
 

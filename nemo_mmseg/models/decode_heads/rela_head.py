@@ -67,6 +67,11 @@ class ReLAHead(BaseModule):
         self.minimap_embed = nn.Linear(channels, 2)
         self.no_target_embed = mlp(channels, channels, 2)
 
+    @property
+    def class_weights(self) -> Tensor:
+        """Weights of background and object in the loss of the mask, times its own weight."""
+        return self.loss_weights[0] * self.class_weight
+
     def forward(self, feats: Sequence[Tensor], text: TextFeatures) -> HeadOutput:
         """Find what the expressions describe.
 

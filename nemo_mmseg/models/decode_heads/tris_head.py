@@ -43,6 +43,8 @@ class TRISHead(BaseModule):
         init_cfg: As in MMEngine.
     """
 
+    learns_masks = False
+
     def __init__(
         self,
         in_channels: int = 2048,

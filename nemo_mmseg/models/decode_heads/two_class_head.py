@@ -27,6 +27,11 @@ class TwoClassHead(BaseModule):
             loss_decode = dict(type='CrossEntropyLoss', class_weight=[0.9, 1.1])
         self.loss_decode = MODELS.build(loss_decode)
 
+    @property
+    def class_weights(self) -> list[float] | None:
+        """Weights of background and object in the loss; None if it has none."""
+        return getattr(self.loss_decode, 'class_weight', None)
+
     def loss(
         self, output: HeadOutput, text: TextFeatures, data_samples: list[SegDataSample]
     ) -> dict[str, Tensor]:

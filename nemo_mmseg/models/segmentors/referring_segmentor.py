@@ -10,9 +10,12 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
+from nemo_mmseg.models.losses.soft_targets import soft_target_loss
+from nemo_mmseg.models.losses.targets import gt_like
 from nemo_mmseg.models.structures import HeadOutput, TextFeatures
 
 from .base import BaseReferringSegmentor
+from .masked_training import MaskedTraining
 
 
 def _rows(x: Tensor | Sequence[Tensor], first: int, last: int) -> Tensor | tuple[Tensor, ...]:
@@ -31,14 +34,17 @@ class ReferringSegmentor(BaseReferringSegmentor):
 
     - text encoder: ``tokenize(expressions) -> ids, mask`` and ``encode(ids, mask) ->
       TextFeatures``; with the class attribute ``takes_image = True`` also ``condition(text, x) ->
-      TextFeatures``, which adds what it needs of the images
+      TextFeatures``, which adds what it needs of the images; for masked training
+      ``token_vocabulary() -> TokenVocabulary``
     - backbone, neck: ``forward(x)``; with the class attribute ``takes_text = True`` it is
       ``forward(x, text)``, finds the image of each expression by ``text.rows(x)`` and returns E
       rows
     - head: ``forward(feats, text) -> HeadOutput`` and ``loss(output, text, data_samples) -> dict``.
       In evaluation expressions come in chunks, each with its images. With the class attribute
       ``takes_all_images = True`` a chunk has the features of all B images of the batch (unless a
-      backbone or neck took the text), and ``text.image_index`` points into them
+      backbone or neck took the text), and ``text.image_index`` points into them. For masked
+      training in two passes: ``class_weights``, those of background and object in its loss of
+      the mask, if it has some; and ``learns_masks = False`` if it has no such loss
     - auxiliary loss: ``forward(inputs, output, text, data_samples) -> dict``, with the normalised
       images ``(B, 3, H, W)``. Networks of its own that do not learn are
       :class:`~nemo_mmseg.models.utils.frozen.FrozenModule`.
@@ -52,15 +58,18 @@ class ReferringSegmentor(BaseReferringSegmentor):
         neck: Config of the neck.
         aux_losses: Configs of further losses, whose results join those of the head.
         data_preprocessor: Config of the data preprocessor, usually MMSegmentation's own.
-        train_cfg: Unused; accepted because MMSegmentation's configs have it.
+        train_cfg: ``masked``: arguments of
+            :class:`~nemo_mmseg.models.segmentors.masked_training.MaskedTraining`, which hides parts
+            of images and expressions; without it nothing is hidden.
         test_cfg: ``protocol``: config of what turns logits into masks (default
             ``dict(type='OriginalProtocol')``; see :mod:`nemo_mmseg.models.protocols`);
             ``chunk_size``: expressions that go through the network at once (default 32).
         init_cfg: As in MMEngine.
 
     Raises:
-        TypeError: ``test_cfg`` has another key.
-        ValueError: ``chunk_size`` is below 1.
+        TypeError: ``train_cfg`` or ``test_cfg`` has another key.
+        ValueError: A value of theirs is out of range, or the head has no loss of the mask for the
+            two passes of masked training.
     """
 
     def __init__(
@@ -83,6 +92,16 @@ class ReferringSegmentor(BaseReferringSegmentor):
         self.decode_head = MODELS.build(decode_head)
         self.aux_losses = ModuleList(MODELS.build(loss) for loss in aux_losses)
         self.train_cfg = train_cfg
+        self._set_train_cfg(**(train_cfg or {}))
+
+    def _set_train_cfg(self, masked: dict | None = None) -> None:
+        self.masked = None if masked is None else MaskedTraining(**masked)
+        head = self.decode_head
+        if self.masked and self.masked.passes == 2 and not getattr(head, 'learns_masks', True):
+            raise ValueError(
+                f'train_cfg.masked: {type(head).__name__} does not learn masks, which the second '
+                'pass compares; set passes=1'
+            )
 
     def _stages(self, with_text: bool) -> list[nn.Module]:
         """Return backbone and neck before the first that takes text, or from there on."""
@@ -125,12 +144,6 @@ class ReferringSegmentor(BaseReferringSegmentor):
         """Compute what :meth:`fuse` returns of images ``(B, 3, H, W)`` and E expressions."""
         return self.fuse(self.encode_image(inputs), text)
 
-    def encode_text(self, data_samples: list[SegDataSample]) -> TextFeatures:
-        """Compute features of all expressions of a batch."""
-        expressions = self.expressions_of(data_samples)
-        text = self.text_encoder([one for several in expressions for one in several])
-        return text.of_images([len(several) for several in expressions])
-
     def loss(self, inputs: Tensor, data_samples: list[SegDataSample]) -> dict[str, Tensor]:
         """Compute the losses of a batch, with all its expressions at once.
 
@@ -142,11 +155,29 @@ class ReferringSegmentor(BaseReferringSegmentor):
         Raises:
             ValueError: Two losses have the same name.
         """
-        encoded = self.encode_text(data_samples)
-        feats, text = self.extract_feat(inputs, encoded)
-        output = self.decode_head(feats, text)
-        # Losses look at the images of the batch, and no more at the rows of `feats`.
-        text = replace(text, image_index=encoded.image_index, one_to_one=encoded.one_to_one)
+        expressions = self.expressions_of(data_samples)
+        ids, mask = self.text_encoder.tokenize([one for several in expressions for one in several])
+        if self.masked is None:
+            return self.losses_of(inputs, ids, mask, data_samples)[0]
+        masked_inputs = self.masked.mask_images(inputs)
+        masked_ids = self.masked.mask_tokens(ids, mask, self.text_encoder.token_vocabulary())
+        if self.masked.passes == 1:
+            return self.losses_of(masked_inputs, masked_ids, mask, data_samples)[0]
+        clean, masked = (inputs, ids), (masked_inputs, masked_ids)
+        return self.losses_of_both(clean, masked, mask, data_samples)
+
+    def losses_of(
+        self, inputs: Tensor, ids: Tensor, mask: Tensor, data_samples: list[SegDataSample]
+    ) -> tuple[dict[str, Tensor], HeadOutput]:
+        """Compute the losses against the ground truth, and the output they were computed of.
+
+        Args:
+            inputs: Normalised images ``(B, 3, H, W)``.
+            ids: Tokens ``(E, T)`` of all expressions, image by image.
+            mask: ``(E, T)`` bool, True on real tokens.
+            data_samples: See :meth:`loss`.
+        """
+        output, text = self.output_of(inputs, ids, mask, data_samples)
         losses = self.decode_head.loss(output, text, data_samples)
         for aux_loss in self.aux_losses:
             found = aux_loss(inputs, output, text, data_samples)
@@ -154,7 +185,51 @@ class ReferringSegmentor(BaseReferringSegmentor):
                 names = ', '.join(sorted(taken))
                 raise ValueError(f'{type(aux_loss).__name__}: another loss is named {names}, too')
             losses.update(found)
-        return losses
+        return losses, output
+
+    def losses_of_both(
+        self,
+        clean: tuple[Tensor, Tensor],
+        masked: tuple[Tensor, Tensor],
+        mask: Tensor,
+        data_samples: list[SegDataSample],
+    ) -> dict[str, Tensor]:
+        """Compute the losses of the two passes of masked training.
+
+        The head's and the auxiliary losses are of the plain pass alone. The other pass compares its
+        mask, at the size of the logits, with that of the plain pass; pixels without ground truth
+        (255) do not count there, either.
+
+        Args:
+            clean: Normalised images ``(B, 3, H, W)`` and tokens ``(E, T)``.
+            masked: The same with parts hidden.
+            mask: ``(E, T)`` bool, True on the real tokens of the plain expressions. Both passes
+                attend to these.
+            data_samples: See :meth:`loss`.
+        """
+        losses, target = self.losses_of(*clean, mask, data_samples)
+        output, _ = self.output_of(*masked, mask, data_samples)
+        known = gt_like(output.logits, data_samples) != 255
+        weights = getattr(self.decode_head, 'class_weights', None)
+        return self.masked.join(
+            losses, soft_target_loss(output.logits, target.logits, known, weights)
+        )
+
+    def output_of(
+        self, inputs: Tensor, ids: Tensor, mask: Tensor, data_samples: list[SegDataSample]
+    ) -> tuple[HeadOutput, TextFeatures]:
+        """Run the network on all expressions of a batch; arguments as for :meth:`losses_of`.
+
+        Returns:
+            The output of the head, and the text, whose ``image_index`` points at the images.
+        """
+        counts = [len(sample.metainfo['expressions']) for sample in data_samples]
+        encoded = self.text_encoder.encode(ids, mask).of_images(counts)
+        feats, text = self.extract_feat(inputs, encoded)
+        output = self.decode_head(feats, text)
+        # Losses look at the images of the batch, and no more at the rows of `feats`.
+        text = replace(text, image_index=encoded.image_index, one_to_one=encoded.one_to_one)
+        return output, text
 
     def output(self, inputs: Tensor, data_samples: list[SegDataSample] | None) -> HeadOutput:
         """Compute the output of the head, chunk of expressions by chunk."""

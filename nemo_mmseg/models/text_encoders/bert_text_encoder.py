@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from mmengine.model import BaseModule
@@ -10,7 +11,14 @@ from mmseg.registry import MODELS
 from torch import Tensor
 
 from nemo_mmseg.models.structures import TextFeatures
+from nemo_mmseg.models.utils.masking import TokenVocabulary
 from nemo_mmseg.utils.bert import bert_config, bert_folder, load_bert_tokenizer, load_bert_weights
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+# Masked training leaves them as they are.
+SPECIAL = '[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]'
 
 
 @MODELS.register_module()
@@ -103,15 +111,25 @@ class BERTTextEncoder(BaseModule):
             ``ids`` ``(E, T)`` long and ``mask`` ``(E, T)`` bool, True on tokens that are no
             padding; on the CPU.
         """
-        if self._tokenizer is None:
-            self._tokenizer = load_bert_tokenizer(self.model, self.bert.config.vocab_size)
+        tokenizer = self._load_tokenizer()
         ids = torch.zeros(len(expressions), self.context_length, dtype=torch.long)
         mask = torch.zeros_like(ids, dtype=torch.bool)
         for row, expression in enumerate(expressions):
-            found = self._tokenizer.encode(expression).ids[: self.context_length]
+            found = tokenizer.encode(expression).ids[: self.context_length]
             ids[row, : len(found)] = torch.tensor(found)
             mask[row, : len(found)] = True
         return ids, mask
+
+    def token_vocabulary(self) -> TokenVocabulary:
+        """What masks tokens of this vocabulary: [MASK], as MaskRIS has it; any id at random."""
+        tokenizer = self._load_tokenizer()
+        special = [tokenizer.token_to_id(token) for token in SPECIAL]
+        return TokenVocabulary(special[-1], special, tokenizer.get_vocab_size())
+
+    def _load_tokenizer(self) -> Tokenizer:
+        if self._tokenizer is None:
+            self._tokenizer = load_bert_tokenizer(self.model, self.bert.config.vocab_size)
+        return self._tokenizer
 
     def encode(self, ids: Tensor, mask: Tensor) -> TextFeatures:
         """Run BERT.

@@ -8,7 +8,13 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from nemo_mmseg.models.structures import TextFeatures
-from nemo_mmseg.models.utils.clip_encoders import build_text_encoder, copy_weights, encode_words
+from nemo_mmseg.models.utils.clip_encoders import (
+    build_text_encoder,
+    copy_weights,
+    encode_words,
+    token_vocabulary,
+)
+from nemo_mmseg.models.utils.masking import TokenVocabulary
 from nemo_mmseg.utils.clip import load_clip_tokenizer
 
 
@@ -88,6 +94,10 @@ class OpenCLIPTextEncoder(BaseModule):
         """
         ids = self.tokenizer(list(expressions))[:, : self.context_length]
         return ids, ids != self.pad_token_id
+
+    def token_vocabulary(self) -> TokenVocabulary:
+        """What masks tokens of CLIP's vocabulary, which has no [MASK]; the filler is padding."""
+        return token_vocabulary(self.tokenizer)
 
     def encode(self, ids: Tensor, mask: Tensor) -> TextFeatures:
         """Run the transformer.

@@ -8,8 +8,14 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from nemo_mmseg.models.structures import TextFeatures
-from nemo_mmseg.models.utils.clip_encoders import build_text_encoder, copy_weights, encode_words
+from nemo_mmseg.models.utils.clip_encoders import (
+    build_text_encoder,
+    copy_weights,
+    encode_words,
+    token_vocabulary,
+)
 from nemo_mmseg.models.utils.frozen import FrozenModule
+from nemo_mmseg.models.utils.masking import TokenVocabulary
 from nemo_mmseg.utils.clip import clip_config, load_clip_tokenizer
 
 
@@ -103,6 +109,10 @@ class VPDTextEncoder(BaseModule):
         ends = (ids == end).int()
         padding = (ends.cumsum(dim=1) - ends) > 0  # behind an end token
         return ids.masked_fill(padding, end), ~padding
+
+    def token_vocabulary(self) -> TokenVocabulary:
+        """What masks tokens of CLIP's vocabulary; not with padding, which is an end token here."""
+        return token_vocabulary(self.tokenizer)
 
     def adapt(self, words: Tensor) -> Tensor:
         """Correct CLIP's features of words, ``(E, T, Cw)``."""

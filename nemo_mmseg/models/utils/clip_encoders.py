@@ -14,7 +14,11 @@ from mmengine.logging import print_log
 
 from nemo_mmseg.utils.clip import clip_config, load_clip
 
+from .masking import TokenVocabulary
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor, nn
 
 
@@ -64,6 +68,21 @@ def build_text_encoder(model: str, pretrained: str | None = None) -> nn.Module:
     if config.get('quick_gelu') or pretrained == 'openai':
         settings['act_layer'] = QuickGELU
     return TextTransformer(output_dim=config['embed_dim'], **settings)
+
+
+def token_vocabulary(tokenizer: Callable) -> TokenVocabulary:
+    """Say what masks tokens of a CLIP vocabulary, which has no [MASK].
+
+    The filler is the id that CLIP's tokenizer puts where there is no text. In OpenAI's vocabulary
+    it is also the piece "!", which tells nothing of an object. Random ids are those of pieces: an
+    end token would end the expression there.
+
+    Args:
+        tokenizer: See :func:`~nemo_mmseg.utils.clip.load_clip_tokenizer`.
+    """
+    start, end = int(tokenizer.sot_token_id), int(tokenizer.eot_token_id)
+    padding = int(tokenizer([''])[0, -1])  # what follows the end of an empty sentence
+    return TokenVocabulary(padding, (start, end), min(start, end))
 
 
 def encode_words(tower: nn.Module, ids: Tensor) -> Tensor:

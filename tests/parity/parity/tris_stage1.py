@@ -96,7 +96,7 @@ def check_together(folder: Path, dtypes: tuple[torch.dtype, ...] = BOTH) -> Iter
             scale = model.decode_head.logit_scale.exp().item()
             yield Comparison('scale', relative(scale, case['logit_scale_exp']), 1e-6)
         with tapped(model, taps_of(len(image))) as middle:
-            text = model.encode_text(samples_of(case))
+            text = model.text_encoder(case['texts'].tolist())
             feats = model.encode_image(image)
             scores, _ = model.decode_head.scores(feats, text)
         logits = model.decode_head(feats, text).logits

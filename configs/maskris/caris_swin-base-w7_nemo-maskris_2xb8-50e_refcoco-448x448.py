@@ -1,0 +1,3 @@
+_base_ = ['../caris/caris_swin-base-w7_nemo_2xb8-50e_refcoco-448x448.py', '../_base_/maskris.py']
+
+model = dict(train_cfg=dict(masked=_base_.masked))
