@@ -32,6 +32,8 @@ AUGMENTATIONS = dict(
     cutmix='CutMix',
     mixgen='MixGen',
     copypaste='copy-paste',
+    negexp='random negative expressions',
+    minednegexp='mined negative expressions',
 )
 DATA = {
     'refcoco': 'RefCOCO',

@@ -149,7 +149,8 @@ def check_bands(
             by = f'{rule}, with the leak guard,' if without is not None and without.any() else rule
             raise BankError(
                 f'the band of every expression is empty: {by} drops all {bank.stored} stored '
-                f'{requirement.spec.kind} in {bank.path}. Let it drop fewer, or mine with a larger keep'
+                f'{requirement.spec.kind} in {bank.path}. Let it drop fewer, or mine with a larger '
+                'keep'
             )
     # Of a ramp the ends are enough: between them bands change step by step.
     shown = sorted({0, len(all_sizes) - 1}) if all_sizes else ()
