@@ -143,11 +143,13 @@ def search_expressions(
     # All that is excluded may be among the best.
     most = max(map(len, excluded))
     ranked = _ranked(image_blocks, texts, stored + most, candidates, device, ('image', 'text'))
+    said = np.zeros(candidates, bool)  # of one image at a time: a look-up is faster than a search
     for first, images, rows, best in ranked:
         kept = np.empty((len(images), stored), np.int64)
         for image, ranking in enumerate(rows):
-            free = ~np.isin(ranking, excluded[first + image])
-            kept[image] = np.flatnonzero(free)[:stored]
+            said[excluded[first + image]] = True
+            kept[image] = np.flatnonzero(~said[ranking])[:stored]
+            said[excluded[first + image]] = False
         yield FoundExpressions(
             np.arange(first, first + len(images)),
             np.take_along_axis(rows, kept, 1),

@@ -1,4 +1,4 @@
-"""How often is a negative true after all? ``python projects/experiments/false_negatives.py CONFIG``.
+"""Is a negative true after all? ``python projects/experiments/false_negatives.py CONFIG``.
 
 For RefShapes, whose scene graphs know what every image shows. CONFIG's training pipeline has a
 ``NeMoMosaic`` (negative images) or a ``ReplaceByNegativeExpression`` (negative expressions), whose
