@@ -145,16 +145,14 @@ def search_expressions(
     ranked = _ranked(image_blocks, texts, stored + most, candidates, device, ('image', 'text'))
     said = np.zeros(candidates, bool)  # of one image at a time: a look-up is faster than a search
     for first, images, rows, best in ranked:
-        kept = np.empty((len(images), stored), np.int64)
+        shape = len(images), stored
+        kept_rows, kept_best = np.empty(shape, rows.dtype), np.empty(shape, best.dtype)
         for image, ranking in enumerate(rows):
             said[excluded[first + image]] = True
-            kept[image] = np.flatnonzero(~said[ranking])[:stored]
+            free = np.flatnonzero(~said[ranking])[:stored]
             said[excluded[first + image]] = False
-        yield FoundExpressions(
-            np.arange(first, first + len(images)),
-            np.take_along_axis(rows, kept, 1),
-            np.take_along_axis(best, kept, 1),
-        )
+            kept_rows[image], kept_best[image] = ranking[free], best[image, free]
+        yield FoundExpressions(np.arange(first, first + len(images)), kept_rows, kept_best)
 
 
 def num_stored(keep: int, candidates: int, excluded: Sequence[np.ndarray]) -> int:
