@@ -2,6 +2,7 @@
 
     python benchmarks/mining.py search            # CPU time against the matrix product
     python benchmarks/mining.py search --device cuda
+    python benchmarks/mining.py expressions       # of images, against that of images of expressions
     python benchmarks/mining.py peak              # its memory
     python benchmarks/mining.py run               # embedding, and a whole run, against the image
                                                   # encoder alone
@@ -37,7 +38,7 @@ from nemo_mmseg.mining.embed import (
     embed_texts,
 )
 from nemo_mmseg.mining.mine import mine_bank
-from nemo_mmseg.mining.search import search
+from nemo_mmseg.mining.search import search, search_expressions
 from nemo_mmseg.mining.vectors import VectorStore
 from nemo_mmseg.negatives.band import BandRule
 from nemo_mmseg.negatives.bank import BankSpec, NegativeBank
@@ -113,6 +114,37 @@ def measure_search(expressions: int, pool: int, device: str) -> None:
             f'search of {part * turns} texts in {pool} images ({kinds or "no"} kinds, {device}), '
             f'/ the matrix product: {", ".join(ratios)} '
             f'(product {1e6 * times["product"] / part:.0f} us a text)',
+            flush=True,
+        )
+
+
+def measure_expressions(images: int, turns: int, keep: int) -> None:
+    """Print the CPU time of searching expressions for images against that of images for them.
+
+    Once for as many expressions as images, where the time per item can be compared, and once for a
+    whole data set with as many expressions per image as RefCOCO's. An image excludes seven of them.
+    """
+    for texts in (images, images * EXPRESSIONS // IMAGES):
+        pictures, sentences = unit(images), unit(texts)
+        own = np.random.default_rng(0).integers(0, images, texts)
+        excluded = [np.arange(row, row + 7) % texts for row in range(images)]
+
+        def of_expressions(sentences=sentences, own=own, pictures=pictures, texts=texts) -> None:
+            for _ in search(in_blocks(sentences), np.arange(texts), own, pictures, keep):
+                pass
+
+        def of_images(sentences=sentences, pictures=pictures, texts=texts, said=excluded) -> None:
+            blocks = in_blocks(pictures)
+            for _ in search_expressions(blocks, sentences, texts, said, keep):
+                pass
+
+        times = in_turns({'images': of_expressions, 'expressions': of_images}, turns)
+        ratio = times['expressions'] / times['images']
+        print(
+            f'{images} images, {texts} expressions, keep={keep}: expressions for all images / '
+            f'images for all expressions {ratio:.2f} '
+            f'(an image {1e6 * times["expressions"] / images:.0f} us, '
+            f'an expression {1e6 * times["images"] / texts:.0f} us)',
             flush=True,
         )
 
@@ -283,6 +315,7 @@ _OPTIONS = {
 # What each part is told, and the sizes of its pool.
 _PARTS = {
     'search': (('--device', '--expressions', '--images'), [IMAGES]),
+    'expressions': (('--images', '--turns', '--keep'), [IMAGES]),
     'peak': (('--expressions', '--images', '--keep'), [IMAGES]),
     'run': (('--images', '--turns', '--model'), [512]),
     'scale': (('--images', '--texts', '--keep', '--folder'), [12_500, 25_000, 50_000]),
@@ -313,6 +346,9 @@ def main() -> None:
     for count in args.images:
         if args.what == 'search':
             measure_search(args.expressions, count, args.device)
+        elif args.what == 'expressions':
+            for keep in args.keep:
+                measure_expressions(count, args.turns, keep)
         elif args.what == 'run':
             measure_run(count, args.turns, args.model)
         elif args.what == 'peak':

@@ -33,6 +33,8 @@ AUGMENTATIONS = dict(
     mixgen='MixGen',
     copypaste='copy-paste',
     maskris='MaskRIS',
+    negexp='random negative expressions',
+    minednegexp='mined negative expressions',
 )
 AUGMENTATIONS['nemo-maskris'] = 'NeMo + MaskRIS'
 DATA = {

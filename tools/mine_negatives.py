@@ -30,7 +30,16 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--model', help="open_clip model; default: the config's")
     parser.add_argument('--pretrained', help="its weights, tag or file; default: the config's")
     parser.add_argument(
-        '--keep', type=int, help="images stored per expression; default: the config's, else 1000"
+        '--keep',
+        type=int,
+        help="images stored per expression, or expressions per image; default: the config's, "
+        'else 1000',
+    )
+    parser.add_argument(
+        '--kind',
+        choices=['images', 'expressions'],
+        help='mine only the banks of this kind: images for each expression (NeMoMosaic) or '
+        'expressions for each image (ReplaceByNegativeExpression); default: all of the config',
     )
     parser.add_argument(
         '--images', help="folder whose images become the negatives; default: the config's, if any"
@@ -77,18 +86,24 @@ def mine(dataset: BaseDataset, args: argparse.Namespace) -> None:
     """
     changes = spec_changes(args)
     requirements = requirements_of(dataset)
+    if args.kind:
+        requirements = [one for one in requirements if getattr(one.spec, 'kind', '') == args.kind]
     banks = [needed for needed in requirements if isinstance(needed, BankRequirement)]
     if changes:  # the bank of the command line alone
         if not banks:
             data_sets = [inner for inner, _ in data_sets_of(dataset)]
-            banks = [BankRequirement(inner, BankSpec(args.out), (), 0) for inner in data_sets]
+            spec = BankSpec(args.out, kind=args.kind or 'images')
+            banks = [BankRequirement(inner, spec, (), 0) for inner in data_sets]
+        if len({needed.spec.kind for needed in banks}) > 1:
+            raise ValueError(f'banks of images and of expressions cannot share {args.out}: --kind')
         if len({needed.dataset.fingerprint for needed in banks}) > 1:
             raise ValueError(f'{len(banks)} data sets cannot share one bank, {args.out}')
         requirements = [replace(needed, spec=replace(needed.spec, **changes)) for needed in banks]
     elif not requirements:
         raise ValueError(
-            f'{args.config} has no NeMoMosaic with mined negatives in its training pipeline: give '
-            '--out, --model and --pretrained'
+            f'{args.config} has no NeMoMosaic with mined negatives, and no '
+            'ReplaceByNegativeExpression with a bank, in its training pipeline: give --out, '
+            '--model and --pretrained'
         )
     for requirement in requirements:
         make(

@@ -27,10 +27,11 @@ class BankRequirement:
     """A bank of mined negatives.
 
     Attributes:
-        dataset: The (innermost) data set whose expressions it ranks images for.
+        dataset: The (innermost) data set whose expressions it ranks images for, or whose images
+            it ranks expressions for.
         spec: Where it lies and how it is mined.
         bands: The bands that are drawn from it, each once, in the order of the epochs.
-        num_negatives: Negatives that the largest mosaic needs.
+        num_negatives: Negatives that the largest mosaic needs; expressions that a sample needs.
         leak_guard: What keeps tested images out of the bands; None for nothing.
     """
 

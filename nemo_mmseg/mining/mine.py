@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +19,7 @@ from tqdm import tqdm
 
 from nemo_mmseg.datasets.base import BaseReferringDataset
 from nemo_mmseg.negatives.bank import BankError, BankSpec, NegativeBank
+from nemo_mmseg.negatives.expression_bank import ExpressionBank
 from nemo_mmseg.negatives.pool import BankImages, bank_fingerprint, folder_pool
 from nemo_mmseg.utils.atomic_write import check_file_path, while_writing
 from nemo_mmseg.utils.clip import SHIPPED
@@ -25,13 +27,16 @@ from nemo_mmseg.utils.digests import digest_of_file, digest_of_weights
 from nemo_mmseg.utils.dist import default_device, rank_and_world, same_every_time, wait_for
 from nemo_mmseg.utils.file_lock import only_one
 
-from .bank_writer import BankWriter
+from .bank_writer import BankWriter, ExpressionBankWriter
 from .clip_embedder import LIBRARIES, ClipEmbedder
 from .embed import blocks_of, distinct_texts, embed_images, embed_texts, image_keys
-from .search import Found, search
+from .expressions import Said, mined_expressions
+from .search import Found, FoundExpressions, search
 from .vectors import VectorStore, text_keys, user_cache
 
 T = TypeVar('T')
+# A reader by what its bank ranks.
+READERS = dict(images=NegativeBank, expressions=ExpressionBank)
 
 
 def mine_bank(
@@ -43,7 +48,7 @@ def mine_bank(
     timeout: float = 1800,
     progress: bool = True,
     cache: bool | str = True,
-) -> NegativeBank:
+) -> NegativeBank | ExpressionBank:
     """Mine the bank of a data set, or find that it is there.
 
     In a torchrun job rank r embeds its share, and rank 0 searches, writes and renames. The others
@@ -85,12 +90,12 @@ def mine_bank(
         device = device or default_device()
         with same_every_time(device):
             _mine(job, dataset, spec, made_with, batch_size, num_workers, device, cache)
-    bank = _check(NegativeBank(spec.path), spec, made_with)
+    bank = _check(READERS[spec.kind](spec.path), spec, made_with)
     shutil.rmtree(job.work, ignore_errors=True)
     return bank
 
 
-def check_bank(dataset: BaseReferringDataset, spec: BankSpec) -> NegativeBank:
+def check_bank(dataset: BaseReferringDataset, spec: BankSpec) -> NegativeBank | ExpressionBank:
     """Return the bank of a data set, if it was made with the settings.
 
     Args:
@@ -101,7 +106,7 @@ def check_bank(dataset: BaseReferringDataset, spec: BankSpec) -> NegativeBank:
         FileNotFoundError: There is no bank.
         BankError: It is damaged, or was made for other data or with other settings.
     """
-    return _check(NegativeBank(spec.path), spec, _made_with(dataset, spec))
+    return _check(READERS[spec.kind](spec.path), spec, _made_with(dataset, spec))
 
 
 def _made_with(dataset: BaseReferringDataset, spec: BankSpec) -> dict[str, Any]:
@@ -120,6 +125,8 @@ def _made_with(dataset: BaseReferringDataset, spec: BankSpec) -> dict[str, Any]:
         pretrained=spec.pretrained and Path(spec.pretrained).name,
         keep=int(spec.keep),
     )
+    if spec.kind != 'images':  # banks of images from before there were others do not say it
+        made_with['kind'] = spec.kind
     if spec.images is not None:
         candidates = len(folder_pool(spec.images))
         made_with.update(images=Path(spec.images).name, candidates=candidates)
@@ -132,7 +139,9 @@ def _made_with(dataset: BaseReferringDataset, spec: BankSpec) -> dict[str, Any]:
     return made_with
 
 
-def _check(bank: NegativeBank, spec: BankSpec, made_with: dict[str, Any]) -> NegativeBank:
+def _check(
+    bank: NegativeBank | ExpressionBank, spec: BankSpec, made_with: dict[str, Any]
+) -> NegativeBank | ExpressionBank:
     name = f'{made_with["dataset"]!r}, split {made_with["split"]!r}'
     of_folder = f', with the images of {spec.images}' if spec.images else ''
     bank.check(made_with['fingerprint'], name + of_folder)
@@ -258,7 +267,8 @@ def _mine(
             advance(0)
             return vectors
 
-        with job.progress('searching', len(sent_ids)) as advance:
+        total = len(sent_ids if spec.kind == 'images' else images)
+        with job.progress('searching', total) as advance:
             table = None
             for block in blocks_of(len(images)):
                 of_images = keys[block] if block in share else image_keys(images, block)
@@ -270,48 +280,47 @@ def _mine(
                 stored(block, text_keys(texts[row] for row in block), 'texts')
                 for block in blocks_of(len(texts))
             )
-            found = search(
-                text_blocks, text_index, images.rows[rows], table, spec.keep, device,
-                images.num_candidates,
-            )  # fmt: skip
-            _write(job, spec, made_with, images, table, (sent_ids, rows), found, advance)
+            made_with['versions'] = {name: version(name) for name in LIBRARIES}
+            if spec.kind == 'images':
+                answers = search(
+                    text_blocks, text_index, images.rows[rows], table, spec.keep, device,
+                    images.num_candidates,
+                )  # fmt: skip
+                writer = partial(
+                    BankWriter, sent_ids=sent_ids, image_row=images.rows[rows],
+                    image_ids=images.ids, image_names=images.names, image_vectors=table,
+                    stored=min(spec.keep, images.num_candidates - 1), metadata=made_with,
+                )  # fmt: skip
+            else:
+                said = Said(sent_ids, texts, text_index, rows)
+                answers, writer = mined_expressions(
+                    said, text_blocks, table, spec.keep, device, made_with
+                )
+            _write(job, writer, answers, advance)
         job.say(f'{job.path}: {job.path.stat().st_size / 2**20:.1f} MiB')
 
 
 def _write(
     job: _Job,
-    spec: BankSpec,
-    made_with: dict[str, Any],
-    images: BankImages,
-    table: np.ndarray,
-    expressions: tuple[np.ndarray, np.ndarray],
-    answers: Iterable[Found],
+    open_writer: Callable[[Path], BankWriter | ExpressionBankWriter],
+    answers: Iterable[Found | FoundExpressions],
     advance: Callable[[int], None],
 ) -> None:
     """Write the bank under another name while the answers come, and rename it.
 
     Args:
         job: The job.
-        spec: Of the bank.
-        made_with: Its metadata.
-        images: Its image table.
-        table: Vectors ``(I, D)`` of the images.
-        expressions: Sentence ids ``(E,)`` and rows ``(E,)`` of their images in the data set.
+        open_writer: Opens the bank's writer for a path.
         answers: What the search finds.
-        advance: Called with the number of expressions written.
+        advance: Called with the number of rankings written.
     """
-    sent_ids, rows = expressions
-    part, versions = job.work / 'bank.tmp', {name: version(name) for name in LIBRARIES}
-    remark = '. What is embedded stays: the same command continues'
+    part, remark = job.work / 'bank.tmp', '. What is embedded stays: the same command continues'
     try:
         with while_writing(job.path, part, remark):
-            with BankWriter(
-                part, sent_ids, images.rows[rows], images.ids, images.names, table,
-                min(spec.keep, images.num_candidates - 1), dict(made_with, versions=versions),
-            ) as writer:  # fmt: skip
+            with open_writer(part) as writer:
                 for found in answers:
                     writer.write(*found)
-                    advance(len(found.expressions))
+                    advance(len(found.rows))
             os.replace(part, job.path)
     except OSError:
         part.unlink(missing_ok=True)  # room for others

@@ -17,6 +17,7 @@ from nemo_mmseg.datasets.requirements import (
 from nemo_mmseg.datasets.wrappers import data_sets_of, transforms_in
 from nemo_mmseg.negatives.band import BandRule
 from nemo_mmseg.negatives.bank import BankError, NegativeBank
+from nemo_mmseg.negatives.expression_bank import ExpressionBank
 from nemo_mmseg.negatives.tile_store import TileStore
 from nemo_mmseg.utils.atomic_write import check_file_path
 
@@ -73,7 +74,7 @@ def make(
     timeout: float = 1800,
     progress: bool = True,
     **mining: Any,
-) -> NegativeBank | TileStore:
+) -> NegativeBank | ExpressionBank | TileStore:
     """Make a file if it is missing, and check it.
 
     Args:
@@ -102,7 +103,7 @@ def make(
     return bank
 
 
-def check(requirement: Requirement) -> NegativeBank | TileStore:
+def check(requirement: Requirement) -> NegativeBank | ExpressionBank | TileStore:
     """Check that a file is there and is what is needed, without making it.
 
     Args:
@@ -124,7 +125,9 @@ def check(requirement: Requirement) -> NegativeBank | TileStore:
     return bank
 
 
-def check_bands(requirement: BankRequirement, bank: NegativeBank) -> list[np.ndarray]:
+def check_bands(
+    requirement: BankRequirement, bank: NegativeBank | ExpressionBank
+) -> list[np.ndarray]:
     """Look whether the bands leave negatives, and log how many expressions have too few.
 
     Args:
@@ -132,8 +135,8 @@ def check_bands(requirement: BankRequirement, bank: NegativeBank) -> list[np.nda
         bank: The bank.
 
     Returns:
-        For each band the number ``(E,)`` of its images for every expression, without those that the
-        leak guard drops.
+        For each band the number ``(E,)`` of its images (or expressions) for every expression,
+        without those that the leak guard drops.
 
     Raises:
         BankError: A band is empty for every expression.
@@ -146,22 +149,33 @@ def check_bands(requirement: BankRequirement, bank: NegativeBank) -> list[np.nda
             by = f'{rule}, with the leak guard,' if without is not None and without.any() else rule
             raise BankError(
                 f'the band of every expression is empty: {by} drops all {bank.stored} stored '
-                f'images in {bank.path}. Let it drop fewer, or mine with a larger keep'
+                f'{requirement.spec.kind} in {bank.path}. Let it drop fewer, or mine with a larger '
+                'keep'
             )
     # Of a ramp the ends are enough: between them bands change step by step.
     shown = sorted({0, len(all_sizes) - 1}) if all_sizes else ()
     for row in shown:
         rule, sizes = requirement.bands[row], all_sizes[row]
-        print_log(_summary(bank, rule, sizes, requirement.num_negatives), 'current')
+        print_log(_summary(bank, rule, sizes, requirement), 'current')
     return all_sizes
 
 
-def _summary(bank: NegativeBank, rule: BandRule, sizes: np.ndarray, needed: int) -> str:
-    text = (
-        f'{bank.path}: {rule}: {(sizes < needed).sum()} of {len(sizes)} expressions have fewer '
-        f'than the {needed} negatives of a mosaic, {(sizes == 0).sum()} have none'
-    )
-    if bank.stored < bank.num_candidates - 1:
+def _summary(
+    bank: NegativeBank | ExpressionBank,
+    rule: BandRule,
+    sizes: np.ndarray,
+    requirement: BankRequirement,
+) -> str:
+    needed, kind = requirement.num_negatives, requirement.spec.kind
+    text = f'{bank.path}: {rule}: '
+    if kind == 'images':
+        text += (
+            f'{(sizes < needed).sum()} of {len(sizes)} expressions have fewer than the {needed} '
+            f'negatives of a mosaic, {(sizes == 0).sum()} have none'
+        )
+    else:
+        text += f'{(sizes == 0).sum()} of {len(sizes)} expressions have none to be replaced by'
+    if bank.is_cut:
         below = (sizes < rule.top_k).sum()
-        text += f'; {below} bands reach below the {bank.stored} stored images'
+        text += f'; {below} bands reach below the {bank.stored} stored {kind}'
     return text

@@ -1,4 +1,4 @@
-"""Exact cosine search of images for expressions, by blocks of bounded memory.
+"""Exact cosine search of images for expressions, and back, by blocks of bounded memory.
 
 Equal scores go to the smaller row, so the ranking is the same with any division into blocks.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -45,6 +45,20 @@ class Found(NamedTuple):
     own: np.ndarray
 
 
+class FoundExpressions(NamedTuple):
+    """Best expressions of some images.
+
+    Attributes:
+        images: Rows ``(n,)`` of the images.
+        rows: Rows ``(n, M)`` of candidates, by falling similarity.
+        similarities: Cosine similarities ``(n, M)`` float32, falling.
+    """
+
+    images: np.ndarray
+    rows: np.ndarray
+    similarities: np.ndarray
+
+
 def search(
     text_blocks: Iterable[np.ndarray],
     text_index: np.ndarray,
@@ -79,21 +93,11 @@ def search(
     # One more than is kept, as an expression's own image may be among the best.
     candidates = len(images) if candidates is None else candidates
     count = min(keep + 1, candidates)
-    for start in range(0, len(images), CHECKED_AT_A_TIME):
-        _check_finite(images[start : start + CHECKED_AT_A_TIME], 'image', start)
-    ranker = Ranker(images, count, candidates, device)
-    # The division into blocks depends on pool and keep alone: the same products, so the same bytes.
-    width = min(len(images), IMAGES_AT_A_TIME) + 4 * count
-    height = max(1, SCORES_AT_A_TIME // width)
-
     # Expressions in the order of their texts: those of a block are then one slice.
     by_text = np.argsort(text_index, kind='stable')
     sorted_index = text_index[by_text]
-
-    def rank(block: tuple[int, np.ndarray]) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
-        return *block, *ranker.rank(block[1])
-
-    for first, texts, rows, best in ordered_map(rank, _blocks(text_blocks, height), device):
+    ranked = _ranked(text_blocks, images, count, candidates, device, ('text', 'image'))
+    for first, texts, rows, best in ranked:
         begin, end = np.searchsorted(sorted_index, [first, first + len(texts)])
         for start in range(begin, end, EXPRESSIONS_AT_A_TIME):
             part = slice(start, min(start + EXPRESSIONS_AT_A_TIME, end))
@@ -111,15 +115,98 @@ def search(
             )
 
 
-def _blocks(text_blocks: Iterable[np.ndarray], height: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Texts by blocks of at most ``height``, each with the index of its first one."""
+def search_expressions(
+    image_blocks: Iterable[np.ndarray],
+    texts: np.ndarray,
+    candidates: int,
+    excluded: Sequence[np.ndarray],
+    keep: int,
+    device: str = 'cpu',
+) -> Iterator[FoundExpressions]:
+    """Find for every image the best expressions other than those that are known to be true of it.
+
+    Args:
+        image_blocks: Unit vectors ``(b, D)`` float32 of the images, block by block, in order.
+        texts: Unit vectors ``(T, D)`` float32.
+        candidates: How many of the texts, from the first on, can be found.
+        excluded: Rows of the candidates that an image must not get, ``(n,)`` int64 for each image.
+        keep: Expressions to find per image; see :func:`num_stored`.
+        device: Where to compute. Defaults to the CPU.
+
+    Yields:
+        Answers; every image is in exactly one, in their order.
+
+    Raises:
+        ValueError: A vector is not finite.
+    """
+    stored = num_stored(keep, candidates, excluded)
+    # All that is excluded may be among the best.
+    most = max(map(len, excluded))
+    ranked = _ranked(image_blocks, texts, stored + most, candidates, device, ('image', 'text'))
+    said = np.zeros(candidates, bool)  # of one image at a time: a look-up is faster than a search
+    for first, images, rows, best in ranked:
+        shape = len(images), stored
+        kept_rows, kept_best = np.empty(shape, rows.dtype), np.empty(shape, best.dtype)
+        for image, ranking in enumerate(rows):
+            said[excluded[first + image]] = True
+            free = np.flatnonzero(~said[ranking])[:stored]
+            said[excluded[first + image]] = False
+            kept_rows[image], kept_best[image] = ranking[free], best[image, free]
+        yield FoundExpressions(np.arange(first, first + len(images)), kept_rows, kept_best)
+
+
+def num_stored(keep: int, candidates: int, excluded: Sequence[np.ndarray]) -> int:
+    """Return how many expressions every image can get: ``keep``, or fewer where there are not."""
+    return min(keep, candidates - max(map(len, excluded)))
+
+
+def _ranked(
+    query_blocks: Iterable[np.ndarray],
+    table: np.ndarray,
+    count: int,
+    candidates: int,
+    device: str,
+    names: tuple[str, str],
+) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
+    """Rank a table for queries.
+
+    Args:
+        query_blocks: Unit vectors ``(b, D)`` float32 of the queries, block by block, in order.
+        table: Unit vectors ``(I, D)`` float32.
+        count: Rows to find per query.
+        candidates: How many rows, from the first on, can be found.
+        device: Where to compute.
+        names: What a query is and what a row is, for messages.
+
+    Yields:
+        Some queries at a time: index of the first, vectors ``(n, D)``, rows ``(n, count)`` and
+        scores ``(n, count)``.
+    """
+    query, row = names
+    for start in range(0, len(table), CHECKED_AT_A_TIME):
+        _check_finite(table[start : start + CHECKED_AT_A_TIME], row, start)
+    ranker = Ranker(table, count, candidates, device)
+    # The division into blocks depends on table and count alone: the same products, the same bytes.
+    width = min(len(table), IMAGES_AT_A_TIME) + 4 * count
+    height = max(1, SCORES_AT_A_TIME // width)
+
+    def rank(block: tuple[int, np.ndarray]) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
+        return *block, *ranker.rank(block[1])
+
+    yield from ordered_map(rank, _blocks(query_blocks, height, query), device)
+
+
+def _blocks(
+    query_blocks: Iterable[np.ndarray], height: int, what: str
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Queries by blocks of at most ``height``, each with the index of its first one."""
     first = 0
-    for block in text_blocks:
-        _check_finite(block, 'text', first)
-        # Even parts: a last one of few texts would be a slow product.
-        for texts in np.array_split(block, -(-len(block) // height) or 1):
-            yield first, texts
-            first += len(texts)
+    for block in query_blocks:
+        _check_finite(block, what, first)
+        # Even parts: a last one of few queries would be a slow product.
+        for queries in np.array_split(block, -(-len(block) // height) or 1):
+            yield first, queries
+            first += len(queries)
 
 
 def _check_finite(vectors: np.ndarray, what: str, first: int) -> None:

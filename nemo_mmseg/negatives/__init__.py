@@ -1,9 +1,11 @@
 """What mining writes and training reads: image pools, banks, bands, tile stores, the leak guard."""
 
 from .band import Band, BandRule
-from .bank import BankError, BankSpec, NegativeBank, UnknownSentenceError
+from .bank import BankSpec, NegativeBank
+from .expression_bank import ExpressionBank
 from .leak_guard import LeakError, LeakGuard
 from .pool import FolderPool, ImagePool
+from .ranked_file import BankError, UnknownSentenceError
 from .tile_store import TileSpec, TileStore, TileStoreError
 
 __all__ = [
@@ -11,6 +13,7 @@ __all__ = [
     'BandRule',
     'BankError',
     'BankSpec',
+    'ExpressionBank',
     'FolderPool',
     'ImagePool',
     'LeakError',

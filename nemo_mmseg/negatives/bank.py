@@ -25,24 +25,24 @@ there were checksums, are read unchecked.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
-from nemo_mmseg.utils.tensor_file import MappedFile, Names, checksum
+from nemo_mmseg.utils.tensor_file import Names
 
 from .band import Band, BandRule
+from .ranked_file import BankError, RankedFile, UnknownSentenceError
 
+__all__ = ['BankError', 'BankSpec', 'NegativeBank', 'UnknownSentenceError', 'open_bank']
 FORMAT_VERSION = 2
 # By decreasing element size, so that every tensor is aligned.
 TENSORS = (
     'sent_ids', 'image_ids', 'image_name_offsets', 'row_checksums', 'image_row', 'neighbors',
     'similarities', 'self_similarity', 'image_vectors', 'image_name_bytes',
 )  # fmt: skip
-# These have checksums row by row, in this order.
-RANKINGS = 'neighbors', 'similarities'
 # Expressions that are looked at together when all bands are sized: a block's cosines with 20,000
 # images take 80 MB.
 BLOCK = 512
@@ -56,8 +56,10 @@ class BankSpec:
         path: The file; ``~`` is the home folder.
         model: open_clip's name of the CLIP that mines it, e.g. ``'ViT-B-32'``.
         pretrained: Its weights: tag or local file.
-        keep: Images stored per expression.
+        keep: Images stored per expression, or expressions per image.
         images: Folder of the negatives; None where they are the data set's own images.
+        kind: What it ranks: ``'images'`` for each expression (:class:`NegativeBank`), or
+            ``'expressions'`` for each image (:class:`ExpressionBank`).
     """
 
     path: str
@@ -65,23 +67,17 @@ class BankSpec:
     pretrained: str | None = None
     keep: int = 1000
     images: str | None = None
+    kind: str = 'images'
 
     def __post_init__(self) -> None:
         object.__setattr__(self, 'path', os.path.expanduser(self.path))
+        if self.kind not in ('images', 'expressions'):
+            raise ValueError(f"bank: kind={self.kind!r} is neither 'images' nor 'expressions'")
+        if self.kind == 'expressions' and self.images is not None:
+            raise ValueError(f'bank: images={self.images!r} goes with a bank of images only')
 
 
-class BankError(RuntimeError):
-    """The file is no bank, is damaged, or belongs to another data set."""
-
-
-class UnknownSentenceError(KeyError):
-    """The bank has no such expression."""
-
-    def __str__(self) -> str:
-        return self.args[0]
-
-
-class NegativeBank(MappedFile):
+class NegativeBank(RankedFile):
     """Read a bank; see this module for what it holds.
 
     Args:
@@ -96,21 +92,9 @@ class NegativeBank(MappedFile):
     CHECKED_FROM = 2
     # It is a hundred times as large as the others, and only thresholds between images look at it.
     COMPARED_LATE = ('image_vectors',)
-    MAKE_COMMAND = 'python tools/mine_negatives.py CONFIG'
-    ERROR = BankError
 
-    def __init__(self, path: str | os.PathLike) -> None:
-        super().__init__(path)
-        # Whether this process has compared each expression's rankings with their checksums.
-        self._compared: bytearray | None = None
-
-    def __len__(self) -> int:
-        return len(self.sent_ids)
-
-    @property
-    def sent_ids(self) -> np.ndarray:
-        """Sentence ids ``(E,)``, rising."""
-        return self.arrays['sent_ids']
+    def _ranking_name(self, row: int) -> str:
+        return f'expression {self.sent_ids[row]}'
 
     @property
     def image_names(self) -> Sequence[str]:
@@ -123,19 +107,9 @@ class NegativeBank(MappedFile):
         return self.arrays['image_ids']
 
     @property
-    def image_row(self) -> np.ndarray:
-        """Row ``(E,)`` of every expression's own image."""
-        return self.arrays['image_row']
-
-    @property
     def image_vectors(self) -> np.ndarray:
         """Unit vectors ``(I, D)`` float16 of the images."""
         return self.whole('image_vectors')
-
-    @property
-    def stored(self) -> int:
-        """Images M stored per expression."""
-        return self.arrays['neighbors'].shape[1]
 
     @property
     def num_candidates(self) -> int:
@@ -146,31 +120,10 @@ class NegativeBank(MappedFile):
         """
         return self.metadata.get('candidates', len(self.image_ids))
 
-    def _index(self, sent_id: int, expression: str | None) -> int:
-        index = int(self.sent_ids.searchsorted(sent_id))
-        if index == len(self) or self.sent_ids[index] != sent_id:
-            raise UnknownSentenceError(
-                f'the bank {self.path} has no expression {sent_id} ({expression!r}): it was made '
-                f'for {self.title}. Mine one for this data set with `{self.MAKE_COMMAND}`'
-            )
-        return index
-
-    def _compare(self, rows: Iterable[int]) -> None:
-        """Compare the rankings of some expressions with their checksums, if they were not yet."""
-        if self._compared is None:
-            self._compared = bytearray(b'\0' if self.checked else b'\1') * len(self)
-        seen, arrays = self._compared, self.arrays
-        new = [row for row in rows if not seen[row]]
-        if not new:
-            return
-        for name, column in zip(RANKINGS, arrays['row_checksums'][new].T.tolist()):
-            table = arrays[name]
-            for row, written in zip(new, column):
-                if checksum(table[row]) != written:
-                    sent_id = self.sent_ids[row]
-                    raise self.damaged(f'{name} of expression {sent_id} is not what was written')
-        for row in new:
-            seen[row] = 1
+    @property
+    def is_cut(self) -> bool:
+        """Whether there are more candidates than are stored."""
+        return self.stored < self.num_candidates - 1
 
     def row(
         self, sent_id: int, expression: str | None = None
@@ -241,7 +194,7 @@ class NegativeBank(MappedFile):
         kept = kept[: rule.top_k]
         if len(kept) == rule.top_k:
             dropped = [place for place in dropped if place < kept[-1]]
-        truncated = len(kept) < rule.top_k and len(rows) < self.num_candidates - 1
+        truncated = len(kept) < rule.top_k and self.is_cut
         return Band(rows[kept], similarities[kept], truncated, own, start, rows[dropped])
 
     def band_sizes(self, rule: BandRule, without: np.ndarray | None = None) -> np.ndarray:
@@ -287,30 +240,6 @@ class NegativeBank(MappedFile):
             own, which = np.unique(self.image_row[part], return_inverse=True)
             table = vectors[own] @ vectors[: self.num_candidates].T
             yield part, table[which[:, None], self.arrays['neighbors'][part]]
-
-    @property
-    def title(self) -> str:
-        """What the bank was made for, for messages."""
-        made = self.metadata
-        fingerprint = str(made.get('fingerprint'))[:12]
-        return f'{made.get("dataset")!r}, split {made.get("split")!r} (fingerprint {fingerprint})'
-
-    def check(self, fingerprint: str, name: str = 'the given data set') -> None:
-        """Refuse the bank of another data set.
-
-        Args:
-            fingerprint: Of the data set at hand.
-            name: What the message calls that data set.
-
-        Raises:
-            BankError: The bank has another fingerprint.
-        """
-        if self.metadata.get('fingerprint') != fingerprint:
-            raise BankError(
-                f'the bank {self.path} was made for {self.title}, not for {name} (fingerprint '
-                f'{fingerprint[:12]}): their images or expressions differ. Delete it or name '
-                f'another path, then mine with `{self.MAKE_COMMAND}`'
-            )
 
 
 @lru_cache(maxsize=16)

@@ -101,6 +101,8 @@ class MappedFile:
 
     # What the file is, for messages, e.g. 'bank'.
     KIND: str
+    # What its metadata must say of its ``kind``; None: nothing.
+    CONTENT: str | None = None
     # Names of the arrays that it must hold, by ``format`` in the metadata.
     FORMATS: dict[int, tuple[str, ...]]
     # The first format with checksums.
@@ -187,7 +189,9 @@ class MappedFile:
         text = file.read(length)
         header = json.loads(text)
         metadata = json.loads(header['__metadata__'][METADATA_KEY])
-        # Before the arrays: other versions may have other ones.
+        # Before the arrays: other kinds and versions may have other ones.
+        if metadata.get('kind') != self.CONTENT:
+            raise ValueError(f'its kind is {metadata.get("kind")!r}, not {self.CONTENT!r}')
         if metadata['format'] not in self.FORMATS:
             raise ValueError(
                 f'it has format {metadata["format"]}, this package reads {max(self.FORMATS)}'

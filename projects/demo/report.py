@@ -74,7 +74,7 @@ def write_report(
     metrics = {split: _read(folder, 'metrics') for split, folder in folders.items()}
     sections = [_scores(metrics), _curves(work_dir), _mosaics(dataset, seed)]
     for requirement in requirements_of(dataset):
-        if isinstance(requirement, BankRequirement):
+        if isinstance(requirement, BankRequirement) and requirement.spec.kind == 'images':
             sections.append(_bands(requirement))
     tested = DATASETS.build(dict(cfg.test_dataloader.dataset, split=splits[0]))
     sections.append(_predictions(tested, folders[splits[0]]))

@@ -17,6 +17,7 @@ def test_every_part_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     for arguments in (
         'mining.py search --images 3000 --expressions 1000',
+        'mining.py expressions --images 500 --keep 20',
         'mining.py peak --images 3000 --expressions 1000 --keep 100',
         'mining.py run --images 64 --model RefShapes-CLIP',
         f'mining.py scale --images 1000 --texts 2 --keep 100 --folder {tmp_path}',

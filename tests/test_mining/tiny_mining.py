@@ -86,7 +86,13 @@ def mine(folder, path, **options):
 
     register_clip(folder)
     embed.BLOCK_SIZE = vectors.PACK_SIZE = 8
-    spec = dict(model=MODEL, pretrained=osp.join(folder, 'weights.pt'), keep=12, images=None)
+    spec = dict(
+        model=MODEL,
+        pretrained=osp.join(folder, 'weights.pt'),
+        keep=12,
+        images=None,
+        kind='images',
+    )
     run = dict(batch_size=4, num_workers=0, device='cpu', progress=False, timeout=60, cache=False)
     for name, value in options.items():
         (spec if name in spec else run)[name] = value

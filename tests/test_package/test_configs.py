@@ -213,6 +213,23 @@ def test_maskris_changes_nothing_but_the_passes(path):
     assert all(side % 32 == 0 for side in cfg['image_size']), 'patches are whole, as published'
 
 
+NEGATIVE = [path for path in RUNNABLE if 'negexp_' in path.name]
+
+
+@pytest.mark.parametrize('path', NEGATIVE, ids=short)
+def test_negative_expressions_change_nothing_but_the_expressions(path):
+    cfg, baseline = (read(p).to_dict() for p in (path, re.sub('(mined)?negexp_', '', str(path))))
+    pipeline = cfg['train_dataloader']['dataset'].pop('pipeline')
+    replace = pipeline.pop(1)
+    assert pipeline == baseline['train_dataloader']['dataset'].pop('pipeline')
+    assert replace['type'] == 'ReplaceByNegativeExpression' and replace['prob'] == 0.15
+    mined = '_minednegexp_' in path.name
+    assert ('bank' in replace) == ('band' in replace) == ('custom_hooks' in cfg) == mined
+    TRANSFORMS.build(replace)
+    for key in set(baseline) - {'custom_hooks'}:
+        assert cfg[key] == baseline[key], key
+
+
 @pytest.mark.parametrize('folder', ['cris', 'refshapes'])
 def test_baselines_of_nemo_differ_in_the_augmentation_alone(folder):
     baselines = {

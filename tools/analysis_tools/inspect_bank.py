@@ -49,7 +49,8 @@ def main() -> None:
     cfg = load_config(args)
     init_default_scope(cfg.get('default_scope', 'mmseg'))
     found = requirements_of(DATASETS.build(cfg.train_dataloader.dataset))
-    requirements = [one for one in found if isinstance(one, BankRequirement)]
+    banks = [one for one in found if isinstance(one, BankRequirement)]
+    requirements = [one for one in banks if one.spec.kind == 'images']
     if not requirements:
         raise ValueError(f'{args.config} has no NeMoMosaic that reads a bank')
     taus = {mode: getattr(args, mode) for mode in TAU_MODES if getattr(args, mode)}

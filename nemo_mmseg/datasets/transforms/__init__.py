@@ -5,6 +5,7 @@ from .formatting import PackReferringInputs
 from .geometry import Letterbox, ReferringFlip
 from .loading import LoadReferentBoxes, LoadReferentMask, LoadReferringImage
 from .mixing import CopyPaste, CutMix, MixGen
+from .negative_expressions import ReplaceByNegativeExpression
 from .nemo import NeMoMosaic
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     'NeMoMosaic',
     'PackReferringInputs',
     'ReferringFlip',
+    'ReplaceByNegativeExpression',
     'SampleExpressions',
     'SampleNegativeExpressions',
 ]

@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from mmcv.transforms import BaseTransform
 from mmseg.registry import TRANSFORMS
 
 from nemo_mmseg.datasets.base import PER_EXPRESSION
+from nemo_mmseg.datasets.requirements import NeedsFiles, Requirement
 from nemo_mmseg.datasets.samplers import generator_of
+from nemo_mmseg.utils.annotation_schema import TEXT
+from nemo_mmseg.utils.faults import fault
+from nemo_mmseg.utils.fileio import load_json
+
+if TYPE_CHECKING:
+    from nemo_mmseg.datasets.base import BaseReferringDataset
 
 
 @TRANSFORMS.register_module()
-class SampleExpressions(BaseTransform):
+class SampleExpressions(BaseTransform, NeedsFiles):
     """Keep ``num`` expressions of an item, drawn without replacement, in their order.
+
+    With ``paraphrases`` each of them is said as the data set says it or in one of its other ways,
+    each as likely. Its sentence id stays, and so do the negatives that a bank has for it.
 
     Required Keys:
 
     - expressions
+    - sent_ids (with ``paraphrases``)
 
     Modified Keys (lists with one entry per expression):
 
@@ -26,12 +37,37 @@ class SampleExpressions(BaseTransform):
 
     Args:
         num: How many to keep, at least 1. An item with fewer keeps all. Defaults to 1.
+        paraphrases: JSON file, sentence id -> list of texts that say the same. It need not have all
+            sentence ids of the data set. Defaults to None.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: ``num`` is below 1, or the file is damaged.
+        DataError: The file holds what it must not, or (when the data set is built) a sentence id
+            that the data set does not have; names file and key.
     """
 
-    def __init__(self, num: int = 1) -> None:
+    def __init__(self, num: int = 1, paraphrases: str | None = None) -> None:
         if num < 1:
             raise ValueError(f'SampleExpressions: num={num} must be at least 1')
         self.num = num
+        self.file = paraphrases
+        self.paraphrases = {} if paraphrases is None else load_paraphrases(paraphrases)
+
+    def requirements(
+        self, dataset: BaseReferringDataset, max_epochs: int | None = None
+    ) -> list[Requirement]:
+        """Compare the paraphrases with the data set; there is nothing to make."""
+        # Of a part of a data set the others are not known.
+        if self.file is None or dataset.indices is not None or dataset.leak_guard is not None:
+            return []
+        unknown = set(self.paraphrases) - set(dataset.expressions()[0].tolist())
+        if unknown:
+            what = (
+                f'a sentence id of the data set (split {dataset.split!r}); {len(unknown)} are not'
+            )
+            raise fault(self.file, 'a key', str(min(unknown)), what)
+        return []
 
     def transform(self, results: dict) -> dict:
         """Draw the expressions."""
@@ -40,10 +76,45 @@ class SampleExpressions(BaseTransform):
         for key in PER_EXPRESSION:
             if key in results:
                 results[key] = [results[key][i] for i in sorted(kept)]
+        if self.paraphrases:
+            pairs = zip(results['expressions'], results['sent_ids'])
+            results['expressions'] = [self._said(*pair, generator_of(results)) for pair in pairs]
         return results
 
+    def _said(self, expression: str, sent_id: int, rng: np.random.Generator) -> str:
+        ways = [expression, *self.paraphrases.get(sent_id, ())]
+        return ways[rng.integers(len(ways))]
+
     def __repr__(self) -> str:
-        return f'{type(self).__name__}(num={self.num})'
+        return f'{type(self).__name__}(num={self.num}, paraphrases={self.file!r})'
+
+
+def load_paraphrases(file: str) -> dict[int, list[str]]:
+    """Read a JSON file of paraphrases.
+
+    Args:
+        file: Sentence ids, as texts of digits, each with a list of texts that are not blank.
+
+    Returns:
+        Texts by sentence id.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no JSON.
+        DataError: It holds what it must not; names file and key.
+    """
+    content = load_json(file)
+    if type(content) is not dict:
+        raise fault(file, 'the file', content, 'a dict, sentence id -> list of texts')
+    for key, texts in content.items():
+        if not (key.isascii() and key.isdecimal() and str(int(key)) == key):
+            raise fault(file, 'a key', key, 'a sentence id, a whole number of at least 0')
+        if type(texts) is not list:
+            raise fault(f'{file}: sentence {key}', 'the value', texts, 'a list of texts')
+        for place, text in enumerate(texts):
+            if not TEXT.holds(text):
+                raise fault(f'{file}: sentence {key}', f'text {place}', text, TEXT.allowed)
+    return {int(key): texts for key, texts in content.items()}
 
 
 @TRANSFORMS.register_module()

@@ -30,6 +30,7 @@ META_KEYS = (
     'dataset_name',
     'mosaic',
     'mixed',
+    'replaced',
 )
 
 

@@ -1,5 +1,8 @@
 """Drawing expressions of an item, and of the other items of its image."""
 
+import json
+from collections import Counter
+
 import numpy as np
 import pytest
 from mmseg.registry import DATASETS, TRANSFORMS
@@ -111,3 +114,49 @@ def test_negatives_of_a_part_of_the_data_set_are_in_it(mini):
     found = negatives_of(mini, indices=[4, 1, 0], epochs=60)
     seen = {said for one in found[2] for said in one}
     assert seen == texts_of(mini, 1, 5)
+
+
+def paraphrased(mini, content, **kwargs):
+    """The data set with a file of paraphrases."""
+    path = mini.root / 'paraphrases.json'
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return DATASETS.build(
+        mini.config([dict(type='SampleExpressions', paraphrases=str(path))], **kwargs)
+    )
+
+
+def test_paraphrases_are_drawn_as_often_as_the_expression(mini):
+    dataset = paraphrased(mini, {'20': ['the lime box', 'a box in green']})
+    drawn = [dataset[SampleIndex(1, epoch)] for epoch in range(600)]
+    assert {one['sent_ids'][0] for one in drawn} == {20}
+    said = Counter(one['expressions'][0] for one in drawn)
+    assert set(said) == {'green box', 'the lime box', 'a box in green'}
+    assert all(number / 600 == pytest.approx(1 / 3, abs=0.07) for number in said.values())
+    again = [dataset[SampleIndex(1, epoch)]['expressions'] for epoch in range(50)]
+    assert again == [one['expressions'] for one in drawn[:50]]
+    # What has none is as without the file.
+    plain = DATASETS.build(mini.config([dict(type='SampleExpressions')]))
+    for epoch in range(9):
+        index = SampleIndex(0, epoch)
+        assert dataset[index]['expressions'] == plain[index]['expressions']
+
+
+@pytest.mark.parametrize(
+    'content, message',
+    [
+        ([1], 'the file is .1.; allowed: a dict'),
+        ({'x': ['a']}, "a key is the text 'x'; allowed: a sentence id"),
+        ({'-1': ['a']}, "a key is the text '-1'"),
+        ({'20': 'green'}, "sentence 20: the value is the text 'green'; allowed: a list"),
+        ({'20': ['a', ' ']}, "sentence 20: text 1 is the text ' '; allowed: a text .* not blank"),
+        ({'20': [3]}, 'sentence 20: text 0 is 3'),
+        ({'20': ['a'], '999': ['b']}, "a key is the text '999'; allowed: a sentence id of the"),
+        ('{', 'paraphrases.json'),
+    ],
+)
+def test_faulty_paraphrases_name_file_and_key(mini, content, message):
+    with pytest.raises(ValueError, match=message) as error:
+        paraphrased(mini, content)
+    assert 'paraphrases.json' in str(error.value)
+    if content == {'20': ['a'], '999': ['b']}:  # of a part, others are not known
+        paraphrased(mini, content, indices=[1])
