@@ -109,7 +109,18 @@ def test_second_call_does_nothing_and_other_settings_are_refused(made):
         make_refshapes(made, 'refshapes', sizes, seed=12)
     with pytest.raises(FileExistsError, match='sizes'):
         make_refshapes(made, 'refshapes', {**sizes, 'val': 61}, SEED)
+    with pytest.raises(FileExistsError, match="distractors: 'normal' there, 'hard' asked"):
+        make_refshapes(made, 'refshapes', sizes, SEED, distractors='hard')
     assert digest(made) == before
+
+
+def test_version_2_is_named(tmp_path):
+    file = tmp_path / 'refshapes' / 'settings.json'
+    file.parent.mkdir()
+    file.write_text('{"version": 2, "sizes": {"train": 1}, "seed": 0}')
+    with pytest.raises(FileExistsError, match='version 2.*only version 3 is made now'):
+        make_refshapes(tmp_path, 'refshapes', {'train': 1})
+    assert [path.name for path in file.parent.iterdir()] == ['settings.json']
 
 
 @pytest.mark.parametrize(
@@ -125,9 +136,18 @@ def test_damaged_settings_are_named(tmp_path, content):
     assert [path.name for path in file.parent.iterdir()] == ['settings.json']
 
 
-@pytest.mark.parametrize('wrong', [dict(variant='refcoco'), dict(sizes={'test': 1})])
-def test_unknown_variants_and_splits_are_refused(tmp_path, wrong):
-    with pytest.raises(ValueError, match='refcoco|test'):
+@pytest.mark.parametrize(
+    'wrong',
+    [
+        dict(variant='refcoco'),
+        dict(sizes={'test': 1}),
+        dict(distractors='none'),
+        dict(context=1.5),
+        dict(context=float('nan')),
+    ],
+)
+def test_unknown_settings_are_refused(tmp_path, wrong):
+    with pytest.raises(ValueError, match='refcoco|test|none|1.5|nan'):
         make_refshapes(tmp_path, **wrong)
     assert not list(tmp_path.iterdir())
 
@@ -209,8 +229,11 @@ def test_statistics(made, variant):
     assert min(counts) >= 2 and max(counts) <= 9 and len(set(counts)) == 8
     size = {i['id']: i['width'] * i['height'] for i in instances['images']}
     shares = np.array([a['area'] / size[a['image_id']] for a in instances['annotations']])
-    assert np.median(shares) <= 0.03
-    assert np.mean(shares > 0.010) > 0.95 and max(shares) < 0.06
+    # Log-uniform from 0.8 to 10 %; at least 0.68 of an object is visible.
+    assert min(shares) > 0.0045 and max(shares) < 0.103
+    assert 0.02 < np.median(shares) < 0.035
+    thirds = np.histogram(shares, 0.008 * 12.5 ** np.linspace(0, 1, 4))[0] / len(shares)
+    assert min(thirds) > 0.22 and max(thirds) < 0.42, thirds
 
     def distractors(ref):
         same = [a['category_id'] for a in by_image[ref['image_id']]]
@@ -228,7 +251,7 @@ def test_objects_hardly_repeat_and_overlap_but_stay_visible():
     looks, overlaps = Counter(), 0
     for index in range(60):
         for obj in make_sample(5, 'refshapes+', 'train', index).scene.objects:
-            looks[(obj.category, obj.colour, obj.texture, obj.second, obj.size)] += 1
+            looks[(obj.category, obj.colour, obj.texture, obj.second)] += 1
         scene = make_sample(5, 'refshapes', 'testB', index).scene
         assert not np.sum(scene.masks, 0).max() > 1
         for obj in scene.objects:
