@@ -167,9 +167,9 @@ def make_refshapes(
         context: How far background and companions predict the category of the referent in
             training scenes, 0 (not at all) to 1; see :func:`~.sample.make_sample`.
 
-            The other splits depend on neither of the two: their files are the same, so that all
-            settings are compared on the same images, and a shortcut that training scenes offer
-            does not help there.
+            The other splits depend on neither of the two. Their images, references and ids are the
+            same, so that all settings are compared on the same expressions, and a shortcut that
+            training scenes offer does not help there.
 
     Returns:
         True when data was written, False when it was there.
@@ -197,7 +197,9 @@ def make_refshapes(
     if _is_made(folder, settings):
         return False
 
-    jobs = [(split, i) for split in SPLITS for i in range(sizes[split])]
+    # Training comes last, so that it does not change the numbers of the other splits' expressions.
+    splits = [*(s for s in SPLITS if s != 'train'), 'train']
+    jobs = [(split, i) for split in splits for i in range(sizes[split])]
     make = partial(
         _make_image,
         out=out,

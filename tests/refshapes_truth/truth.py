@@ -339,8 +339,8 @@ def _readings(text: str, things: list[dict], width: int, height: int) -> tuple[s
     start, end, name = relation
     head = re.sub(r' (that|which) is$', '', whole[:start].rstrip())
     phrase = _read_phrase(head.split(), whole)
-    # "The larger star on the left" is the larger one of all stars to one reader, of those on the left
-    # to another: nothing is proved.
+    # "The larger star on the left" is the larger one of all stars to one reader, of those on the
+    # left to another: nothing is proved.
     alike, strict = _meant(phrase, things)
     strict = set() if phrase.sizes else strict
     tail = whole[end:].strip()

@@ -210,7 +210,7 @@ def test_sizes_are_said_only_where_they_differ():
     """By the masks: the target, or each target, is 1.7 times larger or smaller than another."""
     heard = Counter()
     for variant in VARIANTS:
-        for index in range(60):
+        for index in range(50):
             sample = make_sample(1, variant, 'train', index)
             areas = [int(mask.sum()) for mask in sample.scene.masks]
             for targets, expressions in sample.references:
@@ -222,14 +222,14 @@ def test_sizes_are_said_only_where_they_differ():
                     (word,) = words
                     ratios = [[areas[t] / area for area in areas] for t in targets]
                     large = word[:3] in ('lar', 'big')
-                    assert all(max(r) >= 1.7 if not large else min(r) <= 1 / 1.7 for r in ratios)
+                    assert all(max(r) >= 1.7 if large else min(r) <= 1 / 1.7 for r in ratios), text
     assert set(heard) == SIZE_WORDS
 
 
 def test_a_size_in_pixels_hardly_tells_the_word():
-    """Half of the scenes' objects would be told if the image were not needed; all, if it were."""
+    """Of a large and a small object from two images, the small one is often the larger."""
     small, large = [], []
-    for index in range(150):
+    for index in range(100):
         sample = make_sample(2, 'refshapes+', 'train', index)
         for (target,), expressions in sample.references:
             scene = sample.scene
@@ -238,9 +238,8 @@ def test_a_size_in_pixels_hardly_tells_the_word():
                 words = SIZE_WORDS & set(text.split())
                 if words:
                     (large if words.pop()[:3] in ('lar', 'big') else small).append(share)
-    assert min(len(small), len(large)) > 30
-    wins = np.mean(np.array(large)[:, None] > np.array(small))
-    assert wins < 0.9, wins
+    assert min(len(small), len(large)) > 20
+    assert np.mean(np.array(large)[:, None] < np.array(small)) > 0.1
 
 
 def test_variants_differ_as_the_real_sets_do():
