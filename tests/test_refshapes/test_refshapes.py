@@ -112,7 +112,8 @@ def test_knobs_change_training_alone(tmp_path, knob):
     assert of_tests[0] == of_tests[1]
     pictures = [digest(folder / 'train2014') for folder in folders]
     same = {name for name in pictures[0] if pictures[0][name] == pictures[1][name]}
-    assert same == {i['file_name'] for i in made[0][1]['images'] if i['id'] in ids}
+    assert same >= {i['file_name'] for i in made[0][1]['images'] if i['id'] in ids}
+    assert len(same) < sum(sizes.values())
     settings = json.loads((folders[1] / 'refshapes+' / 'settings.json').read_text())
     assert settings == dict(
         version=3, sizes=sizes, seed=SEED, **{'distractors': 'normal', 'context': 0.0, **knob}
@@ -137,7 +138,7 @@ def test_the_context_predicts_the_referent():
     hits = {}
     for context in (0.0, 1.0):
         corners, beside, names = [], [], []
-        for index in range(160):
+        for index in range(90):
             sample = make_sample(6, 'refshapes+', 'train', index, 'normal', context)
             scene = sample.scene
             targets = {scene.objects[t].category for (t,), _ in sample.references}
@@ -172,7 +173,7 @@ def test_second_call_does_nothing_and_other_settings_are_refused(made):
         make_refshapes(made, 'refshapes', sizes, seed=12)
     with pytest.raises(FileExistsError, match='sizes'):
         make_refshapes(made, 'refshapes', {**sizes, 'val': 61}, SEED)
-    with pytest.raises(FileExistsError, match="distractors: 'normal' there, 'hard' asked"):
+    with pytest.raises(FileExistsError, match="distractors: .*'normal' there, hard asked"):
         make_refshapes(made, 'refshapes', sizes, SEED, distractors='hard')
     assert digest(made) == before
 
