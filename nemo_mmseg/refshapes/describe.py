@@ -1,7 +1,8 @@
 """Descriptions of appearance: which attributes to say, and how to say them.
 
 A description is a dict with the keys ``category`` (None for "object"), ``size``, ``colour``,
-``second`` and ``texture``. A value is None when it is not said.
+``second`` and ``texture``. A value is None when it is not said. A size compares an object with the
+others that the rest of the description fits (see ``sizes.of_size``).
 
 A description has two readers. The generous one calls it true of an object whenever somebody might
 (a colour word may name either colour). The strict one calls it true only if everybody would (the
@@ -12,87 +13,130 @@ generous reader about distractors and the strict one about targets.
 import numpy as np
 
 from .scene import Scene, SceneObject
+from .sizes import of_size, sizes_of
 from .vocabulary import CATEGORIES, COLOUR_WORDS, HYPERNYMS, PLURALS, SIZE_WORDS, SYMMETRIC
 
 # Attributes said together -> how often; for plain objects, and for those with a second colour.
-_PLAIN_CHOICES = (
-    (('size', 'colour', 'texture'), 0.5),
-    (('colour', 'texture'), 0.22),
-    (('size', 'colour'), 0.2),
-    (('colour',), 0.08),
-)
+_PLAIN_CHOICES = ((('colour', 'texture'), 0.7), (('colour',), 0.3))
 _TEXTURED_CHOICES = (
-    (('size', 'colour', 'second', 'texture'), 0.42),
-    (('colour', 'second', 'texture'), 0.34),
-    (('size', 'colour', 'texture'), 0.12),
-    (('colour', 'texture'), 0.06),
-    (('size', 'second', 'texture'), 0.03),
-    (('second', 'texture'), 0.02),
-    (('size', 'texture'), 0.01),
+    (('colour', 'second', 'texture'), 0.7),
+    (('colour', 'texture'), 0.22),
+    (('second', 'texture'), 0.06),
+    (('texture',), 0.02),
 )
-_BRIEF_CHOICES = (((), 0.4), (('colour',), 0.3), (('size',), 0.15), (('texture',), 0.15))
+_BRIEF_CHOICES = (((), 0.45), (('colour',), 0.35), (('texture',), 0.2))
+# A size is said of few attributes more: it has to tell the object from others that have them.
+_SIZE_TRIED = 0.6
+_SIZE_CHOICES = (
+    ((), 0.35),
+    (('colour',), 0.25),
+    (('texture',), 0.15),
+    (('colour', 'texture'), 0.1),
+    (('colour', 'second', 'texture'), 0.15),
+)
 
 
 def _choose(choices, rng: np.random.Generator) -> tuple[str, ...]:
-    weights = np.array([w for _, w in choices])
-    return choices[int(rng.choice(len(choices), p=weights / weights.sum()))][0]
+    draw = rng.random()
+    for said, share in choices:
+        draw -= share
+        if draw < 0:
+            return said
+    return choices[-1][0]  # the shares are 1 together but for rounding
 
 
-def describe(obj: SceneObject, rng: np.random.Generator, brief: bool = False) -> dict:
+def describe(
+    scene: Scene,
+    i: int,
+    rng: np.random.Generator,
+    brief: bool = False,
+    plural: bool = False,
+    sizes: bool = True,
+) -> dict:
     """Choose what to say about an object.
 
     Args:
-        obj: The object.
+        scene: The scene.
+        i: Index of the object.
         rng: Source of randomness.
         brief: Whether to say little (the category and at most one attribute), as expressions
             with a location do.
+        plural: Whether several objects are to be named.
+        sizes: Whether a size may be said. It may not where a place is said of the same object:
+            "the larger star on the left" may be the larger of all or of those on the left.
 
     Returns:
         A description, which other objects may fit too.
     """
+    obj = scene.objects[i]
+    if sizes and rng.random() < _SIZE_TRIED:
+        what = _said(obj, _choose(_SIZE_CHOICES, rng), rng)
+        if what['texture'] and not what['colour'] and what['texture'] in ('half', 'plain'):
+            what['texture'] = None
+        if not any(what[key] for key in ('colour', 'second', 'texture')) and rng.random() < 0.1:
+            what['category'] = None
+        alike = matching(scene, what)
+        if len(alike) > 1 and alike == matching(scene, what, strict=True):
+            fitting = sizes_of([o.area for o in scene.objects], alike, i, plural)
+            if fitting:
+                return {**what, 'size': str(rng.choice(fitting))}
     if brief:
         said = _choose(_BRIEF_CHOICES, rng)
     else:
         said = _choose(_PLAIN_CHOICES if obj.second is None else _TEXTURED_CHOICES, rng)
-    what = {k: getattr(obj, k) if k in said else None for k in ('size', 'colour', 'texture')}
-    what['second'] = obj.second if 'second' in said else None
+    what = _said(obj, said, rng)
+    # Nobody says "the half star", nor "plain" before anything else is said.
+    if what['texture'] == 'half' and not what['colour']:
+        what['texture'] = None
+    if brief and what['texture'] in ('half', 'plain'):
+        what['texture'] = None
+    enough = what['colour'] and what['texture'] and (what['second'] or what['texture'] == 'plain')
+    if not brief and enough and rng.random() < 0.04:
+        what['category'] = None
+    return what
+
+
+def _said(obj: SceneObject, said: tuple[str, ...], rng: np.random.Generator) -> dict:
+    """Return the description of an object by its category and some attributes."""
+    what: dict = {'category': obj.category, 'size': None}
+    what.update(
+        {k: getattr(obj, k) if k in said else None for k in ('colour', 'second', 'texture')}
+    )
     if obj.texture in SYMMETRIC:  # neither colour is the main one: say them in any order
         if what['colour'] and what['second']:
             if rng.random() < 0.5:
                 what['colour'], what['second'] = what['second'], what['colour']
         elif what['second']:
             what['colour'], what['second'] = what['second'], None
-    # Nobody says "the half star", nor "plain" before anything else is said.
-    if what['texture'] == 'half' and not what['colour']:
-        what['texture'] = None
-    if brief and what['texture'] in ('half', 'plain'):
-        what['texture'] = None
-    what['category'] = obj.category
-    enough = what['colour'] and what['texture'] and (what['size'] or what['second'])
-    if not brief and enough and rng.random() < 0.03:
-        what['category'] = None
     return what
 
 
-def fits(what: dict, obj: SceneObject, strict: bool = False) -> bool:
-    """Return whether a description is true of an object.
-
-    Args:
-        what: The description.
-        obj: The object.
-        strict: Whether the strict reader is asked, not the generous one.
-    """
-    if any(what[key] not in (None, getattr(obj, key)) for key in ('category', 'size', 'texture')):
+def _fits(what: dict, obj: SceneObject, strict: bool) -> bool:
+    """Return whether a description but for its size is true of an object."""
+    if what['category'] not in (None, obj.category) or what['texture'] not in (None, obj.texture):
         return False
     first, second = what['colour'], what['second']
     if strict and obj.texture not in SYMMETRIC:
         return first in (None, obj.colour) and second in (None, obj.second)
-    return all(colour in (None, obj.colour, obj.second) for colour in (first, second))
+    either = (None, obj.colour, obj.second)
+    return first in either and second in either
 
 
 def matching(scene: Scene, what: dict, strict: bool = False) -> list[int]:
-    """Return the indexes of the objects that a description fits (see :func:`fits`)."""
-    return [i for i, obj in enumerate(scene.objects) if fits(what, obj, strict)]
+    """Return the indexes of the objects that a description is true of.
+
+    Args:
+        scene: The scene.
+        what: The description.
+        strict: Whether the strict reader is asked, not the generous one. It takes a size for true
+            only where both agree on the objects that are compared.
+    """
+    found = [i for i, obj in enumerate(scene.objects) if _fits(what, obj, strict)]
+    if what['size'] is None:
+        return found
+    if strict and found != matching(scene, {**what, 'size': None}):
+        return []
+    return of_size([o.area for o in scene.objects], found, what['size'], strict)
 
 
 def describe_uniquely(
@@ -100,7 +144,7 @@ def describe_uniquely(
 ) -> dict | None:
     """Return a description that fits an object alone, or None when no try gave one."""
     for _ in range(tries):
-        what = describe(scene.objects[i], rng)
+        what = describe(scene, i, rng)
         if matching(scene, what) == [i]:
             return what
     return None
@@ -115,7 +159,7 @@ def say(what: dict, rng: np.random.Generator, plural: bool = False) -> str:
         plural: Whether to name several objects.
 
     Returns:
-        For example ``'large red star with white dots'``.
+        For example ``'larger red star with white dots'``.
     """
     nouns = HYPERNYMS if what['category'] is None else CATEGORIES[what['category']]
     usual = len(nouns) == 1 or (what['category'] is not None and rng.random() < 0.75)
@@ -161,6 +205,5 @@ def _options(texture: str | None, c: str | None, d: str | None, noun: str, plura
             tail = f'{d} outlines' if plural else f'{"an" if d == "orange" else "a"} {d} outline'
         else:
             tail = f'{d} {tail}'
-        # Twice, for the random numbers of a sample must not change.
-        return [f'{c} {noun} with {tail}'] * 2 if c else [f'{noun} with {tail}']
+        return [f'{c} {noun} with {tail}'] if c else [f'{noun} with {tail}']
     return [f'{texture} {c} {noun}', f'{c} {texture} {noun}'] if c else [f'{texture} {noun}']

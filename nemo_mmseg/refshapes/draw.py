@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from .shapes import outline
-from .vocabulary import COLOURS
+from .vocabulary import CATEGORY_IDS, COLOURS
 
 SUPERSAMPLE = 3
 
@@ -70,7 +70,7 @@ def draw_object(look: dict, rng: np.random.Generator) -> Patch:
 
     Args:
         look: ``category``, ``colour``, ``texture``, ``second`` (or None), ``x``, ``y`` (centre in
-            pixels), ``area`` (pixels, see ``shapes.outline``) and ``angle`` (radians).
+            pixels), ``area`` (pixels) and ``angle`` (radians).
         rng: Source of the texture's phase and of the slight variation of colours.
 
     Returns:
@@ -126,22 +126,35 @@ def window(patch: Patch, width: int, height: int) -> tuple[tuple[slice, slice], 
     return here, there
 
 
-def background(width: int, height: int, rng: np.random.Generator) -> np.ndarray:
+_BACKGROUNDS = ('flat', 'gradient', 'pattern', 'cloud')
+
+
+def background(
+    width: int, height: int, rng: np.random.Generator, category: str | None = None
+) -> np.ndarray:
     """Draw a muted background: flat, gradient, pattern or cloud, all with some 1/f noise.
 
     Args:
         width: Width in pixels.
         height: Height in pixels.
         rng: Source of randomness.
+        category: Whose kind of background, and whose tint about which it varies. By default they
+            are drawn at random.
 
     Returns:
         ``(height, width, 3)`` float32 in [45, 205].
     """
 
     def muted() -> np.ndarray:
-        return rng.uniform(88, 178) + rng.normal(0, 13, 3).clip(-26, 26)
+        if category is None:
+            return rng.uniform(88, 178) + rng.normal(0, 13, 3).clip(-26, 26)
+        hue = 2 * np.pi * (CATEGORY_IDS[category] / len(CATEGORY_IDS) + np.arange(3) / 3)
+        return rng.uniform(118, 148) + 26 * np.cos(hue) + rng.normal(0, 4, 3)
 
-    kind = rng.choice(['flat', 'gradient', 'pattern', 'cloud', 'cloud'])
+    if category is None:
+        kind = rng.choice([*_BACKGROUNDS, 'cloud'])
+    else:
+        kind = _BACKGROUNDS[CATEGORY_IDS[category] % len(_BACKGROUNDS)]
     one, two = muted(), muted()
     xs = np.linspace(-1, 1, width, dtype=np.float32)[None]
     ys = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
@@ -169,7 +182,13 @@ def background(width: int, height: int, rng: np.random.Generator) -> np.ndarray:
     return np.clip(image, 45, 205).astype(np.float32)
 
 
-def compose(patches: list[Patch], width: int, height: int, rng: np.random.Generator) -> np.ndarray:
+def compose(
+    patches: list[Patch],
+    width: int,
+    height: int,
+    rng: np.random.Generator,
+    category: str | None = None,
+) -> np.ndarray:
     """Paint the objects, first to last, on a background and add sensor noise.
 
     Args:
@@ -177,11 +196,12 @@ def compose(patches: list[Patch], width: int, height: int, rng: np.random.Genera
         width: Width of the image in pixels.
         height: Height of the image in pixels.
         rng: Source of the background and the noise.
+        category: Whose background is drawn (see :func:`background`).
 
     Returns:
         ``(height, width, 3)`` uint8 RGB.
     """
-    image = background(width, height, rng)
+    image = background(width, height, rng, category)
     for patch in patches:
         here, there = window(patch, width, height)
         alpha = patch.alpha[there][..., None]

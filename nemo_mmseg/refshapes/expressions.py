@@ -41,7 +41,7 @@ def appearance(scene: Scene, i: int, rng: np.random.Generator) -> Expression | N
 
 def location(scene: Scene, i: int, rng: np.random.Generator) -> Expression | None:
     """Draw an expression that names a place in the image; see :func:`appearance`."""
-    what = describe(scene.objects[i], rng, brief=rng.random() < 0.75)
+    what = describe(scene, i, rng, brief=rng.random() < 0.75, sizes=False)
     article = 'the ' if rng.random() < 0.5 else ''
     kind = str(rng.choice(['side', 'side', 'corner', 'extreme', 'ordinal', 'middle']))
     drawn = _LOCATIONS[kind](scene, i, what, rng)
@@ -137,7 +137,7 @@ _BESIDE = {
 def relation(scene: Scene, i: int, rng: np.random.Generator) -> Expression | None:
     """Draw a long expression that relates the target to others; see :func:`appearance`."""
     others = [j for j in range(len(scene.objects)) if j != i]
-    what = describe(scene.objects[i], rng, brief=rng.random() < 0.5)
+    what = describe(scene, i, rng, brief=rng.random() < 0.5, sizes=False)
     kind = str(rng.choice(['beside', 'beside', 'beside', 'pair', 'between', 'nearest', 'overlap']))
     joint = ['', '', 'that is ', 'which is '][int(rng.integers(4))]
     head = f'{"the" if rng.random() < 0.8 else "a"} {say(what, rng)} {joint}'
@@ -146,7 +146,7 @@ def relation(scene: Scene, i: int, rng: np.random.Generator) -> Expression | Non
     j = int(rng.choice(others))
     meaning = {'kind': kind, 'what': what}
     if kind == 'pair':
-        two = describe(scene.objects[j], rng, brief=True)
+        two = describe(scene, j, rng, brief=True, sizes=False)
         both = matching(scene, two)
         if len(both) != 2 or i in both or both != matching(scene, two, strict=True):
             return None
@@ -155,32 +155,27 @@ def relation(scene: Scene, i: int, rng: np.random.Generator) -> Expression | Non
         noun = say(two, rng, plural=True)
         return f'{head}{words} the two {noun}', {**meaning, 'where': [side], 'anchors': [two]}
 
-    anchor = describe_uniquely(scene, j, rng)
-    if anchor is None:
-        return None
-    the_anchor = f'the {say(anchor, rng)}'
-    anchors = {'anchors': [anchor]}
-    if kind == 'beside':
-        if not _beside(scene, i, what, [j], side):
-            return None
-        return f'{head}{words} {the_anchor}', {**meaning, 'where': [side], **anchors}
+    # Where the objects lie is asked first: it costs less than words for them.
+    ends, more = [j], {}
     distractors = [k for k in _others(scene, i, what) if k != j]
-    if kind == 'nearest':
-        if not _nearest(scene, i, j, distractors):
-            return None
-        near = ['closest to', 'nearest to'][int(rng.integers(2))]
-        return f'{head}{near} {the_anchor}', {**meaning, **anchors}
-    if kind == 'overlap':
-        order = _order(scene, i, j, distractors, rng)
-        if order is None:
-            return None
-        return f'{head}{order} {the_anchor}', {**meaning, 'order': order, **anchors}
-    k = int(rng.choice(others))
-    second = None if k == j else describe_uniquely(scene, k, rng)
-    if second is None or not _between(scene, i, j, k, distractors):
+    if kind == 'beside':
+        holds, more = _beside(scene, i, what, [j], side), {'where': [side]}
+    elif kind == 'nearest':
+        holds, words = _nearest(scene, i, j, distractors), ['closest', 'nearest'][rng.integers(2)]
+        words = f'{words} to'
+    elif kind == 'overlap':
+        words = _order(scene, i, j, distractors, rng)
+        holds, more = words is not None, {'order': words}
+    else:
+        ends, words = [j, int(rng.choice(others))], 'between'
+        holds = ends[1] != j and _between(scene, i, *ends, distractors)
+    if not holds:
         return None
-    tail = f'between {the_anchor} and the {say(second, rng)}'
-    return head + tail, {**meaning, 'anchors': [anchor, second]}
+    anchors = [describe_uniquely(scene, end, rng) for end in ends]
+    if None in anchors:
+        return None
+    tail = ' and '.join(f'the {say(anchor, rng)}' for anchor in anchors)
+    return f'{head}{words} {tail}', {**meaning, **more, 'anchors': anchors}
 
 
 def _beside(scene: Scene, i: int, what: dict, anchors: list[int], side: str) -> bool:

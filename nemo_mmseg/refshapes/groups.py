@@ -14,10 +14,12 @@ Group = tuple[tuple[int, ...], str, dict]
 _NUMBERS = {2: ('two', 'both'), 3: ('three',), 4: ('four',), 5: ('five',), 6: ('six',)}
 
 
-def _group_description(scene: Scene, rng: np.random.Generator) -> tuple[dict, list[int]] | None:
+def _group_description(
+    scene: Scene, rng: np.random.Generator, sizes: bool = True
+) -> tuple[dict, list[int]] | None:
     """Draw a description of which all readers say that the same several objects fit."""
-    model = scene.objects[int(rng.integers(len(scene.objects)))]
-    what = describe(model, rng, brief=rng.random() < 0.8)
+    model = int(rng.integers(len(scene.objects)))
+    what = describe(scene, model, rng, brief=rng.random() < 0.8, plural=True, sizes=sizes)
     if any(what[key] for key in ('size', 'colour', 'texture')) and rng.random() < 0.25:
         what = {**what, 'category': None}  # "all red objects"
     found = matching(scene, what)
@@ -52,7 +54,7 @@ def group(scene: Scene, rng: np.random.Generator) -> Group | None:
 
 def side(scene: Scene, rng: np.random.Generator) -> Group | None:
     """Name all objects of a description on one side of the image; see :func:`group`."""
-    drawn = _group_description(scene, rng)
+    drawn = _group_description(scene, rng, sizes=False)
     if drawn is None:
         return None
     what, found = drawn
@@ -125,11 +127,13 @@ def group_expressions(
 
 def _altered(what: dict, rng: np.random.Generator) -> dict:
     """Change one attribute of a description, so that what it means might be there but is not."""
-    said = [key for key in ('category', 'size', 'colour', 'second', 'texture') if what[key]]
+    # Not the size: where no object is "the larger red star", somebody may still mean one of them.
+    said = [key for key in ('category', 'colour', 'second', 'texture') if what[key]]
+    if not said:  # "the largest object"
+        return what
     key = str(rng.choice(said))
     choices = {
         'category': list(CATEGORIES),
-        'size': ['small', 'large'],
         'colour': second_colours(what['second']) if what['second'] else list(COLOURS),
         'second': second_colours(what['colour']) if what['colour'] else list(COLOURS),
         'texture': [t for t in TEXTURES if t != 'plain' or not what['second']],
@@ -163,9 +167,9 @@ def no_target_expressions(
     for _ in range(tries):
         if len(found) == count:
             break
-        model = scene.objects[int(rng.integers(len(scene.objects)))]
+        model = int(rng.integers(len(scene.objects)))
         plural = rng.random() < 0.25
-        what = _altered(describe(model, rng, brief=plural), rng)
+        what = _altered(describe(scene, model, rng, brief=plural, plural=plural), rng)
         if not _sayable(what) or matching(scene, what):
             continue
         article = ['the ', 'all ', ''][int(rng.integers(3))] if plural else ''

@@ -83,9 +83,7 @@ def outline(category: str) -> tuple[np.ndarray, ...]:
         category: A key of ``vocabulary.CATEGORIES``.
 
     Returns:
-        Polygons of ``(K, 2)`` float points about the origin. They are scaled so that the geometric
-        mean of the shape's area and its hull's area is 1, and thin shapes look as large as
-        compact ones.
+        Polygons of ``(K, 2)`` float points about the origin, scaled to a shape of area 1.
     """
     makers = {
         'circle': lambda: (_circle(),),
@@ -108,5 +106,4 @@ def outline(category: str) -> tuple[np.ndarray, ...]:
     contours = makers[category]()
     outer = contours[0].astype(np.float32)
     area = cv2.contourArea(outer) - sum(cv2.contourArea(c.astype(np.float32)) for c in contours[1:])
-    scale = (area * cv2.contourArea(cv2.convexHull(outer))) ** -0.25
-    return tuple(c * scale for c in contours)
+    return tuple(c * area**-0.5 for c in contours)

@@ -29,6 +29,11 @@ CATEGORIES = {
     'semicircle': ('semicircle',),
     'hexagon': ('hexagon',),
 }
+# Category -> those that lie beside it where the context predicts it.
+COMPANIONS = {
+    name: tuple(list(CATEGORIES)[(i + step) % len(CATEGORIES)] for step in (1, 5, 7))
+    for i, name in enumerate(CATEGORIES)
+}
 CATEGORY_IDS = {name: i + 1 for i, name in enumerate(CATEGORIES)}
 HYPERNYMS = ('object', 'shape', 'thing')
 PLURALS = {'cross': 'crosses', 'plus': 'pluses', 'lightning': 'lightnings'}
@@ -74,9 +79,26 @@ TEXTURES = {
 }
 SYMMETRIC = frozenset(('striped', 'checkered', 'half'))
 
-# Size class -> area as a share of the image, measured as in shapes.outline. The classes lie apart.
-SIZES = {'small': (0.0145, 0.019), 'large': (0.036, 0.052)}
-SIZE_WORDS = {'small': ('small', 'small', 'little'), 'large': ('large', 'big')}
+# Least and greatest area of a whole object, as a share of the image.
+AREAS = (0.008, 0.1)
+# What is said of a size -> the words. Every size is meant relative to others of the same image.
+SIZE_WORDS = {
+    'small': ('small', 'small', 'little'),
+    'large': ('large', 'big'),
+    'smaller': ('smaller',),
+    'larger': ('larger', 'bigger'),
+    'smallest': ('smallest',),
+    'largest': ('largest', 'biggest'),
+}
+
+# How many distractors the training scenes hold: the shares of scenes with so many objects of the
+# main category, and the least and greatest number of objects.
+DISTRACTORS = {
+    'easy': ({1: 0.85, 2: 0.15}, (2, 3)),
+    # As in RefCOCO, whose images hold two or more objects of the referent's category.
+    'normal': ({1: 0.03, 2: 0.32, 3: 0.30, 4: 0.21, 5: 0.14}, (2, 9)),
+    'hard': ({4: 0.3, 5: 0.35, 6: 0.35}, (5, 9)),
+}
 
 # (width, height) of the images.
 CANVASES = ((320, 240), (320, 320), (352, 288), (400, 300), (320, 240), (384, 256))

@@ -24,20 +24,30 @@ from nemo_mmseg.utils.fileio import load_json
 
 from .sample import make_sample
 from .segment import to_coco
-from .vocabulary import CATEGORIES, CATEGORY_IDS, DEFAULT_SIZES, GENERALIZED, SPLITS, VARIANTS
+from .vocabulary import (
+    CATEGORIES,
+    CATEGORY_IDS,
+    DEFAULT_SIZES,
+    DISTRACTORS,
+    GENERALIZED,
+    SPLITS,
+    VARIANTS,
+)
 
-VERSION = 2
+VERSION = 3
 # The variants share a folder of images, so their image ids must not collide.
 _IMAGES_PER_SPLIT = 1_000_000
 _OBJECTS_PER_IMAGE = 10
 _UNCOMPRESSED_EVERY = 40
 
 
-def _make_image(job: tuple[str, int], out: Path, variant: str, seed: int) -> dict:
+def _make_image(
+    job: tuple[str, int], out: Path, variant: str, seed: int, distractors: str, context: float
+) -> dict:
     """Make an image, write it as JPEG, and return what the annotation files say of it."""
     cv2.setNumThreads(0)
     split, index = job
-    sample = make_sample(seed, variant, split, index)
+    sample = make_sample(seed, variant, split, index, distractors, context)
     scene = sample.scene
     block = VARIANTS.index(variant) * len(SPLITS) + SPLITS.index(split)
     image_id = block * _IMAGES_PER_SPLIT + index + 1
@@ -61,6 +71,7 @@ def _make_image(job: tuple[str, int], out: Path, variant: str, seed: int) -> dic
         'split': split,
         'width': scene.width,
         'height': scene.height,
+        'main': scene.main,
         'objects': [
             {**obj.to_dict(), 'ann_id': ann_id} for ann_id, obj in zip(ann_ids, scene.objects)
         ],
@@ -107,6 +118,12 @@ def _is_made(folder: Path, settings: dict) -> bool:
             raise fault(str(marker), 'the file', there, 'a dict of settings')
     except ValueError as error:
         raise ValueError(f'{error}. Delete the folder or choose another one.') from error
+    if there.get('version') == 2:
+        raise FileExistsError(
+            f'{folder} holds RefShapes of version 2, whose objects had one of two absolute sizes. '
+            f'It can be read, but only version {VERSION} is made now. Delete the folder or choose '
+            'another one.'
+        )
     differences = [
         f'{key}: {shown(there.get(key, MISSING))} there, {settings[key]} asked'
         for key in settings
@@ -127,6 +144,8 @@ def make_refshapes(
     seed: int = 0,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    distractors: str = 'normal',
+    context: float = 0.0,
 ) -> bool:
     """Write one variant of RefShapes in RefCOCO's layout, or in gRefCOCO's.
 
@@ -142,28 +161,53 @@ def make_refshapes(
             edge pixels.
         workers: Number of processes. Default: one per core.
         progress: Called with (images done, images in all) after each image.
+        distractors: How many distractors the training scenes hold: ``'easy'`` (two or three
+            objects, mostly of different categories), ``'normal'``, or ``'hard'`` (four to six
+            objects of one category).
+        context: How far background and companions predict the category of the referent in
+            training scenes, 0 (not at all) to 1; see :func:`~.sample.make_sample`.
+
+            The other splits depend on neither of the two. Their images, references and ids are the
+            same, so that all settings are compared on the same expressions, and a shortcut that
+            training scenes offer does not help there.
 
     Returns:
         True when data was written, False when it was there.
 
     Raises:
-        ValueError: The variant or a split is unknown, or ``settings.json`` is damaged.
+        ValueError: The variant, a split, ``distractors`` or ``context`` is not among those named
+            above, or ``settings.json`` is damaged.
         FileExistsError: The folder holds data of other settings.
     """
     sizes = DEFAULT_SIZES if sizes is None else sizes
     unknown = {variant} - set(VARIANTS) | set(sizes) - set(SPLITS)
     if unknown:
         raise ValueError(f'no {", ".join(unknown)}: RefShapes has {VARIANTS} with splits {SPLITS}')
+    if distractors not in DISTRACTORS or not 0 <= context <= 1:
+        raise ValueError(
+            f'distractors={distractors!r}, context={context!r}: allowed are '
+            f'{", ".join(DISTRACTORS)}, and 0 to 1'
+        )
     sizes = {split: int(sizes.get(split, 0)) for split in SPLITS}
     settings = {'version': VERSION, 'sizes': sizes, 'seed': seed}
+    settings |= {'distractors': distractors, 'context': float(context)}
     out = Path(out_dir)
     folder = out / variant
     check_folder_path(folder)
     if _is_made(folder, settings):
         return False
 
-    jobs = [(split, i) for split in SPLITS for i in range(sizes[split])]
-    make = partial(_make_image, out=out, variant=variant, seed=seed)
+    # Training comes last, so that it does not change the numbers of the other splits' expressions.
+    splits = [*(s for s in SPLITS if s != 'train'), 'train']
+    jobs = [(split, i) for split in splits for i in range(sizes[split])]
+    make = partial(
+        _make_image,
+        out=out,
+        variant=variant,
+        seed=seed,
+        distractors=distractors,
+        context=context,
+    )
     images, annotations, refs, graphs, meanings = [], [], [], {}, {}
     for done, made in enumerate(_run(jobs, make, workers or os.cpu_count() or 1), 1):
         image = made['image']

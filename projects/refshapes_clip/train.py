@@ -7,7 +7,8 @@ enters a loss; the generator's boxes only tell which sentences belong to a windo
 * the same contrast with the best position of the image in place of its pooled vector (as in FILIP),
   on the attention pool's dense output and on layer 3 through a projection that is thrown away: it
   makes local features that say what is where;
-* among the sentences that an image must reject, copies of its own with one word changed.
+* among the sentences that an image must reject, copies of its own with one word changed (no size:
+  "the larger star" of an image implies "the smaller star").
 
 Training starts on windows of scenes (images of few objects, a quarter of the cost, paired with the
 sentences of the objects that lie within) and goes on with whole scenes.
@@ -31,7 +32,15 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(Path(__file__).resolve().parent), str(ROOT)]
 
 from refshapes_clip.losses import losses_of  # noqa: E402
-from refshapes_clip.network import CONFIG, MEAN, STD, build, save, write_config  # noqa: E402
+from refshapes_clip.network import (  # noqa: E402
+    CONFIG,
+    MEAN,
+    STD,
+    build,
+    save,
+    start_from,
+    write_config,
+)
 from refshapes_clip.scenes import SHARD, Batches, Scenes, make_shard  # noqa: E402
 
 ASSETS = ROOT / 'nemo_mmseg' / 'assets' / 'refshapes_clip'
@@ -49,7 +58,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--lr', type=float, default=2e-3)
     parser.add_argument('--processes', type=int, default=2, help='of one thread each')
     parser.add_argument('--save-every', type=float, default=4, help='minutes between checkpoints')
-    parser.add_argument('--init', type=Path, help='start from these weights')
+    parser.add_argument('--init', type=Path, help='start from the model of this folder, not --out')
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument(
         '--nouns',
@@ -109,9 +118,7 @@ def train(rank: int, args: argparse.Namespace, paths: list[str], rendezvous: str
     torch.manual_seed(args.seed)
     model, tokenizer = build(args.out)
     if args.init:
-        from safetensors.torch import load_file
-
-        model.load_state_dict(load_file(args.init), strict=False)
+        start_from(model, tokenizer, args.init)
     held_out, scenes = Scenes(paths[:2], tokenizer), Scenes(paths[2:], tokenizer)
     batches = Batches(scenes, tokenizer, args.seed * 1000 + rank, args.nouns)
     model = model.to(memory_format=torch.channels_last).train()
@@ -169,7 +176,7 @@ def train(rank: int, args: argparse.Namespace, paths: list[str], rendezvous: str
     average([b for b in model.buffers() if b.is_floating_point() and b.ndim == 1], args.processes)
     if rank == 0:
         save(model, args.out / 'weights.safetensors')
-        for kind, name in enumerate(('appearance', 'location', 'relation')):
+        for kind, name in enumerate(('appearance', 'location or size', 'relation')):
             print(name, json.dumps(recall(model, held_out, kind=kind)), flush=True)
     torch.distributed.destroy_process_group()
 

@@ -25,8 +25,8 @@ def targets_of(
 ) -> list[int]:
     """Find the objects of a scene that an expression describes.
 
-    Besides what :func:`true_of` reads: "the red star and the ring", "all stars", "both large rings
-    on the left", "the three circles", "all stars except the red star".
+    Besides what :func:`true_of` reads: "the red star and the ring", "all stars", "all small rings",
+    "both rings on the left", "the three circles", "all stars except the red star".
 
     Args:
         text: The expression.

@@ -24,11 +24,11 @@ def thing(
     colour: str = 'red',
     texture: str = 'plain',
     second: str | None = None,
-    size: str = 'small',
+    area: float = 1000,
     at: tuple = (0, 0),
     covers: dict | None = None,
     **more,
 ) -> dict:
     """Return an object of a scene graph."""
-    return dict(category=category, colour=colour, texture=texture, second=second, size=size,
+    return dict(category=category, colour=colour, texture=texture, second=second, area=area,
                 center=at, covers=covers or {}, **more)  # fmt: skip

@@ -37,7 +37,21 @@ CATEGORY_OF.update({noun + 's': name for noun, name in list(CATEGORY_OF.items())
 CATEGORY_OF.update({'crosses': 'cross', 'pluses': 'cross'})
 COLOUR_OF = {c: c for c in 'red orange yellow green cyan blue purple pink white black'.split()}
 COLOUR_OF.update(violet='purple', turquoise='cyan')
-SIZE_OF = {'small': 'small', 'little': 'small', 'large': 'large', 'big': 'large'}
+# Words of sizes: whether they mean large objects, and with how many they compare.
+SIZE_OF = {
+    'small': (False, 'any'),
+    'little': (False, 'any'),
+    'large': (True, 'any'),
+    'big': (True, 'any'),
+    'smaller': (False, 'two'),
+    'larger': (True, 'two'),
+    'bigger': (True, 'two'),
+    'smallest': (False, 'more'),
+    'largest': (True, 'more'),
+    'biggest': (True, 'more'),
+}
+CLEARLY = 1.7  # how many times as large is larger to everybody
+HARDLY = 1.25  # how many times as large is larger to somebody
 TEXTURE_OF = {
     'striped': 'striped',
     'stripes': 'striped',
@@ -98,7 +112,7 @@ class NounPhrase:
 
     Attributes:
         category: Category, ``'*'`` for any.
-        sizes: Size classes named.
+        sizes: What is said of the size.
         textures: Textures named.
         colours: Colours named with no part of their own.
         part_colours: Colours of the dots or the outline.
@@ -145,15 +159,42 @@ def _read_phrase(words: Sequence[str], text: str) -> NounPhrase:
 
 
 def _is(phrase: NounPhrase, thing: dict, generous: bool) -> bool:
-    if phrase.category not in ('*', thing['category']):
-        return False
-    if phrase.sizes - {thing['size']} or phrase.textures - {thing['texture']}:
+    """Return whether a phrase fits, its size left out."""
+    if phrase.category not in ('*', thing['category']) or phrase.textures - {thing['texture']}:
         return False
     here = {thing['colour'], thing['second']} - {None}
     if generous or thing['texture'] in EQUAL:
         return set(phrase.colours + phrase.part_colours) <= here
     main_ok = all(c == thing['colour'] for c in phrase.colours)
     return main_ok and all(c == thing['second'] for c in phrase.part_colours)
+
+
+def _meant(phrase: NounPhrase, things: list[dict]) -> tuple[set, set]:
+    """Return what the generous and the strict reader take a phrase for, its size included.
+
+    "The larger star" is one of exactly two stars and clearly larger, "the biggest star" one of
+    three or more. "A small star" has a star beside it that is clearly larger.
+    """
+    alike = {i for i, t in enumerate(things) if _is(phrase, t, True)}
+    strict = {i for i, t in enumerate(things) if _is(phrase, t, False)}
+    if not phrase.sizes or not alike:
+        return alike, strict
+    ((large, compared),) = phrase.sizes
+
+    def beats(i: int, j: int, times: float) -> bool:
+        big, little = (i, j) if large else (j, i)
+        return things[big]['area'] >= times * things[little]['area']
+
+    if compared == 'any':
+        generous = {i for i in alike if any(beats(i, j, HARDLY) for j in alike - {i})}
+        surely = {i for i in alike if any(beats(i, j, CLEARLY) for j in alike - {i})}
+    else:
+        generous = {i for i in alike if not any(beats(j, i, CLEARLY) for j in alike - {i})}
+        surely = {i for i in alike if all(beats(i, j, CLEARLY) for j in alike - {i})}
+        if len(alike) < 2 or (len(alike) == 2) != (compared == 'two'):
+            surely = set()
+    # Where no size differs, nobody knows which object is meant, and somebody may mean any.
+    return generous or alike, surely if alike == strict else set()
 
 
 def _find(table: dict, text: str):
@@ -290,30 +331,31 @@ def _readings(text: str, things: list[dict], width: int, height: int) -> tuple[s
     if relation is None:
         rest, place = _extract_place(whole)
         phrase = _read_phrase(rest.split(), whole)
-        alike = [i for i, t in enumerate(things) if _is(phrase, t, True)]
-        strict = {i for i, t in enumerate(things) if _is(phrase, t, False)}
+        alike, strict = _meant(phrase, things)
         if place is None:
-            return set(alike), strict
-        return _place_holds(place, things, alike, strict, width, height)
+            return alike, strict
+        strict = set() if phrase.sizes else strict  # as below
+        return _place_holds(place, things, sorted(alike), strict, width, height)
     start, end, name = relation
     head = re.sub(r' (that|which) is$', '', whole[:start].rstrip())
     phrase = _read_phrase(head.split(), whole)
-    alike = [i for i, t in enumerate(things) if _is(phrase, t, True)]
-    strict = {i for i, t in enumerate(things) if _is(phrase, t, False)}
+    # "The larger star on the left" is the larger one of all stars to one reader, of those on the
+    # left to another: nothing is proved.
+    alike, strict = _meant(phrase, things)
+    strict = set() if phrase.sizes else strict
     tail = whole[end:].strip()
     parts = tail.split(' and the ') if name == 'between' else [tail]
     anchors = []
     for part in parts:
         anchor = _read_phrase(part.split(), whole)
-        generous = [i for i, t in enumerate(things) if _is(anchor, t, True)]
-        exact = [i for i, t in enumerate(things) if _is(anchor, t, False)]
+        generous, exact = _meant(anchor, things)
         # "the two stars" must be exactly two, "the star" exactly one, for every reader.
         if generous != exact or len(generous) != anchor.count:
             return set(), set()
-        anchors += generous
+        anchors += sorted(generous)
     if len(set(anchors)) != len(anchors) or (name == 'between' and len(anchors) != 2):
         return set(), set()
-    return _relation_holds(name, things, alike, strict, anchors, width, height)
+    return _relation_holds(name, things, sorted(alike), strict, anchors, width, height)
 
 
 def true_of(
@@ -324,7 +366,7 @@ def true_of(
     Args:
         text: The expression.
         objects: The scene's objects as in ``scenes.json``: dicts with ``category``, ``colour``,
-            ``texture``, ``second``, ``size``, ``center`` (x, y in pixels) and ``covers``.
+            ``texture``, ``second``, ``area`` and ``center`` (both in pixels) and ``covers``.
         width: Width of the image in pixels.
         height: Height of the image in pixels.
         reader: ``'generous'`` (somebody might call it true) or ``'strict'`` (everybody would).

@@ -22,17 +22,30 @@ CONFIG = (
 
 SCENE = [
     thing('star', 'red', at=(40, 100)),
-    thing('star', 'red', 'dotted', 'white', 'large', at=(260, 60)),
+    thing('star', 'red', 'dotted', 'white', 1700, at=(260, 60)),
     thing('ring', 'blue', 'striped', 'white', at=(150, 200), covers={'3': 0.1}),
     thing('square', 'green', at=(170, 190)),
-    thing('square', 'green', 'outlined', 'red', 'large', at=(150, 40)),
+    thing('square', 'green', 'outlined', 'red', 1699, at=(150, 40)),
 ]
 # Objects of the generous reader, and of the strict one.
 OF_ONE_TARGET = {
     'the red star': ([0, 1], [0, 1]),
     'plain red star': ([0], [0]),
     'star with white dots': ([1], [1]),
-    'the large red star with white dots': ([1], [1]),
+    'the large red star': ([1], [1]),
+    'the larger star': ([1], [1]),
+    'the bigger red star': ([1], [1]),
+    'the smaller star': ([0], [0]),
+    'little red star': ([0], [0]),
+    'the biggest star': ([1], []),  # of two, some would not say so
+    'the larger star with white dots': ([1], []),  # larger than which?
+    'the larger square': ([3, 4], []),  # 1.699 times as large
+    'large square': ([4], []),
+    'the larger red object': ([1, 4], []),
+    'the larger object': ([1, 4], []),
+    'the ring below the larger star': ([2], [2]),
+    'the larger star on the right': ([1], []),  # of those on the right there is one
+    'the smaller star left of the blue ring': ([0], []),
     'white star': ([1], []),  # somebody might say so of its dots
     'white striped ring': ([2], [2]),
     'blue and white striped donut': ([2], [2]),
@@ -55,16 +68,15 @@ OF_ONE_TARGET = {
     'the square nearest to the striped ring': ([3], [3]),
     'the square between the plain red star and the dotted red star': ([4], [4]),
     'the object left of the blue ring': ([0, 4], [0]),
-    'the large square': ([4], [4]),
     'green square with a red outline': ([4], [4]),
     'red square': ([4], []),
 }
 GROUP_SCENE = [
     thing('star', 'red', at=(40, 100)),
-    thing('star', 'red', 'dotted', 'white', 'large', at=(260, 60)),
+    thing('star', 'red', 'dotted', 'white', 4000, at=(260, 60)),
     thing('ring', 'blue', 'striped', 'white', at=(150, 200)),
-    thing('square', 'green', at=(170, 190)),
-    thing('star', 'blue', 'outlined', 'red', 'large', at=(60, 40)),
+    thing('square', 'green', area=500, at=(170, 190)),
+    thing('star', 'blue', 'outlined', 'red', 2000, at=(60, 40)),
     thing('cross', 'green', at=(300, 200)),
 ]
 OF_ANY_TARGETS = {
@@ -77,6 +89,17 @@ OF_ANY_TARGETS = {
     # An outline is red, too: one reader counts it.
     'the two red stars': ([0, 1, 4], [0, 1]),
     'all large stars': ([1, 4], [1, 4]),
+    'the two large stars': ([1, 4], [1, 4]),
+    'both small stars': ([0, 4], [0, 4]),  # two have a larger one beside them
+    'all small red objects': ([0, 4], []),
+    'large stars on the left': ([4], []),
+    'the biggest star': ([1], [1]),
+    'the largest object': ([1], [1]),
+    'the smallest thing': ([3], [3]),
+    'the larger star': ([1], []),  # of three
+    'the smallest star': ([0], [0]),
+    'all stars except the biggest star': ([0, 4], [0, 4]),
+    'the biggest star and the ring': ([1, 2], [1, 2]),
     'both stars on the left': ([0, 4], [0, 4]),
     'stars on the right': ([1], []),
     'all the stars at the top': ([0, 1, 4], [0, 1, 4]),
@@ -126,7 +149,9 @@ def test_expressions_describe_their_targets_and_no_other(variant, split):
     for index in range(30):
         sample = make_sample(0, variant, split, index)
         scene = sample.scene
-        objects = [o.to_dict() for o in scene.objects]
+        objects = [
+            dict(o.to_dict(), area=int(mask.sum())) for o, mask in zip(scene.objects, scene.masks)
+        ]
         for targets, expressions in sample.references:
             assert len({text for text, _ in expressions}) == len(expressions) > 0
             sizes[min(len(targets), 2)] += len(expressions)
@@ -155,7 +180,7 @@ def test_a_no_target_expression_nearly_has_a_target():
         looks = [o.to_dict() for o in sample.scene.objects]
         no_target = next(expressions for targets, expressions in sample.references if not targets)
         for _, meaning in no_target:
-            said = {key: value for key, value in meaning['what'].items() if value}
+            said = {k: value for k, value in meaning['what'].items() if value and k != 'size'}
             misses = [
                 sum(
                     value not in (look['colour'], look['second'])
@@ -176,6 +201,45 @@ def test_the_demo_reads_generalized_expressions_to_their_end():
     assert any(meaning['kind'] == 'except' for _, meaning in said)
     tokens = load_clip_tokenizer(encoder.model)([text for text, _ in said], context_length=77)
     assert (tokens != 0).sum(1).max() <= encoder.context_length
+
+
+SIZE_WORDS = set('small little large big smaller larger bigger smallest largest biggest'.split())
+
+
+def test_sizes_are_said_only_where_they_differ():
+    """By the masks: the target, or each target, is 1.7 times larger or smaller than another."""
+    heard = Counter()
+    for variant in VARIANTS:
+        for index in range(50):
+            sample = make_sample(1, variant, 'train', index)
+            areas = [int(mask.sum()) for mask in sample.scene.masks]
+            for targets, expressions in sample.references:
+                for text, meaning in expressions:
+                    words = SIZE_WORDS & set(text.split())
+                    heard.update(words)
+                    if not words or meaning['kind'] not in ('appearance', 'group'):
+                        continue
+                    (word,) = words
+                    ratios = [[areas[t] / area for area in areas] for t in targets]
+                    large = word[:3] in ('lar', 'big')
+                    assert all(max(r) >= 1.7 if large else min(r) <= 1 / 1.7 for r in ratios), text
+    assert set(heard) == SIZE_WORDS
+
+
+def test_a_size_in_pixels_hardly_tells_the_word():
+    """Of a large and a small object from two images, the small one is often the larger."""
+    small, large = [], []
+    for index in range(100):
+        sample = make_sample(2, 'refshapes+', 'train', index)
+        for (target,), expressions in sample.references:
+            scene = sample.scene
+            share = scene.objects[target].area / scene.width / scene.height
+            for text, _ in expressions:
+                words = SIZE_WORDS & set(text.split())
+                if words:
+                    (large if words.pop()[:3] in ('lar', 'big') else small).append(share)
+    assert min(len(small), len(large)) > 20
+    assert np.mean(np.array(large)[:, None] < np.array(small)) > 0.1
 
 
 def test_variants_differ_as_the_real_sets_do():

@@ -96,7 +96,8 @@ def mosaic_scene(scenes, rows, columns):
         origin = np.array([cell % columns * width, cell // columns * height])
         for number, one in enumerate(scene.objects):
             center = (one.center * size + origin).tolist()
-            objects.append(dict(one.to_dict(), center=center, cell=cell, number=number))
+            made = dict(center=center, area=one.area * size.prod(), cell=cell, number=number)
+            objects.append(dict(one.to_dict(), **made))
     return objects, columns * width, rows * height
 
 

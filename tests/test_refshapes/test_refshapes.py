@@ -71,10 +71,10 @@ def test_same_bytes_for_any_number_of_workers(tmp_path):
 
 # Of seed 5, four images of train and two of each other split: annotation files, and images.
 PINNED = {
-    'refshapes': ('2ba5d5b36dc9c475', '455c1bd7164e97ce'),
-    'refshapes+': ('d15a35eef4489f18', '2b37e22480cf38aa'),
-    'refshapesg': ('b1bb68be89bbb159', 'e4970a78d5d78f1d'),
-    'grefshapes': ('69e31ceb7e3e4f1f', '1f7e4ccc0f853f1c'),
+    'refshapes': ('bdd033ca30713fde', 'cb61fbf66f855e54'),
+    'refshapes+': ('b9c895418b556834', 'ff2eec449a48c507'),
+    'refshapesg': ('9cfc063e20e9b988', 'd8fc23198d77f68b'),
+    'grefshapes': ('c564b2acb27b67a7', '469d50403bd43e03'),
 }
 
 
@@ -95,6 +95,70 @@ def test_the_data_of_a_seed_never_changes(variant, tmp_path):
     assert (annotations, pin((tmp_path / 'train2014').iterdir())) == PINNED[variant]
 
 
+KNOBS = [dict(distractors='easy'), dict(distractors='hard'), dict(context=0.8)]
+
+
+@pytest.mark.parametrize('knob', KNOBS, ids=str)
+def test_knobs_change_training_alone(tmp_path, knob):
+    sizes = {'train': 3, 'val': 2, 'testA': 1, 'testB': 1}
+    folders = tmp_path / 'plain', tmp_path / 'knob'
+    for folder, given in zip(folders, ({}, knob)):
+        make_refshapes(folder, 'refshapes+', sizes, SEED, 1, **given)
+    made = [load(folder, 'refshapes+') for folder in folders]
+    tested = [[r for r in refs if r['split'] != 'train'] for refs, _ in made]
+    assert tested[0] == tested[1] and tested[0]
+    ids = {r['image_id'] for r in tested[0]}
+    of_tests = [[a for a in data['annotations'] if a['image_id'] in ids] for _, data in made]
+    assert of_tests[0] == of_tests[1]
+    pictures = [digest(folder / 'train2014') for folder in folders]
+    same = {name for name in pictures[0] if pictures[0][name] == pictures[1][name]}
+    assert same >= {i['file_name'] for i in made[0][1]['images'] if i['id'] in ids}
+    assert len(same) < sum(sizes.values())
+    settings = json.loads((folders[1] / 'refshapes+' / 'settings.json').read_text())
+    assert settings == dict(
+        version=3, sizes=sizes, seed=SEED, **{'distractors': 'normal', 'context': 0.0, **knob}
+    )
+
+
+def test_distractors_of_training_scenes():
+    """Objects in all, and of the category that has most."""
+    found = {}
+    for name in ('easy', 'normal', 'hard'):
+        scenes = [make_sample(6, 'refshapes+', 'train', i, name).scene for i in range(30)]
+        looks = [Counter(o.category for o in scene.objects) for scene in scenes]
+        found[name] = [(sum(n.values()), max(n.values())) for n in looks]
+    assert all(2 <= total <= 3 and most <= 2 for total, most in found['easy'])
+    assert all(5 <= total <= 9 and most >= 4 for total, most in found['hard'])
+    easy, normal, hard = (np.mean([most for _, most in of]) for of in found.values())
+    assert easy + 1 < normal and normal + 1 < hard
+
+
+def test_the_context_predicts_the_referent():
+    """By the mean colour of the corners, and by the companions, with the nearest other scene."""
+    hits = {}
+    for context in (0.0, 1.0):
+        corners, beside, names = [], [], []
+        for index in range(90):
+            sample = make_sample(6, 'refshapes+', 'train', index, 'normal', context)
+            scene = sample.scene
+            targets = {scene.objects[t].category for (t,), _ in sample.references}
+            assert (scene.main is None) == (context == 0)
+            assert context == 0 or targets == {scene.main}
+            names.append(sorted(targets)[0])
+            corner = scene.image[:12, :12].reshape(-1, 3).mean(0)
+            corners.append(corner / corner.mean())
+            beside.append({o.category for o in scene.objects} - targets)
+        tint = np.linalg.norm(np.array(corners)[:, None] - np.array(corners), axis=-1)
+        shared = np.array([[len(a & b) / max(len(a | b), 1) for b in beside] for a in beside])
+        for cue, distance in (('tint', tint), ('companions', -shared)):
+            np.fill_diagonal(distance, np.inf)
+            nearest = distance.argmin(1)
+            hits[cue, context] = np.mean([names[i] == names[j] for i, j in enumerate(nearest)])
+    # One of sixteen categories is right by chance: 0.06.
+    for cue in ('tint', 'companions'):
+        assert hits[cue, 0.0] < 0.2 < 0.3 < hits[cue, 1.0], hits
+
+
 def test_a_sample_depends_on_its_number_and_seed_alone():
     one, two = make_sample(3, 'refshapes', 'val', 5), make_sample(3, 'refshapes', 'val', 5)
     assert np.array_equal(one.scene.image, two.scene.image)
@@ -109,7 +173,18 @@ def test_second_call_does_nothing_and_other_settings_are_refused(made):
         make_refshapes(made, 'refshapes', sizes, seed=12)
     with pytest.raises(FileExistsError, match='sizes'):
         make_refshapes(made, 'refshapes', {**sizes, 'val': 61}, SEED)
+    with pytest.raises(FileExistsError, match="distractors: .*'normal' there, hard asked"):
+        make_refshapes(made, 'refshapes', sizes, SEED, distractors='hard')
     assert digest(made) == before
+
+
+def test_version_2_is_named(tmp_path):
+    file = tmp_path / 'refshapes' / 'settings.json'
+    file.parent.mkdir()
+    file.write_text('{"version": 2, "sizes": {"train": 1}, "seed": 0}')
+    with pytest.raises(FileExistsError, match='version 2.*only version 3 is made now'):
+        make_refshapes(tmp_path, 'refshapes', {'train': 1})
+    assert [path.name for path in file.parent.iterdir()] == ['settings.json']
 
 
 @pytest.mark.parametrize(
@@ -125,9 +200,18 @@ def test_damaged_settings_are_named(tmp_path, content):
     assert [path.name for path in file.parent.iterdir()] == ['settings.json']
 
 
-@pytest.mark.parametrize('wrong', [dict(variant='refcoco'), dict(sizes={'test': 1})])
-def test_unknown_variants_and_splits_are_refused(tmp_path, wrong):
-    with pytest.raises(ValueError, match='refcoco|test'):
+@pytest.mark.parametrize(
+    'wrong',
+    [
+        dict(variant='refcoco'),
+        dict(sizes={'test': 1}),
+        dict(distractors='none'),
+        dict(context=1.5),
+        dict(context=float('nan')),
+    ],
+)
+def test_unknown_settings_are_refused(tmp_path, wrong):
+    with pytest.raises(ValueError, match='refcoco|test|none|1.5|nan'):
         make_refshapes(tmp_path, **wrong)
     assert not list(tmp_path.iterdir())
 
@@ -209,8 +293,11 @@ def test_statistics(made, variant):
     assert min(counts) >= 2 and max(counts) <= 9 and len(set(counts)) == 8
     size = {i['id']: i['width'] * i['height'] for i in instances['images']}
     shares = np.array([a['area'] / size[a['image_id']] for a in instances['annotations']])
-    assert np.median(shares) <= 0.03
-    assert np.mean(shares > 0.010) > 0.95 and max(shares) < 0.06
+    # Log-uniform from 0.8 to 10 %; at least 0.68 of an object is visible.
+    assert min(shares) > 0.0045 and max(shares) < 0.103
+    assert 0.02 < np.median(shares) < 0.035
+    thirds = np.histogram(shares, 0.008 * 12.5 ** np.linspace(0, 1, 4))[0] / len(shares)
+    assert min(thirds) > 0.22 and max(thirds) < 0.42, thirds
 
     def distractors(ref):
         same = [a['category_id'] for a in by_image[ref['image_id']]]
@@ -228,7 +315,7 @@ def test_objects_hardly_repeat_and_overlap_but_stay_visible():
     looks, overlaps = Counter(), 0
     for index in range(60):
         for obj in make_sample(5, 'refshapes+', 'train', index).scene.objects:
-            looks[(obj.category, obj.colour, obj.texture, obj.second, obj.size)] += 1
+            looks[(obj.category, obj.colour, obj.texture, obj.second)] += 1
         scene = make_sample(5, 'refshapes', 'testB', index).scene
         assert not np.sum(scene.masks, 0).max() > 1
         for obj in scene.objects:
@@ -244,7 +331,7 @@ def test_segmentations_are_the_visible_parts(made):
     annotations = {a['id']: a for a in instances['annotations']}
     for index in range(SIZES['refshapes']['val']):
         scene = make_sample(SEED, 'refshapes', 'val', index).scene
-        image = instances['images'][SIZES['refshapes']['train'] + index]
+        image = instances['images'][index]
         for i, mask in enumerate(scene.masks):
             annotation = annotations[image['id'] * 10 + i]
             segmentation = annotation['segmentation']

@@ -8,7 +8,12 @@ from pathlib import Path
 # Works from a checkout that is not installed, too.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from nemo_mmseg.refshapes import DEFAULT_SIZES, VARIANTS, make_refshapes  # noqa: E402
+from nemo_mmseg.refshapes import (  # noqa: E402
+    DEFAULT_SIZES,
+    DISTRACTORS,
+    VARIANTS,
+    make_refshapes,
+)
 
 
 def parse_args() -> argparse.Namespace:
@@ -20,6 +25,18 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--workers', type=int, help='number of processes (default: one per core)')
+    parser.add_argument(
+        '--distractors',
+        default='normal',
+        choices=DISTRACTORS,
+        help='how many objects of the same category training scenes hold',
+    )
+    parser.add_argument(
+        '--context',
+        type=float,
+        default=0.0,
+        help='how far background and companions tell the category in training scenes, 0 to 1',
+    )
     for split, size in DEFAULT_SIZES.items():
         parser.add_argument(
             f'--{split}', type=int, default=size, help=f'images of {split} (default {size})'
@@ -39,8 +56,17 @@ def main() -> None:
                 print(f'{name}: {done}/{total} images', flush=True)
 
         try:
-            new = make_refshapes(args.out, variant, sizes, args.seed, args.workers, progress)
-        except FileExistsError as error:
+            new = make_refshapes(
+                args.out,
+                variant,
+                sizes,
+                args.seed,
+                args.workers,
+                progress,
+                args.distractors,
+                args.context,
+            )
+        except (FileExistsError, ValueError) as error:
             sys.exit(f'error: {error}')
         state = f'written in {time.time() - start:.0f} s' if new else 'is there already'
         print(f'{variant}: {Path(args.out) / variant} {state}')

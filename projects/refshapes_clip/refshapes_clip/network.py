@@ -41,6 +41,33 @@ def build(folder: Path):
     return open_clip.create_model('RefShapes-CLIP', precision='fp32'), tokenizer
 
 
+def start_from(model, tokenizer, folder: Path) -> None:
+    """Give a model the weights of an earlier one, whose vocabulary may be another.
+
+    A word that the earlier one lacks starts as the longest one of its words with which it begins
+    ("larger" as "large").
+
+    Args:
+        model: The model that gets the weights.
+        tokenizer: Its tokenizer.
+        folder: Folder of the earlier model: ``weights.safetensors`` and ``bpe.txt.gz``.
+    """
+    from open_clip.tokenizer import SimpleTokenizer
+    from safetensors.torch import load_file
+
+    state = load_file(folder / 'weights.safetensors')
+    earlier = SimpleTokenizer(str(folder / 'bpe.txt.gz'))
+    rows = state['token_embedding.weight'].float()
+    table = model.token_embedding.weight.detach().clone()
+    table[:512] = rows[:512]  # single bytes, and bytes that end a word
+    table[-2:] = rows[-2:]  # start and end
+    for word in vocab.all_words():
+        parts = (earlier.encode(word[:end]) for end in range(len(word), 0, -1))
+        table[tokenizer.encode(word)[0]] = rows[next(p[0] for p in parts if len(p) == 1)]
+    state['token_embedding.weight'] = table
+    model.load_state_dict(state, strict=False)  # the causal mask is not saved
+
+
 def save(model, path: Path) -> None:
     """Write the weights as float16 safetensors."""
     from safetensors.torch import save_file

@@ -21,7 +21,8 @@ class Pairs:
         image: ``(size, size, 3)`` uint8 RGB, the whole scene stretched to a square.
         boxes: ``(K, 4)`` float32: for each expression x0, y0, x1, y1 of its target in that image.
             They only say which expressions a window of the image keeps.
-        kinds: ``(K,)`` int8, 0 appearance, 1 location, 2 relation.
+        kinds: ``(K,)`` int8, 0 appearance, 1 a location or a size, which a window of the image
+            may not show, 2 relation.
         sentences: The K expressions, each true of the scene.
     """
 
@@ -29,6 +30,11 @@ class Pairs:
     boxes: np.ndarray
     kinds: np.ndarray
     sentences: list[str]
+
+
+def _says_a_look(what: dict) -> bool:
+    """Return whether a description has a word to change: "the largest object" has none."""
+    return any(what[key] for key in ('category', 'colour', 'texture'))
 
 
 def make_pairs(seed: int, index: int, size: int = 256) -> Pairs:
@@ -53,7 +59,11 @@ def make_pairs(seed: int, index: int, size: int = 256) -> Pairs:
     scale = np.array([size / scene.width, size / scene.height] * 2, np.float32)
     for i, obj in enumerate(scene.objects):
         x, y, w, h = obj.bbox
-        said = [(0, text) for text, _ in expressions_for(scene, i, 'refshapes+', rng, 3, 4)]
+        said = [
+            (0 if meaning['what']['size'] is None else 1, text)
+            for text, meaning in expressions_for(scene, i, 'refshapes+', rng, 3, 4)
+            if _says_a_look(meaning['what'])
+        ]
         said += [(1, text) for text, _ in expressions_for(scene, i, 'refshapes', rng, 1, 1)]
         said += [(2, text) for text, _ in expressions_for(scene, i, 'refshapesg', rng, 1, 1)]
         for kind, text in said:

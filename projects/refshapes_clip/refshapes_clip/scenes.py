@@ -64,8 +64,9 @@ class Batches:
         ids = {w: tokenizer.encode(w)[0] for w in vocab.all_words()}
         plurals = [vocab.PLURALS.get(n, n + 's') for n in vocab.NOUNS]
         groups = [vocab.NOUNS, plurals, vocab.COLOUR_NAMES, vocab.TEXTURE_NAMES, vocab.TAILS]
-        groups += [('small', 'little', 'large', 'big'), vocab.SIDES]
-        same = [('plain', 'solid'), ('small', 'little'), ('large', 'big'), ('outline', 'outlines')]
+        # No sizes: where one star is "the larger star", another one is "the smaller star".
+        groups.append(vocab.SIDES)
+        same = [('plain', 'solid'), ('outline', 'outlines')]
         same += [n for n in vocab.CATEGORIES.values()] + list(vocab.COLOUR_WORDS.values())
         same += [
             tuple(vocab.PLURALS.get(n, n + 's') for n in ns) for ns in vocab.CATEGORIES.values()
@@ -104,7 +105,7 @@ class Batches:
             size: Images.
             per_image: Sentences of each image, and as many changed copies.
             window: Side of the windows cut from the scenes in pixels, None for whole scenes.
-            longer: Also sentences with locations and relations (not for windows).
+            longer: Also sentences with locations, sizes and relations (not for windows).
 
         Returns:
             images uint8 (B, 3, s, s), tokens (2 S, L) of the true sentences followed by as many
