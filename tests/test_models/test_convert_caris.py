@@ -102,8 +102,8 @@ def test_what_is_missing_or_unknown_is_named(published):
     del published['model']['pixel_decoder.vis_prompts.weight']
     with pytest.raises(ValueError, match='1 missing tensor: pixel_decoder.vis_prompts.weight'):
         convert_checkpoint('caris', published)
-    published['model']['backbone.vis_encoder.mask_token'] = torch.empty(1, 1, 96)
-    with pytest.raises(ValueError, match='1 unknown tensor: backbone.vis_encoder.mask_token'):
+    published['model']['backbone.vis_encoder.other_token'] = torch.empty(1, 1, 96)
+    with pytest.raises(ValueError, match='1 unknown tensor: backbone.vis_encoder.other_token'):
         convert_checkpoint('caris', published)
 
 
