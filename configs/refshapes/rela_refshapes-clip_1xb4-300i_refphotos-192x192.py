@@ -5,8 +5,5 @@ _base_ = [
     '../_base_/datasets/refphotos.py',
     '../_base_/schedules/scratch_300i.py',
 ]
-optim_wrapper = dict(
-    optimizer=dict(lr=1e-3),
-    # CLIP is pretrained.
-    paramwise_cfg=dict(custom_keys={'backbone.backbone': dict(lr_mult=0.3)}),
-)
+# CLIP is pretrained.
+optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'backbone.backbone': dict(lr_mult=0.3)}))

@@ -18,9 +18,6 @@ val_dataloader = dict(dataset=files)
 test_dataloader = val_dataloader
 val_evaluator = dict(_delete_=True, type='GeneralizedReferringIoU')
 test_evaluator = val_evaluator
-optim_wrapper = dict(
-    optimizer=dict(lr=1e-3),
-    # CLIP is pretrained.
-    paramwise_cfg=dict(custom_keys={'backbone.backbone': dict(lr_mult=0.3)}),
-)
+# CLIP is pretrained.
+optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'backbone.backbone': dict(lr_mult=0.3)}))
 default_hooks = dict(checkpoint=dict(save_best='gIoU'))
