@@ -28,11 +28,11 @@ _BRIEF_CHOICES = (((), 0.45), (('colour',), 0.35), (('texture',), 0.2))
 # A size is said of few attributes more: it has to tell the object from others that have them.
 _SIZE_TRIED = 0.6
 _SIZE_CHOICES = (
-    ((), 0.35),
-    (('colour',), 0.25),
-    (('texture',), 0.15),
-    (('colour', 'texture'), 0.1),
-    (('colour', 'second', 'texture'), 0.15),
+    ((), 0.15),
+    (('colour',), 0.3),
+    (('texture',), 0.2),
+    (('colour', 'texture'), 0.15),
+    (('colour', 'second', 'texture'), 0.2),
 )
 
 

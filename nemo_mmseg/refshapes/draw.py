@@ -39,16 +39,17 @@ def _draw_texture(
     """
     if texture == 'striped':
         angle = rng.choice([0.0, np.pi / 4, np.pi / 2, 3 * np.pi / 4])
-        phase = (u * np.cos(angle) + v * np.sin(angle)) / 0.56 + rng.random()
+        cos, sin = float(np.cos(angle)), float(np.sin(angle))
+        phase = (u * cos + v * sin) / 0.56 + rng.random()
         return (np.mod(phase, 1) < 0.5).astype(np.float32)
     if texture == 'checkered':
         cell = 0.42
-        pu, pv = rng.random(2)
+        pu, pv = rng.random(2).tolist()
         even = (np.floor(u / cell + pu) + np.floor(v / cell + pv)) % 2
         return even.astype(np.float32)
     if texture == 'dotted':
         pitch = 0.52
-        pu, pv = rng.random(2)
+        pu, pv = rng.random(2).tolist()
         row = np.floor(v / pitch + pv)
         du = np.mod(u / pitch + pu + 0.5 * (row % 2), 1) - 0.5
         dv = np.mod(v / pitch + pv, 1) - 0.5
@@ -56,7 +57,7 @@ def _draw_texture(
     if texture == 'half':
         angle = rng.choice([0.0, np.pi / 2, np.pi, 3 * np.pi / 2])
         # Split at the median of the shape's points, so that both halves are as large.
-        across = u * np.cos(angle) + v * np.sin(angle)
+        across = u * float(np.cos(angle)) + v * float(np.sin(angle))
         return (across > np.median(across[inside > 0])).astype(np.float32)
     if texture == 'outlined':
         depth = cv2.distanceTransform(inside, cv2.DIST_L2, 3)
@@ -77,7 +78,8 @@ def draw_object(look: dict, rng: np.random.Generator) -> Patch:
         The patch.
     """
     scale = float(np.sqrt(look['area']))
-    cos, sin = np.cos(look['angle']), np.sin(look['angle'])
+    # Python's numbers, here and for textures: with NumPy's, the arrays below would be float64.
+    cos, sin = float(np.cos(look['angle'])), float(np.sin(look['angle']))
     turn = np.array([[cos, sin], [-sin, cos]])
     contours = [(c @ turn) * scale + (look['x'], look['y']) for c in outline(look['category'])]
     x, y = (np.floor(contours[0].min(0)) - 1).astype(int)
@@ -88,8 +90,8 @@ def draw_object(look: dict, rng: np.random.Generator) -> Patch:
     fixed = [np.round(((c - (x, y)) * s - 0.5) * 16).astype(np.int32) for c in contours]
     cv2.fillPoly(inside, fixed, 255, shift=4)
 
-    columns = ((np.arange(w * s) + 0.5) / s + x - look['x']) / (scale * 0.6)
-    rows = ((np.arange(h * s) + 0.5) / s + y - look['y']) / (scale * 0.6)
+    columns = (np.arange(0.5, w * s, dtype=np.float32) / s + float(x - look['x'])) / (scale * 0.6)
+    rows = (np.arange(0.5, h * s, dtype=np.float32) / s + float(y - look['y'])) / (scale * 0.6)
     u = columns[None] * cos + rows[:, None] * sin
     v = -columns[None] * sin + rows[:, None] * cos
     share = _draw_texture(look['texture'], u, v, inside, rng)

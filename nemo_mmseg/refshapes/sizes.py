@@ -58,6 +58,9 @@ def sizes_of(areas: list[int], alike: list[int], i: int, plural: bool = False) -
     Returns:
         Keys of ``vocabulary.SIZE_WORDS``.
     """
+    compared = [areas[j] for j in alike]
+    if max(compared) < MARGIN * min(compared):
+        return []
     names = ('small', 'large') + (() if plural else _COMPARATIVES + _SUPERLATIVES)
     fitting = []
     for name in names:

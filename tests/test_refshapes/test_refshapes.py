@@ -71,10 +71,10 @@ def test_same_bytes_for_any_number_of_workers(tmp_path):
 
 # Of seed 5, four images of train and two of each other split: annotation files, and images.
 PINNED = {
-    'refshapes': ('bdd033ca30713fde', 'cb61fbf66f855e54'),
-    'refshapes+': ('b9c895418b556834', 'ff2eec449a48c507'),
-    'refshapesg': ('9cfc063e20e9b988', 'd8fc23198d77f68b'),
-    'grefshapes': ('c564b2acb27b67a7', '469d50403bd43e03'),
+    'refshapes': ('b1a55d8a93b9aa0d', 'cb61fbf66f855e54'),
+    'refshapes+': ('2279b2adf34b69e3', 'ff2eec449a48c507'),
+    'refshapesg': ('4922a4b5e731adca', '22dd50473a62da43'),
+    'grefshapes': ('3f4de3709a3adb34', '75cbf375bf5842e4'),
 }
 
 
@@ -297,7 +297,7 @@ def test_statistics(made, variant):
     assert min(shares) > 0.0045 and max(shares) < 0.103
     assert 0.02 < np.median(shares) < 0.035
     thirds = np.histogram(shares, 0.008 * 12.5 ** np.linspace(0, 1, 4))[0] / len(shares)
-    assert min(thirds) > 0.22 and max(thirds) < 0.42, thirds
+    assert min(thirds) > 0.15 and max(thirds) < 0.47, thirds
 
     def distractors(ref):
         same = [a['category_id'] for a in by_image[ref['image_id']]]
