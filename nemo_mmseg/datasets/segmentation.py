@@ -165,8 +165,16 @@ def encode_segmentation(segmentation: list | dict, height: int, width: int) -> d
     Raises:
         DataError: It is wrong or empty.
     """
-    segmentation = clean_segmentation(segmentation, height, width)
-    if isinstance(segmentation, list) and isinstance(segmentation[0], list):
+    return _encode(clean_segmentation(segmentation, height, width), height, width)
+
+
+def _is_polygons(segmentation: list | dict) -> bool:
+    return isinstance(segmentation, list) and isinstance(segmentation[0], list)
+
+
+def _encode(segmentation: list | dict, height: int, width: int) -> dict:
+    """Encode what :func:`clean_segmentation` returned."""
+    if _is_polygons(segmentation):
         return coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
     parts = segmentation if isinstance(segmentation, list) else [segmentation]
     rles = [
@@ -195,14 +203,14 @@ def decode_segmentation(
     Raises:
         DataError: It is wrong or empty.
     """
-    rle = encode_segmentation(segmentation, height, width)
-    if size is not None and isinstance(segmentation, list) and isinstance(segmentation[0], list):
+    segmentation = clean_segmentation(segmentation, height, width)
+    if size is not None and _is_polygons(segmentation):
         scale = size[1] / width, size[0] / height
-        polygons = [
-            (np.reshape(points, (-1, 2)) * scale).flatten().tolist()
-            for points in clean_segmentation(segmentation, height, width)
+        segmentation = [
+            (np.reshape(points, (-1, 2)) * scale).flatten().tolist() for points in segmentation
         ]
-        rle = coco_mask.merge(coco_mask.frPyObjects(polygons, *size))
+        height, width = size
+    rle = _encode(segmentation, height, width)
     # COCO's masks are column-major. OpenCV transposes ten times as fast as NumPy.
     mask = cv2.transpose(coco_mask.decode(rle).T)
     if size is not None and mask.shape != tuple(size):
