@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
@@ -12,6 +13,11 @@ from nemo_mmseg.utils.position_words import position_cells
 from .scores import ExpressionScores
 
 CROSS = '*'
+_SIZE_WORD = re.compile(
+    r'\b(?:(?:larg|tini|hug)(?:e|er|est)|(?:small|tall|short)(?:er|est)?|big(?:ger|gest)?|tiny|'
+    r'littl(?:e|est)|giant|enormous|miniature)\b',
+    re.IGNORECASE,
+)
 
 # Names of all slices in the order in which they are shown, and the slice of each expression.
 Slices = tuple[tuple[str, ...], np.ndarray]
@@ -50,11 +56,17 @@ def _has_position(expression: str) -> bool:
     return len(position_cells(expression, 3, 3)) < 9
 
 
+def _by_size_word(scores: ExpressionScores) -> Slices:
+    sized = [bool(_SIZE_WORD.search(expression)) for expression in scores.expressions]
+    return ('without', 'with'), np.array(sized, dtype=np.int64)
+
+
 DIFFICULTIES: dict[str, Callable[[ExpressionScores], Slices]] = {
     'distractors': _by_distractors,
     'length': _by_length,
     'area': _by_area,
     'position': _by_position,
+    'size_word': _by_size_word,
 }
 
 
@@ -92,6 +104,7 @@ def slice_by(scores: ExpressionScores, by: str) -> dict[str, np.ndarray]:
                        area, which is two slices less
     ``'position'``     with, without words that place the referent in the image, as
                        NeMoMosaic understands them on a 3x3 grid
+    ``'size_word'``    with, without a word such as "big", "smaller", "largest", "tiny"
     =================  ================================================================
 
     Expressions of which this is not known (no number of distractors, no words) make the slice

@@ -109,9 +109,10 @@ def _slices(run: ExpressionScores, by: str | None) -> dict[str, np.ndarray]:
 
 
 def shown_measures(scores: Scores) -> list[str]:
-    """Return the overall and the mean IoU, and the first Pr@X."""
+    """Return the overall and the mean IoU, N-acc and T-acc if there are, and the first Pr@X."""
     names = list(next(iter(next(iter(scores.values())).values())).ratios())
-    return [*names[:2], next(name for name in names if name.startswith('Pr@'))]
+    accuracies = [name for name in names if name.endswith('-acc')]
+    return [*names[:2], *accuracies, next(name for name in names if name.startswith('Pr@'))]
 
 
 def score_rows(scores: Scores, baseline: str) -> Rows:
@@ -226,7 +227,7 @@ def write_grid_page(grid: Grid, work_dir: str | os.PathLike, command: str) -> Pa
         found = {name: of for name, of in found.items() if of and name != grid.baseline}
         if not found:
             continue
-        overall, mean, _ = shown_measures(scores)
+        overall, mean, *_ = shown_measures(scores)
         title = f'Gain in {mean} by {by}' if by else f'Gain in {mean}'
         panels = {name: of[mean] for name, of in found.items()}
         if by is None:

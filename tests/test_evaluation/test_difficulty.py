@@ -11,7 +11,7 @@ from nemo_mmseg.evaluation.scores import ExpressionScores
 def scores(table) -> ExpressionScores:
     """Random values; some expressions lack words, a number of distractors or a target."""
     rng, num = np.random.default_rng(0), 400
-    words = ['left', 'top', 'red', 'man', 'bright', 'laptop', 'bottom']
+    words = ['left', 'top', 'red', 'man', 'bright', 'laptop', 'bottom', 'large']
     union = rng.integers(0, 900, num) * (rng.random(num) > 0.05)
     return table(
         num,
@@ -53,6 +53,12 @@ def test_position_by_hand(table):
     expressions = ['left man', 'bright laptop', 'top right', 'yellow', '']
     expected = ['with', 'without', 'with', 'without', 'without']
     assert labels_of(table(5, expressions=expressions), 'position') == expected
+
+
+def test_size_words_by_hand(table):
+    expressions = ['Larger dog', 'the smallest', 'tiny red car', 'big', 'enlarged', 'bigfoot', '']
+    expected = ['with', 'with', 'with', 'with', 'without', 'without', 'without']
+    assert labels_of(table(7, expressions=expressions), 'size_word') == expected
 
 
 def test_crossed_slices_are_pairs(scores):

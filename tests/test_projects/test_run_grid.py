@@ -175,5 +175,4 @@ def test_shipped_grids_share_their_runs(tmp_path):
         for cell in Grid.from_file(file).cells(tmp_path):
             text = repr(cell.config().to_dict())
             assert settings.setdefault(cell.folder, text) == text
-    assert {file.stem for file in GRIDS} == {'comparison', 'band', 'distractors', 'few_images'}
-    assert len(settings) == 33 == len(set(settings.values()))
+    assert len(settings) == 66 == len(set(settings.values()))
