@@ -95,15 +95,17 @@ def mine(dataset: BaseDataset, args: argparse.Namespace) -> None:
             spec = BankSpec(args.out, kind=args.kind or 'images')
             banks = [BankRequirement(inner, spec, (), 0) for inner in data_sets]
         if len({needed.spec.kind for needed in banks}) > 1:
-            raise ValueError(f'banks of images and of expressions cannot share {args.out}: --kind')
+            raise ValueError(
+                f'banks of images and of expressions cannot share {args.out}: choose one by --kind'
+            )
         if len({needed.dataset.fingerprint for needed in banks}) > 1:
             raise ValueError(f'{len(banks)} data sets cannot share one bank, {args.out}')
         requirements = [replace(needed, spec=replace(needed.spec, **changes)) for needed in banks]
     elif not requirements:
         raise ValueError(
-            f'{args.config} has no NeMoMosaic with mined negatives, and no '
-            'ReplaceByNegativeExpression with a bank, in its training pipeline: give --out, '
-            '--model and --pretrained'
+            f'{args.config} has nothing in its training pipeline that needs a bank of '
+            f'{args.kind or "images or expressions"} (NeMoMosaic with mined negatives, '
+            'ReplaceByNegativeExpression with a bank): give --out, --model and --pretrained'
         )
     for requirement in requirements:
         make(

@@ -91,16 +91,16 @@ class BandRule:
 
         Args:
             keep: Images that the bank stores per expression.
-            needed: Negatives that a mosaic needs.
+            needed: Negatives that a sample needs.
 
         Raises:
-            ValueError: Mined mosaics would be mostly random, or never made.
+            ValueError: Samples would be mostly random ones, or never made.
         """
         most = min(self.top_k, keep - int(self.tau or 0) if self.tau_mode == 'rank' else keep)
         if most < needed:
             raise ValueError(
-                f'a mosaic needs {needed} mined negatives, but {self} of a bank with keep={keep} '
-                f'gives at most {max(most, 0)}'
+                f'{self} of a bank with keep={keep} gives at most {max(most, 0)} mined negatives, '
+                f'but a sample needs {needed}'
             )
 
     def threshold(self, self_similarity: np.ndarray | float) -> np.ndarray | float:

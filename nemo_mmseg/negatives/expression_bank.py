@@ -70,6 +70,10 @@ class ExpressionBank(RankedFile):
         """Sentence ids ``(C,)`` of the candidates."""
         return self.arrays['text_sent_ids']
 
+    def image_of(self, candidate: int) -> int:
+        """Return the row of the image that a candidate's expression was said of."""
+        return int(self.image_row[self._index(int(self.text_sent_ids[candidate]), None)])
+
     @property
     def num_candidates(self) -> int:
         """How many different expressions there are."""

@@ -6,7 +6,7 @@ import copy
 import hashlib
 import os
 import os.path as osp
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 from itertools import takewhile
 from pathlib import Path
@@ -120,18 +120,18 @@ class ImagePool:
     def draw(
         self,
         number: int,
-        target: int | None,
+        shown: Collection[int],
         rng: np.random.Generator,
         taken: Sequence[str] = (),
         avoid: Sequence[str] = (),
     ) -> list[str]:
-        """Draw names of images other than the target's.
+        """Draw names of images other than those that show what the expression describes.
 
         A pool with too few images gives some of them twice.
 
         Args:
             number: How many names.
-            target: Row of the target's image; None where the pool does not have it.
+            shown: Rows of images that are never drawn, such as the target's.
             rng: The sample's generator.
             taken: Names that are in the mosaic already.
             avoid: Names to use only if no others are left: their images may show the referent.
@@ -139,17 +139,17 @@ class ImagePool:
         Raises:
             ValueError: The pool holds no other image.
         """
-        if len(self) < 2:
-            raise ValueError('a mosaic needs a second image, but the pool holds one')
+        if len(self) <= max(1, len(shown)):
+            raise ValueError(f'a mosaic needs another image, but the pool holds {len(self)}')
         taken, avoid = set(taken), set(avoid)
         # A handful more than needed is drawn, so that a large pool is never enumerated.
-        size = min(len(self), number + len(taken) + len(avoid) + 1)
+        size = min(len(self), number + len(taken) + len(avoid) + max(1, len(shown)))
         candidates = rng.choice(len(self), size=size, replace=False)
-        free = [row for row in candidates if row != target and self.names[row] not in taken]
+        free = [row for row in candidates if row not in shown and self.names[row] not in taken]
         free = sorted(free, key=lambda row: self.names[row] in avoid)[:number]
         while len(free) < number:
             row = int(rng.integers(len(self)))
-            if row != target:
+            if row not in shown:
                 free.append(row)
         return [str(self.names[row]) for row in free]
 

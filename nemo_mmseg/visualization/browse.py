@@ -35,8 +35,8 @@ def draw_training_sample(packed: dict) -> np.ndarray:
 
     Args:
         packed: ``inputs`` ``(3, H, W)`` uint8 BGR and ``data_samples`` with ``gt_sem_seg``
-            ``(N, H, W)`` and metainfo ``expressions`` and perhaps ``mosaic``, ``mixed`` and
-            ``num_targets``.
+            ``(N, H, W)`` and metainfo ``expressions`` and perhaps ``mosaic``, ``mixed``,
+            ``replaced`` and ``num_targets``.
 
     Returns:
         ``(H', W', 3)`` uint8 RGB: one panel an expression, side by side. The cells of a mosaic show
@@ -57,6 +57,8 @@ def draw_training_sample(packed: dict) -> np.ndarray:
             text += '\n' + describe_mosaic(mosaic)
         if 'mixed' in sample:
             text += f'\n{sample.mixed["kind"]}: {Path(sample.mixed["img_path"]).name}'
+        if 'replaced' in sample:
+            text += f'\n{sample.replaced["kind"]}, instead of: {sample.replaced["expression"]}'
         panels.append(add_caption(drawn, text, num_lines=3))
     return make_grid(panels, len(panels))
 

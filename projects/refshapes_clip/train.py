@@ -67,7 +67,10 @@ def parse_args() -> argparse.Namespace:
         help='share of the changed copies in which the category is the word that changes; 0.3 '
         'times this share of the sentences is cut down to the category',
     )
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.init and args.init.resolve() == args.out.resolve():
+        parser.error('--init must be another folder than --out, whose files are overwritten')
+    return args
 
 
 @torch.no_grad()

@@ -82,7 +82,9 @@ def test_settings_of_the_command_line_go_to_another_file(
 
 def test_a_config_without_mosaic(config, shared_folder, tmp_path, monkeypatch):
     without = ('--cfg-options', 'train_dataloader.dataset.pipeline=[]')
-    with pytest.raises(ValueError, match='has no NeMoMosaic.*--out, --model and --pretrained'):
+    with pytest.raises(
+        ValueError, match='has nothing .* needs a bank.*--out, --model and --pretrained'
+    ):
         run(monkeypatch, config, *without)
     model = ('--model', 'NeMo-Test-CLIP', '--pretrained', shared_folder + '/weights.pt')
     run(monkeypatch, config, *model, '--out', tmp_path / 'other', '--keep', 3, *without)

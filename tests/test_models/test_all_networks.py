@@ -173,6 +173,16 @@ def test_masked_training_reaches_every_parameter(network, passes):
     network.zero_grad()
 
 
+def test_two_channels_have_the_published_weights_in_both_passes(network):
+    network.eval()
+    with torch.no_grad():
+        channels = network(**batch(network), mode='tensor').shape[1]
+    if channels == 2:
+        kind = type(network.decode_head).__name__
+        weights = (4.5, 5.5) if kind == 'ReLAHead' else (0.9, 1.1)
+        assert list(network.decode_head.class_weights) == pytest.approx(weights)
+
+
 def test_hidden_tokens_of_an_expression_matter_and_keep_its_ends(network):
     network.eval()
     encoder = network.text_encoder

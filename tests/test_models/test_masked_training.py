@@ -119,6 +119,8 @@ def test_one_channel_is_a_binary_cross_entropy_and_the_target_stays():
     'wrong, message',
     [
         (dict(patch_size=0), 'patch_size must be 1 or more, not 0'),
+        (dict(patch_size=16.5), 'patch_size must be 1 or more, not 16.5'),
+        (dict(text_shares=0.8), 'text_shares must be two shares whose sum is at most 1'),
         (dict(image_ratio=75), 'image_ratio must be 0 to 1, not 75'),
         (dict(text_shares=(0.8, 0.3)), 'text_shares must be two shares whose sum is at most 1'),
         (dict(clean_weight=-1), 'clean_weight must be 0 to 1'),

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import torch
 from PIL import Image
+from refshapes_clip.pairs import can_change
 from refshapes_clip.words import all_words, bpe_file
 
 from nemo_mmseg.refshapes import make_sample
@@ -39,3 +40,9 @@ def test_recall_is_well_above_chance():
     rank = (seen @ read.t() > (seen * read).sum(1)).sum(0).numpy()
     # Chance is 0.1; a guesser gets to 0.28 once in a million times.
     assert np.mean(rank < 10) >= 0.4
+
+
+def test_what_training_changes_is_not_a_size():
+    words = {'the largest object': False, 'Small things': False, 'the larger star': True}
+    words |= {'blue shape': True, 'striped thing': True, 'bigger one on the left': True}
+    assert {text: can_change(text) for text in words} == words

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -35,6 +36,10 @@ class SampleExpressions(BaseTransform, NeedsFiles):
 
     - expressions, sent_ids, ref_ids, targets, num_targets, num_distractors
 
+    Added Keys:
+
+    - paraphrases (with ``paraphrases``): all texts of the file by sentence id
+
     Args:
         num: How many to keep, at least 1. An item with fewer keeps all. Defaults to 1.
         paraphrases: JSON file, sentence id -> list of texts that say the same. It need not have all
@@ -51,8 +56,8 @@ class SampleExpressions(BaseTransform, NeedsFiles):
         if num < 1:
             raise ValueError(f'SampleExpressions: num={num} must be at least 1')
         self.num = num
-        self.file = paraphrases
-        self.paraphrases = {} if paraphrases is None else load_paraphrases(paraphrases)
+        self.file = paraphrases and os.path.expanduser(paraphrases)
+        self.paraphrases = load_paraphrases(self.file) if self.file else {}
 
     def requirements(
         self, dataset: BaseReferringDataset, max_epochs: int | None = None
@@ -79,6 +84,7 @@ class SampleExpressions(BaseTransform, NeedsFiles):
         if self.paraphrases:
             pairs = zip(results['expressions'], results['sent_ids'])
             results['expressions'] = [self._said(*pair, generator_of(results)) for pair in pairs]
+            results['paraphrases'] = self.paraphrases
         return results
 
     def _said(self, expression: str, sent_id: int, rng: np.random.Generator) -> str:
@@ -107,7 +113,7 @@ def load_paraphrases(file: str) -> dict[int, list[str]]:
     if type(content) is not dict:
         raise fault(file, 'the file', content, 'a dict, sentence id -> list of texts')
     for key, texts in content.items():
-        if not (key.isascii() and key.isdecimal() and str(int(key)) == key):
+        if not (key.isascii() and key.isdecimal() and len(key) < 19 and str(int(key)) == key):
             raise fault(file, 'a key', key, 'a sentence id, a whole number of at least 0')
         if type(texts) is not list:
             raise fault(f'{file}: sentence {key}', 'the value', texts, 'a list of texts')

@@ -37,12 +37,14 @@ class FalseExpression(NamedTuple):
         kind: ``'random'`` or ``'mined'``.
         text: The expression.
         sent_id: Its sentence id.
+        image_id: The image that it was said of.
         similarity: Of expression and image by the bank's CLIP; NaN for a random one.
     """
 
     kind: str
     text: str
     sent_id: int
+    image_id: int
     similarity: float = math.nan
 
 
@@ -64,6 +66,21 @@ def string_similarity(one: str, other: str) -> float:
     return (shared / (total - shared) + shared / math.sqrt(len(one) * len(other))) / 2
 
 
+def true_texts(results: dict) -> set[str]:
+    """Collect what is known to be said of an item's image, without case and extra spaces.
+
+    Args:
+        results: The item, with ``items`` and perhaps ``paraphrases``.
+    """
+    said = results.get('paraphrases', {})
+    found = {normalized(text) for text in results['expressions']}
+    for index in (results['sample_idx'], *results['siblings']):
+        item = results['items'][index]
+        for text, sent_id in zip(item['expressions'], item['sent_ids']):
+            found.update(map(normalized, (text, *said.get(sent_id, ()))))
+    return found
+
+
 @TRANSFORMS.register_module()
 class ReplaceByNegativeExpression(BaseTransform, NeedsFiles):
     """Replace the expression by one that is false of the image, with a probability.
@@ -73,21 +90,24 @@ class ReplaceByNegativeExpression(BaseTransform, NeedsFiles):
 
     - *Random* (without ``bank``): an item of another image is drawn, then one of its expressions.
       As in DeRIS, one whose characters are too similar is drawn again, up to 50 times; then the
-      sample stays as it is. What is said of the image itself is never taken.
+      sample stays as it is.
     - *Mined* (with ``bank``): an expression of another image from the *band*: the ``top_k`` that
       match the image best, among those less similar to it than ``tau`` allows. The words are those
       of :class:`NeMoMosaic`; the similarity to compare with is that of the replaced expression and
       the image. Where the band is empty, a random one is taken.
 
-    Neither is certain to be false; ``docs/grefcoco.md`` has figures. It stands right behind
+    What is said of the image itself, by the data set or by the paraphrases of
+    ``SampleExpressions``, is never taken. Otherwise neither kind is certain to be false;
+    ``docs/grefcoco.md`` has figures. The transform stands right behind
     ``SampleExpressions(num=1)``, before what loads the mask. ``NeMoMosaic`` comes after it: the
-    sample has the sentence id of its new expression, so the mosaic gets the negatives of that one,
-    which never include the image that it was said of.
+    sample has the sentence id of its new expression, so the mosaic gets the negatives of that one.
+    Neither the sample's own image nor the one that the expression was said of is among them.
 
     Required Keys:
 
     - expressions, sent_ids, targets (one each)
     - img_path, img_id, siblings, sample_idx, items, pool, rng
+    - paraphrases (optional)
 
     Modified Keys (if the expression was replaced):
 
@@ -96,7 +116,9 @@ class ReplaceByNegativeExpression(BaseTransform, NeedsFiles):
 
     Added Keys (if the expression was replaced):
 
-    - replaced: dict of kind, expression (the old one) and similarity (of the new one to the image)
+    - replaced: dict of kind, expression (the old one) and similarity (of the new one to the image;
+      NaN for a random one)
+    - said_of: id of the image that the new expression was said of
 
     Args:
         prob: Probability for a sample with targets, in [0, 1]. Defaults to 0.15, as in DeRIS.
@@ -162,6 +184,7 @@ class ReplaceByNegativeExpression(BaseTransform, NeedsFiles):
             num_targets=[0],
             num_distractors=[-1],
             replaced=dict(kind=new.kind, expression=expression, similarity=new.similarity),
+            said_of=new.image_id,
         )
         return results
 
@@ -173,8 +196,7 @@ class ReplaceByNegativeExpression(BaseTransform, NeedsFiles):
             rng: The sample's generator.
         """
         items, expression = results['items'], normalized(results['expressions'][0])
-        around = (results['sample_idx'], *results['siblings'])
-        true = {normalized(text) for index in around for text in items[index]['expressions']}
+        true = true_texts(results)
         for _ in range(TRIES):
             other = items[rng.integers(len(items))]
             place = rng.integers(len(other['expressions']))
@@ -183,7 +205,8 @@ class ReplaceByNegativeExpression(BaseTransform, NeedsFiles):
             if other['img_id'] == results['img_id'] or words in true:
                 continue
             if string_similarity(words, expression) < self.max_similarity:
-                return FalseExpression('random', text, other['sent_ids'][place])
+                sent_id = other['sent_ids'][place]
+                return FalseExpression('random', text, sent_id, other['img_id'])
         return None
 
     def draw_mined(self, results: dict, rng: np.random.Generator) -> FalseExpression | None:
@@ -195,11 +218,16 @@ class ReplaceByNegativeExpression(BaseTransform, NeedsFiles):
         """
         bank = open_expression_bank(self.bank.path, results['pool'].fingerprint)
         band = bank.band(results['sent_ids'][0], self.band, results['expressions'][0])
-        if not len(band.rows):
+        texts, true = [bank.texts[row] for row in band.rows], true_texts(results)
+        places = [i for i, text in enumerate(texts) if normalized(text) not in true]
+        if not places:
             return None
-        place = rng.integers(len(band.rows))
+        place = places[rng.integers(len(places))]
         row, similarity = int(band.rows[place]), float(band.similarities[place])
-        return FalseExpression('mined', bank.texts[row], int(bank.text_sent_ids[row]), similarity)
+        image_id = int(results['pool'].ids[bank.image_of(row)])
+        return FalseExpression(
+            'mined', texts[place], int(bank.text_sent_ids[row]), image_id, similarity
+        )
 
     def __repr__(self) -> str:
         return (

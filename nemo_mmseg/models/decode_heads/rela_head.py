@@ -70,7 +70,7 @@ class ReLAHead(BaseModule):
     @property
     def class_weights(self) -> Tensor:
         """Weights of background and object in the loss of the mask, times its own weight."""
-        return self.loss_weights[0] * self.class_weight
+        return LOSS_WEIGHTS[0] * self.class_weight
 
     def forward(self, feats: Sequence[Tensor], text: TextFeatures) -> HeadOutput:
         """Find what the expressions describe.

@@ -28,9 +28,11 @@ class TwoClassHead(BaseModule):
         self.loss_decode = MODELS.build(loss_decode)
 
     @property
-    def class_weights(self) -> list[float] | None:
-        """Weights of background and object in the loss; None if it has none."""
-        return getattr(self.loss_decode, 'class_weight', None)
+    def class_weights(self) -> list[float]:
+        """Weights of background and object in the loss, times its own weight."""
+        loss = self.loss_decode
+        weights = getattr(loss, 'class_weight', None) or (1.0, 1.0)
+        return [loss.loss_weight * weight for weight in weights]
 
     def loss(
         self, output: HeadOutput, text: TextFeatures, data_samples: list[SegDataSample]

@@ -55,13 +55,16 @@ class MaskedTraining:
     def __post_init__(self) -> None:
         shares = self.text_shares
         allowed = {
-            'patch_size': (self.patch_size >= 1, '1 or more'),
+            'patch_size': (type(self.patch_size) is int and self.patch_size >= 1, '1 or more'),
             **{
                 name: (0 <= getattr(self, name) <= 1, '0 to 1')
                 for name in ('image_ratio', 'text_ratio', 'clean_weight')
             },
             'text_shares': (
-                len(shares) == 2 and min(shares) >= 0 and sum(shares) <= 1 + 1e-9,
+                isinstance(shares, Sequence)
+                and len(shares) == 2
+                and min(shares) >= 0
+                and sum(shares) <= 1 + 1e-9,
                 'two shares whose sum is at most 1',
             ),
             'passes': (self.passes in (1, 2), '1 or 2'),

@@ -44,7 +44,8 @@ class ReferringSegmentor(BaseReferringSegmentor):
       ``takes_all_images = True`` a chunk has the features of all B images of the batch (unless a
       backbone or neck took the text), and ``text.image_index`` points into them. For masked
       training in two passes: ``class_weights``, those of background and object in its loss of
-      the mask, if it has some; and ``learns_masks = False`` if it has no such loss
+      the mask times the weight of that loss, if it has two channels; and ``learns_masks = False``
+      if it has no such loss
     - auxiliary loss: ``forward(inputs, output, text, data_samples) -> dict``, with the normalised
       images ``(B, 3, H, W)``. Networks of its own that do not learn are
       :class:`~nemo_mmseg.models.utils.frozen.FrozenModule`.
@@ -210,10 +211,9 @@ class ReferringSegmentor(BaseReferringSegmentor):
         losses, target = self.losses_of(*clean, mask, data_samples)
         output, _ = self.output_of(*masked, mask, data_samples)
         known = gt_like(output.logits, data_samples) != 255
-        weights = getattr(self.decode_head, 'class_weights', None)
-        return self.masked.join(
-            losses, soft_target_loss(output.logits, target.logits, known, weights)
-        )
+        weights = self.decode_head.class_weights if output.logits.shape[1] == 2 else None
+        loss = soft_target_loss(output.logits, target.logits, known, weights)
+        return self.masked.join(losses, loss)
 
     def output_of(
         self, inputs: Tensor, ids: Tensor, mask: Tensor, data_samples: list[SegDataSample]

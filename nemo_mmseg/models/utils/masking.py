@@ -92,9 +92,9 @@ def mask_tokens(
     Returns:
         New ids ``(E, T)``.
     """
-    filled, random = shares
+    filled, by_random = shares
     special = torch.tensor(vocabulary.special, device=ids.device)
     drawn = (noise < ratio) & mask & ~torch.isin(ids, special)
     place = noise / max(ratio, torch.finfo(noise.dtype).tiny)
-    ids = torch.where(drawn & (place < filled + random), random_ids, ids)
+    ids = torch.where(drawn & (place < filled + by_random), random_ids, ids)
     return ids.masked_fill(drawn & (place < filled), vocabulary.filler)

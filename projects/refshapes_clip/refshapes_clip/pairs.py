@@ -1,5 +1,6 @@
 """Pairs of image and expression for training the small CLIP, made in memory by RefShapes."""
 
+import re
 from dataclasses import dataclass
 
 import cv2
@@ -8,7 +9,9 @@ from PIL import Image
 
 from nemo_mmseg.refshapes import make_sample
 from nemo_mmseg.refshapes.expressions import expressions_for
+from refshapes_clip.words import CHANGEABLE
 
+_CHANGEABLE = frozenset(word for group in CHANGEABLE for word in group)
 # Appearance is what the demo's miner needs most.
 _VARIANTS = ('refshapes+', 'refshapes+', 'refshapes', 'refshapesg')
 
@@ -32,9 +35,9 @@ class Pairs:
     sentences: list[str]
 
 
-def _says_a_look(what: dict) -> bool:
-    """Return whether a description has a word to change: "the largest object" has none."""
-    return any(what[key] for key in ('category', 'colour', 'texture'))
+def can_change(text: str) -> bool:
+    """Return whether a sentence has a word to change: "the largest object" has none."""
+    return not _CHANGEABLE.isdisjoint(re.findall('[a-z]+', text.lower()))
 
 
 def make_pairs(seed: int, index: int, size: int = 256) -> Pairs:
@@ -62,11 +65,12 @@ def make_pairs(seed: int, index: int, size: int = 256) -> Pairs:
         said = [
             (0 if meaning['what']['size'] is None else 1, text)
             for text, meaning in expressions_for(scene, i, 'refshapes+', rng, 3, 4)
-            if _says_a_look(meaning['what'])
         ]
         said += [(1, text) for text, _ in expressions_for(scene, i, 'refshapes', rng, 1, 1)]
         said += [(2, text) for text, _ in expressions_for(scene, i, 'refshapesg', rng, 1, 1)]
         for kind, text in said:
+            if not can_change(text):
+                continue
             boxes.append(np.array([x, y, x + w, y + h], np.float32) * scale)
             kinds.append(kind)
             sentences.append(text)

@@ -62,26 +62,23 @@ class Batches:
         self.nouns = nouns
         self.rng = np.random.default_rng(seed)
         ids = {w: tokenizer.encode(w)[0] for w in vocab.all_words()}
-        plurals = [vocab.PLURALS.get(n, n + 's') for n in vocab.NOUNS]
-        groups = [vocab.NOUNS, plurals, vocab.COLOUR_NAMES, vocab.TEXTURE_NAMES, vocab.TAILS]
-        # No sizes: where one star is "the larger star", another one is "the smaller star".
-        groups.append(vocab.SIDES)
         same = [('plain', 'solid'), ('outline', 'outlines')]
         same += [n for n in vocab.CATEGORIES.values()] + list(vocab.COLOUR_WORDS.values())
         same += [
             tuple(vocab.PLURALS.get(n, n + 's') for n in ns) for ns in vocab.CATEGORIES.values()
         ]
         self.swaps: dict[int, np.ndarray] = {}
-        for group in groups:
+        for group in vocab.CHANGEABLE:
             for word in group:
                 alike = {w for s in same if word in s for w in s} | {word}
                 self.swaps[ids[word]] = np.array([ids[w] for w in group if w not in alike])
         self.is_noun = np.zeros(tokenizer.vocab_size, bool)
-        self.is_noun[[ids[word] for word in [*vocab.NOUNS, *plurals]]] = True
+        self.is_noun[[ids[word] for word in (*vocab.NOUNS, *vocab.NOUN_PLURALS)]] = True
         self.swappable = np.zeros(tokenizer.vocab_size, bool)
         self.swappable[list(self.swaps)] = True
 
-    def _changed(self, tokens: np.ndarray) -> np.ndarray:
+    def changed(self, tokens: np.ndarray) -> np.ndarray:
+        """Return a copy of a sentence's tokens with one word changed to another of its group."""
         places = np.flatnonzero(self.swappable[tokens])
         if self.rng.random() < self.nouns and self.is_noun[tokens].any():
             places = np.flatnonzero(self.is_noun[tokens])
@@ -142,7 +139,7 @@ class Batches:
             for r in rows:
                 alone = rng.random() < 0.3 * self.nouns and self.is_noun[data.tokens[r]].any()
                 tokens.append(self._noun_alone(data.tokens[r]) if alone else data.tokens[r])
-        tokens += [self._changed(t) for t in tokens]
+        tokens += [self.changed(t) for t in tokens]
         stacked = np.stack(tokens).astype(np.int64)
         longest = int((stacked > 0).any(0).sum())
         length = 14 if longest <= 14 else stacked.shape[1]

@@ -25,6 +25,11 @@ OTHERS = (
     'below under beneath between front behind partly hidden'
 ).split()
 
+NOUN_PLURALS = tuple(PLURALS.get(noun, noun + 's') for noun in NOUNS)
+# Words that a false copy of a sentence has others for, within their group. No sizes: where one star
+# is "the larger star", another one is "the smaller star".
+CHANGEABLE = (NOUNS, NOUN_PLURALS, COLOUR_NAMES, TEXTURE_NAMES, TAILS, SIDES)
+
 
 def all_words() -> list[str]:
     """Return every word that an expression can hold, in a fixed order."""

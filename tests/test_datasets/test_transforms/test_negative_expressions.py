@@ -141,24 +141,46 @@ def test_workers_change_nothing(mini, with_bank, mined):
     assert epoch_of(0) == epoch_of(2)
 
 
-def test_a_mosaic_behind_it_takes_the_negatives_of_the_new_expression(mini, with_bank, tmp_path):
+@pytest.mark.parametrize(
+    'kind, options',
+    [
+        ('mined', dict(mined=1.0, top_k=3)),
+        ('filled', dict(mined=1.0, top_k=3, tau=0.2)),
+        ('random', dict(mined=0.0, random=1.0, top_k=3)),
+    ],
+)
+def test_a_mosaic_behind_it_takes_the_negatives_of_the_new_expression(
+    mini, with_bank, tmp_path, kind, options
+):
     path = tmp_path / 'images.safetensors'
     plain = DATASETS.build(mini.config([]))
-    write_bank(plain, path, [0.4, 0.3, 0.2, 0.1], np.full(len(plain.expressions()[0]), 0.8))
+    write_bank(plain, path, [0.1, 0.3, 0.4, 0.2], np.full(len(plain.expressions()[0]), 0.8))
     mosaic = mosaic_config(
-        mined=1.0, cells=(1, 2), bank=dict(path=str(path), keep=3), top_k=3, transforms=LOAD
+        cells=(1, 3), bank=dict(path=str(path), keep=3), transforms=LOAD, **options
     )
-    options = dict(with_bank, band=dict(tau=0.5, top_k=1))
-    dataset = build(mini, after=[mosaic], dataset=dict(indices=[2]), **options)
-    plain_pool = dataset.pool
-    assert len(plain_pool) == 1  # of image 3 alone: so the whole data set is used
-    dataset = build(mini, after=[mosaic], **options)
-    for epoch in range(20):
+    replacing = dict(with_bank, band=dict(tau=0.5, top_k=1))
+    dataset = build(mini, after=[mosaic], **replacing)
+    for epoch in range(40):
         sample = dataset[SampleIndex(2, epoch)]['data_samples']  # image 3
         assert sample.expressions == ['green box'] and not sample.gt_sem_seg.data.any()
-        assert sample.mosaic['kind'] == 'mined'
-        # "green box" is said of image 2, which must not be in another cell.
-        assert 'image_2.jpg' not in sample.mosaic['names']
+        assert sample.mosaic['kind'] == kind.replace('filled', 'mined')
+        assert sample.mosaic['num_filled'] == (kind == 'filled')
+        # "green box" is said of image 2, and image 3 is the sample's: neither is in another cell.
+        assert set(sample.mosaic['names']) == {'image_1.jpg', 'image_4.jpg'}
+
+
+@pytest.mark.parametrize('mined', [False, True])
+def test_paraphrases_of_the_image_are_not_false_of_it(mini, with_bank, tmp_path, mined):
+    file = tmp_path / 'said.json'
+    file.write_text('{"30": ["Green  box"], "31": ["green box", "left box"]}')
+    replace = dict(type='ReplaceByNegativeExpression', prob=1.0, max_similarity=1.0)
+    replace.update(with_bank if mined else {})
+    sample = dict(type='SampleExpressions', paraphrases=str(file))
+    dataset = DATASETS.build(mini.config([sample, replace, *LOAD, PACK]))
+    for epoch in range(100):
+        sample = dataset[SampleIndex(2, epoch)]['data_samples']  # image 3
+        assert sample.num_targets == [0]
+        assert sample.expressions[0].lower() not in ('green box', 'left box', 'right box')
 
 
 def test_what_makes_no_sense_is_refused(mini):

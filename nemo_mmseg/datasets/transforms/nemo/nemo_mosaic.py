@@ -249,12 +249,26 @@ class NeMoMosaic(BaseTransform, NeedsFiles):
             negatives = self.draw_mined(results, number, rng)
         else:
             pool = self.negative_pool(results['pool'])
-            target = pool.find(results['img_id'], results['img_path'])
-            names = pool.draw(number, target, rng)
+            names = pool.draw(number, self.shown_rows(results, pool), rng)
             negatives = dict(names=names, similarities=[NAN] * number)
         edges = self.grid.edges((rows, columns), rng)
         places = rng.random(number).tolist() if self.fill.crops else [None] * number
         return MosaicPlan(kind, cell, edges, places=places, **negatives)
+
+    def shown_rows(self, results: dict, pool: ImagePool) -> list[int]:
+        """Return the rows of a pool whose images no other cell may show.
+
+        They are the sample's image and, if ``ReplaceByNegativeExpression`` replaced its expression,
+        the image that the new one was said of.
+
+        Args:
+            results: The item.
+            pool: Images from which negatives are drawn.
+        """
+        found = [pool.find(results['img_id'], results['img_path'])]
+        if self.images is None and 'said_of' in results:
+            found.append(pool.find(results['said_of'], ''))
+        return [row for row in found if row is not None]
 
     def draw_mined(self, results: dict, number: int, rng: np.random.Generator) -> dict:
         """Draw negatives from the band; random images take the places that it cannot fill.
@@ -270,6 +284,10 @@ class NeMoMosaic(BaseTransform, NeedsFiles):
         sent_id, pool = results['sent_ids'][0], results['pool']
         bank = open_bank(self.bank.path, bank_fingerprint(pool, self.images))
         held_out = None if self.leak_guard is None else self.leak_guard.leaked_rows(bank)
+        if self.images is None and 'said_of' in results:
+            # The expression has an image of its own, which the bank knows, and this is another.
+            own = bank.image_ids == results['img_id']
+            held_out = own if held_out is None else held_out | own
         rule = self.band.at(results['epoch'])
         band = bank.band(sent_id, rule, results['expressions'][0], held_out)
         chosen = rng.permutation(len(band.rows))[:number]
@@ -281,8 +299,7 @@ class NeMoMosaic(BaseTransform, NeedsFiles):
             dropped = (*ranking[: band.num_above], *band.dropped)
             avoid = [bank.image_names[row] for row in dropped]
             pool = self.negative_pool(pool)
-            target = pool.find(results['img_id'], results['img_path'])
-            names += pool.draw(num_filled, target, rng, names, avoid)
+            names += pool.draw(num_filled, self.shown_rows(results, pool), rng, names, avoid)
         return dict(
             names=names,
             similarities=[*map(float, band.similarities[chosen]), *[NAN] * num_filled],

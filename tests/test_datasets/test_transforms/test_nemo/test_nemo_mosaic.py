@@ -116,7 +116,7 @@ def build(mini, **kwargs):
         (dict(fill=dict(interpolation='magic')), ValueError, "interpolation='magic'"),
         (dict(grid=(1, 1)), ValueError, '1x1 cells'),
         (dict(leak_guard=dict(split_file='x')), TypeError, "argument 'split_file'"),
-        (dict(band=dict(top_k=7), grid=(3, 3)), ValueError, 'needs 8 mined.*top_k=7.*at most 7'),
+        (dict(band=dict(top_k=7), grid=(3, 3)), ValueError, 'top_k=7.*at most 7 mined.*needs 8'),
         (dict(bank=dict(path='x', keep=2)), ValueError, 'keep=2 gives at most 2'),
     ],
 )
@@ -137,9 +137,9 @@ def test_a_band_needs_as_many_images_as_the_smallest_or_largest_grid_has_other_c
     for too_few in ('random', 'skip'):
         build(too_few, top_k=8, **grids)
         build(too_few, tau=47, tau_mode='rank')
-        with pytest.raises(ValueError, match='needs 3 mined.*at most 2'):
+        with pytest.raises(ValueError, match='at most 2 mined.*needs 3'):
             build(too_few, tau=48, tau_mode='rank')
-    with pytest.raises(ValueError, match='needs 8 mined.*at most 7'):
+    with pytest.raises(ValueError, match='at most 7 mined.*needs 8'):
         build('skip', top_k=7, **grids)
     build('skip', top_k=1, mined=0.0, random=0.5)  # nothing is drawn from the band
 
