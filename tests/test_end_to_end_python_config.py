@@ -81,7 +81,8 @@ def test_all_tools_take_a_pure_python_config(python_config, tmp_path, monkeypatc
     run_tool('infer.py', first['image'], first['expression'], *options)
     (shown,) = Path('shown/masks').iterdir()
     masks = [np.array(Image.open(file)) for file in (shown, f'results/{first["mask"]}')]
-    assert np.array_equal(*masks)
+    # test.py ran in bfloat16 on several expressions: pixels at the threshold may differ.
+    assert np.mean(masks[0] != masks[1]) < 0.01 < min(np.mean(mask) for mask in masks)
     run_tool('analysis_tools/browse_dataset.py', python_config, '--num', 2, '--out', 'sheets')
     assert list(Path('sheets').iterdir())
     run_tool('analysis_tools/inspect_bank.py', python_config, '--out', 'band')

@@ -14,7 +14,8 @@ from .scores import ExpressionScores
 
 CROSS = '*'
 _SIZE_WORD = re.compile(
-    r'\b(?:(?:larg|tini|hug)(?:e|er|est)|(?:small|tall|short)(?:er|est)?|big(?:ger|gest)?|tiny|'
+    r'\b(?:(?:larg|hug)(?:e|er|est)|small(?:er|est)?|big(?:ger|gest)?|tin(?:y|ier|iest)|'
+    r'(?:tall|short)(?:er|est)|'
     r'littl(?:e|est)|giant|enormous|miniature)\b',
     re.IGNORECASE,
 )

@@ -23,7 +23,8 @@ def _draw_level(zoom: float, rng: np.random.Generator) -> float:
     """Draw an object's place in the range of areas.
 
     What would lie beyond an end of the range is mirrored at it: if the zooms are uniform, so are
-    the levels of all objects together, and the areas are log-uniform.
+    the levels of all objects together. Then areas would be log-uniform, if large objects found as
+    much room as small ones.
     """
     level = abs(zoom + rng.uniform(-_SPREAD, _SPREAD))
     return level if level <= 1 else 2 - level

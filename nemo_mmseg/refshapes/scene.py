@@ -145,7 +145,7 @@ def sample_scene(
         The scene.
     """
     width, height = CANVASES[int(rng.integers(len(CANVASES)))]
-    zoom = rng.random()  # kept until a scene fits: large objects are fewer then, not rarer
+    zoom = rng.random()  # kept until a scene fits: where objects are large there are fewer
     main = str(rng.choice(list(CATEGORIES)))
     main = main if rng.random() < context else None
     placed = None

@@ -57,13 +57,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description='Count negatives that are true after all')
     add_config_arguments(parser)
     parser.add_argument('--num', type=int, default=2000, help='samples for each row')
-    parser.add_argument('--relative', type=float, nargs='+', default=[], help='further values: tau')
-    parser.add_argument('--top-k', type=int, nargs='+', default=[100], help='with each of them')
+    parser.add_argument(
+        '--tau', type=float, nargs='+', default=[], help='of further bands of expressions'
+    )
+    parser.add_argument(
+        '--top-k', type=int, nargs='+', default=[100], help='of these, each with each tau'
+    )
     args = parser.parse_args()
     cfg = load_config(args)
     init_default_scope(cfg.get('default_scope', 'mmseg'))
     dataset = DATASETS.build(cfg.train_dataloader.dataset)
-    rules = [BandRule(tau=tau, top_k=k) for tau in args.relative for k in args.top_k]
+    rules = [BandRule(tau=tau, top_k=k) for tau in args.tau for k in args.top_k]
     print(count(dataset, rules, args.num))
 
 

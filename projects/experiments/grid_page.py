@@ -93,9 +93,7 @@ def gains(
     result = paired_bootstrap(firsts, seconds, np.stack(list(slices.values())))
     found: dict[str, list[Gain]] = {measure: [] for measure in result.measures}
     for at, (label, where) in enumerate(slices.items()):
-        each = [
-            (first.summary(where=where), second.summary(where=where)) for first, second in pairs
-        ]
+        each = [(measured(first, where), measured(second, where)) for first, second in pairs]
         for column, measure in enumerate(result.measures):
             values = (result.difference, result.low, result.high)
             numbers = [float(value[at, column]) for value in values]
@@ -108,6 +106,12 @@ def _slices(run: ExpressionScores, by: str | None) -> dict[str, np.ndarray]:
     return {'all': np.ones(len(run), bool)} if by is None else slice_by(run, by)
 
 
+def measured(run: ExpressionScores, where: np.ndarray | None = None) -> dict[str, float]:
+    """Return all measures in per cent, those that are published as shares, too."""
+    summary = run.summary(where=where)
+    return {name: 100 * v if name.endswith('-acc') else v for name, v in summary.items()}
+
+
 def shown_measures(scores: Scores) -> list[str]:
     """Return the overall and the mean IoU, N-acc and T-acc if there are, and the first Pr@X."""
     names = list(next(iter(next(iter(scores.values())).values())).ratios())
@@ -118,12 +122,13 @@ def shown_measures(scores: Scores) -> list[str]:
 def score_rows(scores: Scores, baseline: str) -> Rows:
     """Return the table of means; its first row is the head."""
     measures = shown_measures(scores)
-    rows = [['', 'seeds', *measures, *(f'gain in {measure}' for measure in measures[:2])]]
+    gained = measures[:-1]
+    rows = [['', 'seeds', *measures, *(f'gain in {measure}' for measure in gained)]]
     for name, runs in scores.items():
-        summaries = [run.summary() for run in runs.values()]
+        summaries = [measured(run) for run in runs.values()]
         cells = [_mean([summary[measure] for summary in summaries]) for measure in measures]
         found = gains(scores.get(baseline, {}), runs) if name != baseline else {}
-        texts = [str(found[measure][0]) if found else '' for measure in measures[:2]]
+        texts = [str(found[measure][0]) if found else '' for measure in gained]
         rows.append([name, str(len(runs)), *cells, *texts])
     return rows
 
@@ -134,7 +139,7 @@ def run_rows(scores: Scores) -> Rows:
     rows = [['', 'seed', *measures]]
     for row, runs in scores.items():
         for seed, run in sorted(runs.items()):
-            summary = run.summary()
+            summary = measured(run)
             rows.append([row, str(seed), *(f'{summary[measure]:.2f}' for measure in measures)])
     return rows
 
@@ -158,8 +163,7 @@ def slice_rows(
     slices = [(run, _slices(run, by)) for run in runs.values()]
     labels = list(slices[0][1])
     means = [
-        _mean([run.summary(where=where[label])[measure] for run, where in slices])
-        for label in labels
+        _mean([measured(run, where[label])[measure] for run, where in slices]) for label in labels
     ]
     numbers = [str(int(slices[0][1][label].sum())) for label in labels]
     rows = [['', *labels], ['expressions', *numbers], [f'{measure} of {name}', *means]]

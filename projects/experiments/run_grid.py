@@ -115,7 +115,8 @@ class Cell:
         cfg = Config.fromfile(find_config(row['config']))
         cfg.merge_from_dict({**self.grid.options, **row.get('options', {})})
         # No validation: the last checkpoint is evaluated, and none is chosen.
-        cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=end, val_interval=end + 1)
+        cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=end)
+        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
         cfg.param_scheduler = self.grid.param_scheduler
         cfg.train_dataloader.sampler = dict(type='InfiniteReferringSampler', shuffle=True)
         checkpoint = dict(

@@ -56,9 +56,10 @@ def test_position_by_hand(table):
 
 
 def test_size_words_by_hand(table):
-    expressions = ['Larger dog', 'the smallest', 'tiny red car', 'big', 'enlarged', 'bigfoot', '']
-    expected = ['with', 'with', 'with', 'with', 'without', 'without', 'without']
-    assert labels_of(table(7, expressions=expressions), 'size_word') == expected
+    expressions = ['Larger dog', 'the smallest', 'tiny red car', 'big', 'taller boy']
+    expressions += ['enlarged', 'bigfoot', 'short sleeves', '']
+    expected = ['with'] * 5 + ['without'] * 4
+    assert labels_of(table(9, expressions=expressions), 'size_word') == expected
 
 
 def test_crossed_slices_are_pairs(scores):

@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import run_grid as tool
-from grid_page import gains, read_scores, write_grid_page
+from grid_page import gains, read_scores, score_rows, write_grid_page
 from mmengine.config import Config
 from run_grid import Grid, plan_text, run_grid
+
+from nemo_mmseg.evaluation import ExpressionScores
 
 GRIDS = sorted(Path(tool.__file__).parent.glob('grids/*.py'))
 CRIS = 'cris_refshapes-clip{}_1xb16-4e_refshapes-plus-256x256'
@@ -97,7 +99,8 @@ def test_runs_are_equally_long_and_differ_in_seed_alone(tmp_path):
     first, second, third, _ = make_grid().cells(tmp_path)
     for cell in (first, second, third):
         cfg = cell.config()
-        assert cfg.train_cfg == dict(type='IterBasedTrainLoop', max_iters=2, val_interval=3)
+        assert cfg.train_cfg == dict(type='IterBasedTrainLoop', max_iters=2)
+        assert cfg.val_dataloader is None  # nor is its data needed
         assert cfg.randomness.seed == cell.seed
         assert Config.fromstring(cfg.pretty_text, '.py').to_dict() == cfg.to_dict()
     assert second.config().train_dataloader.batch_size == 3
@@ -167,6 +170,25 @@ def test_numbers_of_the_page(tmp_path, fake):
     assert lines['| mIoU of none'].endswith(f' | {base.mean():.2f} ± {base.std(ddof=1):.2f} |')
     assert '\npython make_data.py\npython run_grid.py x\n' in text
     assert (tmp_path / 'toy_distractors.png').is_file() and (tmp_path / 'toy_all.png').is_file()
+
+
+def test_shares_of_no_target_answers_are_in_per_cent_and_have_intervals():
+    def run(answers: list[bool]) -> ExpressionScores:
+        columns = dict.fromkeys(
+            ('intersection', 'union', 'num_distractors', 'target_area'), [1] * 4
+        )
+        texts = dict(images=list('abcd'), expressions=['thing'] * 4, datasets=[''] * 4)
+        return ExpressionScores(
+            **columns, **texts, sent_ids=range(4), no_target=[True, True, True, False],
+            predicted_no_target=answers, generalized=True,
+        )  # fmt: skip
+
+    none, row = run([True, False, False, False]), run([True, True, False, False])
+    head, first, second = score_rows({'none': {0: none}, 'row': {0: row}}, 'none')
+    assert head[2:6] == ['cIoU', 'gIoU', 'N-acc', 'T-acc']
+    assert (first[4], first[5], second[4], second[5]) == ('33.33', '100.00', '66.67', '100.00')
+    gain = second[head.index('gain in N-acc')]
+    assert gain.startswith('+33.33 [+0.00, +100.00]')
 
 
 def test_shipped_grids_share_their_runs(tmp_path):

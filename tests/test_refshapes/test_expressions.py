@@ -226,7 +226,7 @@ def test_sizes_are_said_only_where_they_differ():
     assert set(heard) == SIZE_WORDS
 
 
-def test_a_size_in_pixels_hardly_tells_the_word():
+def test_a_size_in_pixels_does_not_tell_the_word():
     """Of a large and a small object from two images, the small one is now and then the larger."""
     small, large = [], []
     for index in range(100):
@@ -239,7 +239,7 @@ def test_a_size_in_pixels_hardly_tells_the_word():
                 if words:
                     (large if words.pop()[:3] in ('lar', 'big') else small).append(share)
     assert min(len(small), len(large)) > 20
-    assert np.mean(np.array(large)[:, None] < np.array(small)) > 0.05
+    assert 0.04 < np.mean(np.array(large)[:, None] < np.array(small)) < 0.25
 
 
 def test_variants_differ_as_the_real_sets_do():

@@ -63,8 +63,8 @@ def main() -> None:
                 args.seed,
                 args.workers,
                 progress,
-                args.distractors,
-                args.context,
+                distractors=args.distractors,
+                context=args.context,
             )
         except (FileExistsError, ValueError) as error:
             sys.exit(f'error: {error}')

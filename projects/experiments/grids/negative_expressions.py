@@ -7,17 +7,20 @@ data = (
 question = (
     'Do negative expressions teach a network to answer "no target", and does mining them pay?'
 )
-data_root = 'data/refshapes-few/generalized/'
+folder = 'data/refshapes-few/generalized/'
 name = 'cris_refshapes-clip{}_1xb16-4e_grefshapes-256x256'
-bank = {'train_dataloader.dataset.pipeline.1.bank.path': f'{data_root}banks/bank.safetensors'}
+bank = {'train_dataloader.dataset.pipeline.1.bank.path': f'{folder}banks/bank.safetensors'}
 rows = {
     '_delete_': True,
     'none': dict(config=name.format('')),
     'random negative expressions': dict(config=name.format('_negexp')),
     'mined negative expressions': dict(config=name.format('_minednegexp'), options=bank),
 }
-options = {f'{loader}_dataloader.dataset.data_root': data_root for loader in ('train', 'test')}
-del name, bank, data_root
+options = {
+    'train_dataloader.dataset.data_root': folder,
+    'test_dataloader.dataset.data_root': folder,
+}
+del name, bank, folder
 by = ('distractors',)
 runs = 'generalized'
 cut = ()
