@@ -190,7 +190,7 @@ def test_three_by_three_leaves_no_pixel_unwritten(mini):
 
 def test_a_pool_of_one_image_is_an_error(mini):
     mini.refs = [mini.refs[0], mini.refs[4]]
-    with pytest.raises(ValueError, match='needs a second image'):
+    with pytest.raises(ValueError, match='needs another image'):
         build(mini.write(), random=1.0)[SampleIndex(0, 0, 0)]
 
 
