@@ -95,8 +95,8 @@ def read_referring_json(
         file: ``*.jsonl``, or else JSON; local or of any MMEngine file backend.
         text_key: Field of the expressions that must be there, beside ``text``. Defaults to
             ``'text'``.
-        errors: Gets a line for each fault; an image with a fault is left out. Defaults to None:
-            the first fault raises.
+        errors: Gets a line for each fault; an image with a fault in it is left out. Defaults to
+            None: the first fault raises.
 
     Returns:
         The content.
@@ -150,11 +150,11 @@ def checked(
         if _is_sound(image, rules, entry, faults)
     ]
     _number(kept, 'id', faults)
-    _refuse_repeated(kept, 'file_name', faults)
+    refuse_repeated(kept, 'file_name', faults)
     objects = [
         (f'{entry}: object {one["id"]}', one) for entry, image in kept for one in image['objects']
     ]
-    _refuse_repeated(objects, 'id', faults)
+    refuse_repeated(objects, 'id', faults)
     _refuse_mixed_categories(objects, faults)
     expressions = [
         (f'{entry}: expression {_name(one, row)}', one)
@@ -264,7 +264,7 @@ def _number(entries: Entries, key: str, faults: Faults) -> None:
             if key not in one:
                 allowed = 'an id, as other entries of the file have: all or none'
                 faults.add(fault(entry, key, MISSING, allowed))
-        _refuse_repeated(entries, key, faults)
+        refuse_repeated(entries, key, faults)
         free = 1 + max(one.get(key, 0) for _, one in entries)
     else:
         free = 1
@@ -274,12 +274,22 @@ def _number(entries: Entries, key: str, faults: Faults) -> None:
             free += 1
 
 
-def _refuse_repeated(entries: Entries, key: str, faults: Faults) -> None:
+def refuse_repeated(entries: Entries, key: str, faults: Faults) -> None:
+    """Refuse that two entries have one id, or one name.
+
+    Args:
+        entries: File and place of each entry, for messages, and the entry.
+        key: The field; entries that lack it are passed over.
+        faults: What becomes of errors.
+    """
     first: dict[Any, str] = {}
     for entry, one in entries:
-        if key in one and first.setdefault(one[key], entry) != entry:
+        if key not in one:
+            continue
+        if one[key] in first:
             allowed = f'one that no other entry has; {first[one[key]]} has it'
             faults.add(fault(entry, key, one[key], allowed))
+        first.setdefault(one[key], entry)
 
 
 def _refuse_mixed_categories(objects: Entries, faults: Faults) -> None:

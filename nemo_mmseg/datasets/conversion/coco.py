@@ -9,7 +9,7 @@ from pycocotools import mask as coco_mask
 from nemo_mmseg.utils.annotation_schema import ANNOTATION, IMAGE, LIST
 from nemo_mmseg.utils.faults import MISSING, Faults, all_sound, fault
 from nemo_mmseg.utils.fileio import load_json
-from nemo_mmseg.utils.referring_json import NAMED_CATEGORY, OPTIONAL_LIST
+from nemo_mmseg.utils.referring_json import NAMED_CATEGORY, OPTIONAL_LIST, refuse_repeated
 
 TABLES = dict(images=LIST, annotations=LIST, categories=OPTIONAL_LIST)
 
@@ -28,6 +28,9 @@ def read_coco(file: str) -> dict:
     faults.check_one(tables, TABLES, file)
     faults.check(tables['images'], IMAGE, file, 'image', 'id')
     faults.check(tables['annotations'], ANNOTATION, file, 'annotation', 'id')
+    for kind in ('images', 'annotations'):
+        entries = [(f'{file}: {kind[:-1]} {one["id"]}', one) for one in tables[kind]]
+        refuse_repeated(entries, 'id', faults)
     known = {image['id'] for image in tables['images']}
     for one in tables['annotations']:
         if one['image_id'] not in known:

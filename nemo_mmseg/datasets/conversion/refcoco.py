@@ -21,6 +21,7 @@ from nemo_mmseg.utils.images import image_name
 from nemo_mmseg.utils.referring_json import (
     ReferringJSON,
     read_referring_json,
+    refuse_repeated,
     write_referring_json,
 )
 
@@ -118,8 +119,9 @@ def _read_refs(split_file: str) -> list[dict]:
         raise fault(split_file, 'the file', refs, 'a list of references')
     rules, faults = {**SPLIT, **reference_rules(True)}, Faults()
     faults.check(refs, rules, split_file, 'reference', 'ref_id')
-    for ref in refs:
-        entry = f'{split_file}: reference {ref["ref_id"]}'
+    entries = [(f'{split_file}: reference {ref["ref_id"]}', ref) for ref in refs]
+    refuse_repeated(entries, 'ref_id', faults)
+    for entry, ref in entries:
         faults.check(ref['sentences'], expression_rules('sent'), entry, 'expression', 'sent_id')
     return refs
 
