@@ -16,7 +16,7 @@ from nemo_mmseg.utils.referring_json import ReferringJSON, read_referring_json
 
 from .base import BaseReferringDataset, refuse_missing
 from .refer import Reference
-from .segmentation import clean_segmentation
+from .segmentation import MaskFile, clean_segmentation
 
 
 @DATASETS.register_module()
@@ -108,7 +108,8 @@ class ReferringJSONDataset(BaseReferringDataset):
         """Turn an object into an annotation as ``instances.json`` has it; None if it is faulty."""
         segmentation = None
         if 'mask' in described:
-            segmentation = osp.join(self.data_prefix['mask_path'], image_name(described['mask']))
+            path = osp.join(self.data_prefix['mask_path'], image_name(described['mask']))
+            segmentation = MaskFile(path)
         elif 'segmentation' in described:
             entry = f'{self.ann_file}: image {image["id"]}: object {described["id"]}'
             try:
@@ -130,7 +131,9 @@ class ReferringJSONDataset(BaseReferringDataset):
         super()._look_for_files(references)
         folder = osp.join(self.data_prefix['mask_path'], '')
         segmentations = (a['segmentation'] for one in references for a in one.annotations)
-        masks = {one.removeprefix(folder) for one in segmentations if isinstance(one, str)}
+        masks = {
+            one.path.removeprefix(folder) for one in segmentations if isinstance(one, MaskFile)
+        }
         refuse_missing(masks, folder, 'masks')
 
 

@@ -7,6 +7,7 @@ far away. So a segmentation is checked before it gets there, whoever asks for th
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -151,6 +152,19 @@ def _decompressed(counts: str | bytes) -> list[int] | None:
     return numbers.tolist()
 
 
+@dataclass(frozen=True)
+class MaskFile:
+    """A mask that is an image file, in the place of a segmentation.
+
+    No JSON can hold one: a reader makes it, who has looked at the path.
+
+    Attributes:
+        path: The file, local or of any MMEngine file backend.
+    """
+
+    path: str
+
+
 def read_mask(path: str, height: int, width: int) -> np.ndarray:
     """Read a mask from an image file.
 
@@ -175,12 +189,12 @@ def encode_mask(mask: np.ndarray) -> dict:
     return coco_mask.encode(cv2.transpose(mask).T)
 
 
-def encode_segmentation(segmentation: list | dict | str, height: int, width: int) -> dict:
+def encode_segmentation(segmentation: list | dict | MaskFile, height: int, width: int) -> dict:
     """Turn a segmentation into one compressed RLE, whose mask is the union of its parts.
 
     Args:
-        segmentation: As in COCO's ``instances.json``, see :func:`clean_segmentation`; or a text,
-            the path of a mask, see :func:`read_mask`.
+        segmentation: As in COCO's ``instances.json``, see :func:`clean_segmentation`; or the file
+            of a mask.
         height: Of the image, in pixels.
         width: Of the image, in pixels.
 
@@ -190,8 +204,8 @@ def encode_segmentation(segmentation: list | dict | str, height: int, width: int
     Raises:
         DataError: It is wrong or empty.
     """
-    if isinstance(segmentation, str):
-        return encode_mask(read_mask(segmentation, height, width))
+    if isinstance(segmentation, MaskFile):
+        return encode_mask(read_mask(segmentation.path, height, width))
     return _encode(clean_segmentation(segmentation, height, width), height, width)
 
 
@@ -212,13 +226,16 @@ def _encode(segmentation: list | dict, height: int, width: int) -> dict:
 
 
 def decode_segmentation(
-    segmentation: list | dict | str, height: int, width: int, size: tuple[int, int] | None = None
+    segmentation: list | dict | MaskFile,
+    height: int,
+    width: int,
+    size: tuple[int, int] | None = None,
 ) -> np.ndarray:
     """Decode polygons, an RLE or a list of RLEs, or read a mask.
 
     Args:
-        segmentation: As in COCO's ``instances.json``, see :func:`clean_segmentation`; or a text,
-            the path of a mask, see :func:`read_mask`.
+        segmentation: As in COCO's ``instances.json``, see :func:`clean_segmentation`; or the file
+            of a mask.
         height: Of the image, in pixels.
         width: Of the image, in pixels.
         size: Height and width of an image that was stretched. Polygons are stretched and then
@@ -232,8 +249,8 @@ def decode_segmentation(
     Raises:
         DataError: It is wrong or empty.
     """
-    if isinstance(segmentation, str):
-        mask = read_mask(segmentation, height, width)
+    if isinstance(segmentation, MaskFile):
+        mask = read_mask(segmentation.path, height, width)
     else:
         segmentation = clean_segmentation(segmentation, height, width)
         if size is not None and _is_polygons(segmentation):

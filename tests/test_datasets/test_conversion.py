@@ -21,7 +21,7 @@ from nemo_mmseg.datasets.conversion import (
     refcoco_to_json,
 )
 from nemo_mmseg.datasets.samplers import SampleIndex
-from nemo_mmseg.datasets.segmentation import decode_segmentation
+from nemo_mmseg.datasets.segmentation import MaskFile, decode_segmentation
 from nemo_mmseg.utils.faults import DataError
 from nemo_mmseg.utils.fileio import load_plain_pickle
 from nemo_mmseg.utils.referring_json import read_referring_json
@@ -151,7 +151,7 @@ def test_own_data_there_and_back(tmp_path):
         assert one == other
         for a, b in zip(first, second, strict=True):
             if 'mask' in a:
-                a['segmentation'] = str(tmp_path / a.pop('mask'))
+                a['segmentation'] = MaskFile(str(tmp_path / a.pop('mask')))
             if 'segmentation' in a:
                 np.testing.assert_array_equal(
                     decode_segmentation(a.pop('segmentation'), *size),

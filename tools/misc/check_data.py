@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 import nemo_mmseg  # noqa: F401  (registers our classes, whether or not the config asks for it)
 from nemo_mmseg.datasets.refer import Reference
-from nemo_mmseg.datasets.segmentation import encode_segmentation
+from nemo_mmseg.datasets.segmentation import MaskFile, encode_segmentation
 from nemo_mmseg.utils.config import add_config_arguments, leaf_datasets, load_config
 from nemo_mmseg.utils.faults import shown
 from nemo_mmseg.utils.images import decode_image, orientation_of, read_content
@@ -185,7 +185,7 @@ def _objects(item: dict) -> dict[int, dict]:
 def _look_for(item: dict) -> tuple[list[str], int]:
     """Find the errors that can be told without decoding; no image counts as turned."""
     masks = [one['segmentation'] for one in _objects(item).values()]
-    files = [item['img_path'], *(path for path in masks if isinstance(path, str))]
+    files = [item['img_path'], *(one.path for one in masks if isinstance(one, MaskFile))]
     missing = [shown(path, 300) for path in files if not osp.isfile(path)]
     names = [path.removeprefix('the text ') for path in missing]
     return [f'image {item["img_id"]}: {name} is missing' for name in names], 1

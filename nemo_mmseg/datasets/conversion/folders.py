@@ -12,7 +12,7 @@ from nemo_mmseg.utils.faults import MISSING, Faults, fault
 from nemo_mmseg.utils.images import read_image
 from nemo_mmseg.utils.referring_json import OBJECT, OPTIONAL_SPLIT, write_referring_json
 
-from ..segmentation import encode_segmentation
+from ..segmentation import encode_mask, read_mask
 from .coco import mask_fields
 
 COLUMNS = ('image', 'mask', 'sentence')
@@ -90,10 +90,10 @@ def _object(number: int, mask: str, masks_dir: str, image: dict, entry: str) -> 
     if not MASK.holds(mask):
         raise fault(entry, 'mask', mask, MASK.allowed)
     try:
-        rle = encode_segmentation(osp.join(masks_dir, mask), image['height'], image['width'])
+        drawn = read_mask(osp.join(masks_dir, mask), image['height'], image['width'])
     except ValueError as error:
         raise ValueError(f'{entry}: {error}') from error
-    about = mask_fields(rle)
+    about = mask_fields(encode_mask(drawn))
     if not about['area']:
         raise fault(entry, 'mask', mask, 'a file that is not black all over')
     return dict(id=number, mask=mask, **about)

@@ -25,7 +25,7 @@ from nemo_mmseg.utils.referring_json import (
     write_referring_json,
 )
 
-from ..segmentation import clean_segmentation, encode_segmentation
+from ..segmentation import clean_segmentation, encode_mask, encode_segmentation, read_mask
 from .coco import images_with_objects, json_rle, mask_fields, read_coco
 
 # What an image, an object and an expression of the JSON form have that has another place there.
@@ -203,7 +203,7 @@ def _annotation(
     size = image['height'], image['width']
     if 'mask' in described:
         path = osp.join(masks_dir, image_name(described['mask']))
-        rle = encode_segmentation(path, *size)
+        rle = encode_mask(read_mask(path, *size))
         annotation.update(segmentation=json_rle(rle), **mask_fields(rle))
     elif 'segmentation' in described:
         annotation['segmentation'] = described['segmentation']
