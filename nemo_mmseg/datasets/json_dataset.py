@@ -50,8 +50,7 @@ class ReferringJSONDataset(BaseReferringDataset):
     ) -> None:
         self.split = split
         self.text_key = text_key
-        if split is not None:
-            self.split_file = osp.join(data_root, ann_file)
+        self.split_file = osp.join(data_root, ann_file)
         data_prefix = {'mask_path': '', **data_prefix}
         super().__init__(data_root=data_root, ann_file=ann_file, data_prefix=data_prefix, **kwargs)
         self._metainfo.setdefault('dataset_name', Path(self.ann_file).stem)

@@ -19,7 +19,7 @@ from .annotation_schema import AREA, BOX, CROWD, FILE_NAME, ID, LIST, MAX_LENGTH
 from .atomic_write import write_text
 from .faults import MISSING, Faults, Rule, fault
 from .fileio import collector_paused, load_json
-from .images import MAX_PIXELS
+from .images import MAX_PIXELS, image_name
 
 OPTIONAL_ID = replace(ID, optional=True)
 OPTIONAL_LIST = replace(LIST, optional=True)
@@ -57,8 +57,9 @@ TARGETS = Rule(
     (list,),
     also=lambda value: ID.holds(*value) and len(set(value)) == len(value),
 )
-EXPRESSION = dict(text=TEXT, targets=TARGETS, id=OPTIONAL_ID, ref_id=OPTIONAL_ID)
-EXPRESSION.update(split=OPTIONAL_SPLIT)
+EXPRESSION = dict(
+    text=TEXT, targets=TARGETS, id=OPTIONAL_ID, ref_id=OPTIONAL_ID, split=OPTIONAL_SPLIT
+)
 NAMED_CATEGORY = dict(id=ID, name=TEXT)
 # File and place of each entry, for messages, and the entry.
 Entries = Sequence[tuple[str, dict]]
@@ -150,7 +151,8 @@ def checked(
         if _is_sound(image, rules, entry, faults)
     ]
     _number(kept, 'id', faults)
-    refuse_repeated(kept, 'file_name', faults)
+    plain = [(entry, dict(file_name=image_name(image['file_name']))) for entry, image in kept]
+    refuse_repeated(plain, 'file_name', faults)
     objects = [
         (f'{entry}: object {one["id"]}', one) for entry, image in kept for one in image['objects']
     ]
@@ -330,7 +332,7 @@ def _number_references(expressions: Entries, image_ids: list[int], faults: Fault
 
 def _category_ids(categories: list[dict], names: set[str]) -> dict[str, int]:
     """Number the names: as the table of categories does, others in order of the alphabet."""
-    numbers = {one['name']: one['id'] for one in categories if 'name' in one}
+    numbers = {one['name']: one['id'] for one in categories if type(one.get('name')) is str}
     free = 1 + max([0, *(one['id'] for one in categories)])
     others = sorted(names - set(numbers))
     return numbers | {name: free + row for row, name in enumerate(others)}

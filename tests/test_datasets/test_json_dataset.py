@@ -1,5 +1,6 @@
 """The JSON form of referring data: what is read, and what is said of bad files."""
 
+import copy
 import json
 
 import cv2
@@ -161,6 +162,7 @@ FIRST = 'own.json: image at position 0'
         ([], dict(height=30_000, width=3000), f'{FIRST}: height and width'),
         ([], dict(file_name='../1.png'), f'{FIRST}: file_name'),
         ([], dict(file_name='2.png'), "file_name is the text '2.png'; .*position 0 has it"),
+        ([], dict(file_name='./2.png'), "file_name is the text '2.png'; .*position 0 has it"),
         ([], dict(objects={}), f'{FIRST}: objects'),
         ([], dict(id=7), 'own.json: image at position 1: id is missing'),
         ([], dict(split=None), f'{FIRST}: split is None'),
@@ -212,6 +214,38 @@ def test_a_missing_field_is_named(own, part, key):
     del one[key]
     with pytest.raises(DataError, match=f'{FIRST}.*: {key}.* is missing'):
         own.write().build()
+
+
+ODD = [None, '', [], [None], {}, True, 1.5, -1, 2**63, float('nan'), '\ud800', [[1, 2, 3]]]
+
+
+def places(value, path=()):
+    """The paths of all values in a value of JSON."""
+    parts = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, one in parts:
+        yield (*path, key)
+        if isinstance(one, (dict, list)):
+            yield from places(one, (*path, key))
+
+
+def test_whatever_a_field_holds_the_error_is_a_message(own):
+    own.images = own.images[:1]
+    dataset, refused = own.build(lazy_init=True), 0
+    for *path, last in places(copy.deepcopy(own.images[0])):
+        for odd in ODD:
+            before = copy.deepcopy(own.images)
+            one = own.images[0]
+            for key in path:
+                one = one[key]
+            one[last] = odd
+            (own.root / 'own.json').write_text(json.dumps(dict(images=own.images)))
+            try:
+                dataset.load_reference_list()
+            except ValueError as error:
+                refused += 1
+                assert 'own.json' in str(error) and len(str(error)) < 1000
+            own.images = before
+    assert refused > 300
 
 
 def test_expressions_of_one_reference_have_the_same_targets(own):

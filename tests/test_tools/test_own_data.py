@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 from mmengine.config import Config
+from mmengine.registry import init_default_scope
 from small_runs import (
     NEMO,
     RecordSamples,
@@ -29,6 +30,13 @@ from nemo_mmseg.utils.referring_json import read_referring_json
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / 'docs' / 'own_data.md'
+
+
+@pytest.fixture(autouse=True)
+def scope_of_other_tests():
+    """Runs forget the default scope."""
+    yield
+    init_default_scope('mmseg')
 
 
 def blocks(language: str) -> list[str]:

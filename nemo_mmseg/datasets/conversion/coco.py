@@ -60,16 +60,20 @@ def _names(tables: dict) -> dict[int, str]:
     if not all_sound(table, NAMED_CATEGORY):
         return {}
     names = {one['id']: one['name'] for one in table}
-    used = {one['category_id'] for one in tables['annotations'] if 'category' not in one}
+    used = {one['category_id'] for one in tables['annotations'] if not _lacks_category(one)}
     return names if len(set(names.values())) == len(table) and used <= set(names) else {}
 
 
+def _lacks_category(annotation: dict) -> bool:
+    """Whether an annotation came from an object without a category: json_to_refcoco says so."""
+    return annotation.get('category', MISSING) is None
+
+
 def _object(annotation: dict, names: dict[int, str]) -> dict:
-    number = annotation['category_id']
-    described = dict(id=annotation['id'], category=names.get(number, number)) | annotation
-    del described['image_id'], described['category_id']
-    if described['category'] is None:  # what json_to_refcoco writes where there is none
-        del described['category']
+    number, none = annotation['category_id'], _lacks_category(annotation)
+    described = dict(annotation, category=None if none else names.get(number, number))
+    for key in ('image_id', 'category_id', *(['category'] if none else [])):
+        del described[key]
     if described.get('segmentation', MISSING) in ([], None):
         del described['segmentation']
     if described.get('iscrowd') == 0:

@@ -6,7 +6,7 @@ import base64
 import binascii
 import math
 import os.path as osp
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -89,11 +89,11 @@ def labelme_to_json(folder: str, images_dir: str, out: str, split: str | None = 
 
 def _file_name(path: str, file: str, images_dir: str) -> str:
     """Return the path of a picture inside the folder of the pictures."""
-    parts = PureWindowsPath(path).parts  # which knows both kinds of strokes
-    found = osp.relpath(osp.join(osp.dirname(file), *parts), images_dir)
-    if found.startswith('..'):
+    source = osp.join(osp.dirname(file), path.replace('\\', '/'))  # as Windows writes it
+    name = osp.relpath(source, images_dir)
+    if name.startswith('..') or not osp.isfile(source):
         raise fault(file, 'imagePath', path, f'a file in {images_dir}')
-    return Path(found).as_posix()
+    return Path(name).as_posix()
 
 
 def _grouped(shapes: list[dict]) -> dict[Any, list[dict]]:

@@ -29,7 +29,7 @@ from ..segmentation import clean_segmentation, encode_mask, encode_segmentation,
 from .coco import images_with_objects, json_rle, mask_fields, read_coco
 
 # What an image, an object and an expression of the JSON form have that has another place there.
-IMAGE_PARTS = ('objects', 'expressions', 'references', 'split')
+IMAGE_PARTS = ('objects', 'expressions', 'references')
 OBJECT_PARTS = ('id', 'category', 'mask', 'segmentation')
 EXPRESSION_PARTS = ('id', 'text', 'targets', 'ref_id', 'split')
 
@@ -64,7 +64,8 @@ def refcoco_to_json(split_file: str, ann_file: str, out: str) -> None:
         described = [_expression(one, targets, ref) for one in ref['sentences']]
         image['expressions'] += described
         derived = _reference(image, described, categories, generalized) if described else {}
-        others = _differing(ref, derived, ('ref_id', 'sentences') if described else ('ref_id',))
+        skip = ['ref_id', 'sentences'] if _are_told(ref['sentences']) else ['ref_id']
+        others = _differing(ref, derived, skip)
         if others:
             image.setdefault('references', []).append(dict(id=ref['ref_id'], **others))
     write_referring_json(out, list(images.values()), head)
@@ -139,7 +140,12 @@ def _expression(sentence: dict, targets: list[int], ref: dict) -> dict:
         ref_id=ref['ref_id'],
         split=ref['split'],
     )
-    return described | _differing(sentence, _sentence(described))
+    return described | _differing(sentence, _sentence(described), EXPRESSION_PARTS)
+
+
+def _are_told(sentences: list[dict]) -> bool:
+    """Whether expressions tell all of some sentences: no field has a name that theirs have."""
+    return bool(sentences) and not any(one.keys() & set(EXPRESSION_PARTS) for one in sentences)
 
 
 def _sentence(described: dict) -> dict:
