@@ -2,6 +2,7 @@
 
 from .base import BaseReferringDataset
 from .grefcoco import GRefCOCODataset
+from .json_dataset import ReferringJSONDataset
 from .refcoco import RefCOCODataset
 from .referit import ReferItDataset
 from .samplers import InfiniteReferringSampler, ReferringSampler, SampleIndex
@@ -14,6 +15,7 @@ __all__ = [
     'InfiniteReferringSampler',
     'RefCOCODataset',
     'ReferItDataset',
+    'ReferringJSONDataset',
     'ReferringSampler',
     'SampleIndex',
     *_transforms,

@@ -141,7 +141,7 @@ class BaseReferringDataset(BaseDataset, ABC):
         if self.leak_guard is not None:
             references = self._without_leaks(references)
         if self.check_images:
-            self._look_for_images({reference.image['file_name'] for reference in references})
+            self._look_for_files(references)
         items = [self._item(group) for group in _grouped(references, self.group_by)]
         items = _with_siblings(_subset(items, self.indices))
         self._pool = self._pool_of(items)
@@ -165,19 +165,9 @@ class BaseReferringDataset(BaseDataset, ABC):
         left = {name for name, keep in zip(names, kept) if keep}
         return [reference for reference in references if reference.image['file_name'] in left]
 
-    def _look_for_images(self, names: set[str]) -> None:
-        folder, present = self.data_prefix['img_path'], set()
-        for inside in {posixpath.dirname(name) for name in names}:  # not the whole tree below
-            part = osp.join(folder, inside) if inside else folder
-            if exists(part):
-                found = list_dir_or_file(part, list_dir=False)
-                present.update(posixpath.join(inside, name) for name in found)
-        missing = sorted(names - present)
-        if missing:
-            raise FileNotFoundError(
-                f'{len(missing)} images of the split are not in {folder}, the first: '
-                f'{shown(missing[0]).removeprefix("the text ")}'
-            )
+    def _look_for_files(self, references: Sequence[Reference]) -> None:
+        names = {reference.image['file_name'] for reference in references}
+        refuse_missing(names, self.data_prefix['img_path'], 'images')
 
     def _item(self, group: list[tuple[Reference, int]]) -> dict:
         image = group[0][0].image
@@ -304,6 +294,31 @@ class BaseReferringDataset(BaseDataset, ABC):
                 'The sampler does not tell the epoch, so every epoch repeats the same samples. '
                 'Train with ReferringSampler (epochs) or InfiniteReferringSampler (iterations).'
             )
+
+
+def refuse_missing(names: set[str], folder: str, what: str) -> None:
+    """Look for files of a split.
+
+    Args:
+        names: Their paths inside the folder.
+        folder: Of any MMEngine file backend.
+        what: What they are, for the message.
+
+    Raises:
+        FileNotFoundError: Some are missing; counts them and names the first.
+    """
+    present: set[str] = set()
+    for inside in {posixpath.dirname(name) for name in names}:  # not the whole tree below
+        part = osp.join(folder, inside) if inside else folder
+        if exists(part):
+            found = list_dir_or_file(part, list_dir=False)
+            present.update(posixpath.join(inside, name) for name in found)
+    missing = sorted(names - present)
+    if missing:
+        raise FileNotFoundError(
+            f'{len(missing)} {what} of the split are not in {folder}, the first: '
+            f'{shown(missing[0]).removeprefix("the text ")}'
+        )
 
 
 def _grouped(references: Sequence[Reference], group_by: str) -> list[list[tuple[Reference, int]]]:

@@ -1,4 +1,4 @@
-"""Segmentations of ``instances.json``: what they may hold, and how they become masks.
+"""Segmentations of ``instances.json`` and masks as PNGs: what they may hold, how they are decoded.
 
 pycocotools reads and writes wrong memory where an RLE is damaged, and takes all memory for a point
 far away. So a segmentation is checked before it gets there, whoever asks for the mask.
@@ -7,6 +7,7 @@ far away. So a segmentation is checked before it gets there, whoever asks for th
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -14,7 +15,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from nemo_mmseg.utils.faults import MISSING, fault
-from nemo_mmseg.utils.images import MAX_PIXELS
+from nemo_mmseg.utils.images import MAX_PIXELS, read_image
 
 KINDS = 'a list of polygons (lists of numbers), an RLE (a dict), or a list of RLEs'
 # What pycocotools does grows with the outline, which it draws with five points a pixel.
@@ -151,11 +152,49 @@ def _decompressed(counts: str | bytes) -> list[int] | None:
     return numbers.tolist()
 
 
-def encode_segmentation(segmentation: list | dict, height: int, width: int) -> dict:
+@dataclass(frozen=True)
+class MaskFile:
+    """A mask that is an image file, in the place of a segmentation.
+
+    No JSON can hold one: a reader makes it, who has looked at the path.
+
+    Attributes:
+        path: The file, local or of any MMEngine file backend.
+    """
+
+    path: str
+
+
+def read_mask(path: str, height: int, width: int) -> np.ndarray:
+    """Read a mask from an image file.
+
+    Args:
+        path: The file, decoded as :mod:`nemo_mmseg.utils.images` says.
+        height: Of the image, in pixels.
+        width: Of the image, in pixels.
+
+    Returns:
+        Mask ``(height, width)`` uint8: 1 where the file is not black, which may be nowhere.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is damaged, or of another size.
+    """
+    return read_image(path, height, width).any(axis=2).view(np.uint8)
+
+
+def encode_mask(mask: np.ndarray) -> dict:
+    """Encode a mask ``(H, W)`` uint8, 0 or 1, as COCO's compressed RLE."""
+    # COCO's masks are column-major. OpenCV transposes ten times as fast as NumPy.
+    return coco_mask.encode(cv2.transpose(mask).T)
+
+
+def encode_segmentation(segmentation: list | dict | MaskFile, height: int, width: int) -> dict:
     """Turn a segmentation into one compressed RLE, whose mask is the union of its parts.
 
     Args:
-        segmentation: As in COCO's ``instances.json``, see :func:`clean_segmentation`.
+        segmentation: As in COCO's ``instances.json``, see :func:`clean_segmentation`; or the file
+            of a mask.
         height: Of the image, in pixels.
         width: Of the image, in pixels.
 
@@ -165,6 +204,8 @@ def encode_segmentation(segmentation: list | dict, height: int, width: int) -> d
     Raises:
         DataError: It is wrong or empty.
     """
+    if isinstance(segmentation, MaskFile):
+        return encode_mask(read_mask(segmentation.path, height, width))
     return _encode(clean_segmentation(segmentation, height, width), height, width)
 
 
@@ -185,16 +226,21 @@ def _encode(segmentation: list | dict, height: int, width: int) -> dict:
 
 
 def decode_segmentation(
-    segmentation: list | dict, height: int, width: int, size: tuple[int, int] | None = None
+    segmentation: list | dict | MaskFile,
+    height: int,
+    width: int,
+    size: tuple[int, int] | None = None,
 ) -> np.ndarray:
-    """Decode polygons, an RLE or a list of RLEs.
+    """Decode polygons, an RLE or a list of RLEs, or read a mask.
 
     Args:
-        segmentation: As in COCO's ``instances.json``, see :func:`clean_segmentation`.
+        segmentation: As in COCO's ``instances.json``, see :func:`clean_segmentation`; or the file
+            of a mask.
         height: Of the image, in pixels.
         width: Of the image, in pixels.
         size: Height and width of an image that was stretched. Polygons are stretched and then
-            drawn, RLEs are drawn and then stretched, by nearest pixel. Defaults to the image's.
+            drawn, RLEs and masks are drawn and then stretched, by nearest pixel. Defaults to the
+            image's.
 
     Returns:
         Mask ``(height, width)``, or of ``size``, uint8, C order, 1 on the object. A small object
@@ -203,16 +249,19 @@ def decode_segmentation(
     Raises:
         DataError: It is wrong or empty.
     """
-    segmentation = clean_segmentation(segmentation, height, width)
-    if size is not None and _is_polygons(segmentation):
-        scale = size[1] / width, size[0] / height
-        segmentation = [
-            (np.reshape(points, (-1, 2)) * scale).flatten().tolist() for points in segmentation
-        ]
-        height, width = size
-    rle = _encode(segmentation, height, width)
-    # COCO's masks are column-major. OpenCV transposes ten times as fast as NumPy.
-    mask = cv2.transpose(coco_mask.decode(rle).T)
+    if isinstance(segmentation, MaskFile):
+        mask = read_mask(segmentation.path, height, width)
+    else:
+        segmentation = clean_segmentation(segmentation, height, width)
+        if size is not None and _is_polygons(segmentation):
+            scale = size[1] / width, size[0] / height
+            segmentation = [
+                (np.reshape(points, (-1, 2)) * scale).flatten().tolist() for points in segmentation
+            ]
+            height, width = size
+        rle = _encode(segmentation, height, width)
+        # COCO's masks are column-major. OpenCV transposes ten times as fast as NumPy.
+        mask = cv2.transpose(coco_mask.decode(rle).T)
     if size is not None and mask.shape != tuple(size):
         mask = cv2.resize(mask, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
     return mask

@@ -15,7 +15,7 @@ from __future__ import annotations
 import os.path as osp
 import posixpath
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -23,6 +23,7 @@ import numpy as np
 from nemo_mmseg.utils.annotation_schema import FILE_NAME, SPLIT
 from nemo_mmseg.utils.faults import Faults, fault
 from nemo_mmseg.utils.fileio import load_json, load_plain_pickle
+from nemo_mmseg.utils.referring_json import read_referring_json
 
 from .bank import NegativeBank
 from .pool import ImagePool
@@ -63,7 +64,8 @@ def split_images(split_file: str) -> dict[str, frozenset[str]]:
     """Read the images of every split of a data set.
 
     Args:
-        split_file: ``refs(*).p``, or gRefCOCO's ``grefs(unc).json``.
+        split_file: ``refs(*).p``, gRefCOCO's ``grefs(unc).json``, or this package's JSON form
+            (:mod:`nemo_mmseg.utils.referring_json`).
 
     Returns:
         By split, the keys of its images; see :func:`image_key`.
@@ -73,14 +75,28 @@ def split_images(split_file: str) -> dict[str, frozenset[str]]:
         DataError: A reference does not name split and file; names it.
         ValueError: The file is damaged.
     """
-    refs = load_json(split_file) if split_file.endswith('.json') else load_plain_pickle(split_file)
+    images: dict[str, set[str]] = {}
+    for split, keys in _keys_by_split(split_file):
+        images.setdefault(split, set()).update(keys)
+    return {split: frozenset(keys) for split, keys in images.items()}
+
+
+def _keys_by_split(split_file: str) -> Iterator[tuple[str, set[str]]]:
+    """Yield the split and the image of each reference, or expression."""
+    is_json = split_file.endswith('.json')
+    lines = split_file.endswith('.jsonl')
+    refs = None if lines else (load_json if is_json else load_plain_pickle)(split_file)
+    if lines or (is_json and type(refs) is dict and 'images' in refs):
+        for image in read_referring_json(split_file).images:
+            for one in image['expressions']:
+                if one['split'] is not None:
+                    yield one['split'], {image_key(image['file_name'])}
+        return
     if type(refs) is not list:
         raise fault(split_file, 'the file', refs, 'a list of references')
     Faults().check(refs, {**SPLIT, 'file_name': FILE_NAME}, split_file, 'reference', 'ref_id')
-    images: dict[str, set[str]] = {}
     for ref in refs:
-        images.setdefault(ref['split'], set()).update(_keys(ref))
-    return {split: frozenset(keys) for split, keys in images.items()}
+        yield ref['split'], _keys(ref)
 
 
 def _keys(ref: dict) -> set[str]:

@@ -8,11 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from nemo_mmseg.datasets import BaseReferringDataset
+from nemo_mmseg.datasets import BaseReferringDataset, segmentation
 from nemo_mmseg.utils.atomic_write import write_text
 from nemo_mmseg.utils.faults import MISSING, Faults, Rule, fault
 from nemo_mmseg.utils.fileio import load_json
@@ -139,8 +138,7 @@ def encode_mask(mask: np.ndarray) -> dict | None:
     """Encode a mask ``(H, W)`` as COCO's compressed RLE with ``counts`` as text; None if empty."""
     if not mask.any():
         return None
-    # COCO's masks are column-major. OpenCV transposes ten times as fast as NumPy.
-    rle = coco_mask.encode(cv2.transpose(np.asarray(mask, np.uint8)).T)
+    rle = segmentation.encode_mask(np.asarray(mask, np.uint8))
     return dict(size=list(rle['size']), counts=rle['counts'].decode())
 
 

@@ -169,11 +169,25 @@ class Faults:
         if type(record) is not dict:
             self.add(fault(file, place, record, 'a dict'))
             return False
+        number = record.get(key, MISSING)
+        known = number is not MISSING and (key not in rules or rules[key].holds(number))
+        return self.check_one(
+            record, rules, f'{file}: {f"{kind} {shown(number)}" if known else place}'
+        )
+
+    def check_one(self, record: dict, rules: dict[str, Rule], entry: str) -> bool:
+        """Compare one entry of a file with the rules of its kind.
+
+        Args:
+            record: The entry.
+            rules: By field. Other fields are not looked at.
+            entry: File and entry, for the message.
+
+        Returns:
+            Whether the entry is sound.
+        """
         values = {name: record.get(name, MISSING) for name in rules}
         wrong = [name for name, rule in rules.items() if not rule.holds(values[name])]
-        number = record.get(key, MISSING)
-        known = number is not MISSING and key not in wrong
         for name in wrong:
-            entry = f'{file}: {kind} {shown(number)}' if known else f'{file}: {place}'
             self.add(fault(entry, name, values[name], rules[name].allowed))
         return not wrong

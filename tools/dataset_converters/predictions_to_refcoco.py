@@ -17,6 +17,7 @@ from pathlib import Path
 
 from nemo_mmseg.datasets.segmentation import clean_segmentation
 from nemo_mmseg.evaluation.predictions_schema import MASKED, PREDICTIONS, load_predictions
+from nemo_mmseg.pseudo_labels.predictions import image_names
 from nemo_mmseg.utils.annotation_schema import BOX, ID, SPLIT, reference_rules
 from nemo_mmseg.utils.atomic_write import check_folder_path, write_bytes, write_text
 from nemo_mmseg.utils.faults import MISSING, Faults, Rule, fault
@@ -50,7 +51,8 @@ def convert(
     source = Path(results) / PREDICTIONS
     content = load_predictions(str(source), MASKED)
     refs = _references(split_file)
-    images, annotations, kept, paths = {}, {}, set(), {}
+    names = image_names(content['predictions'], images_folder, str(source))
+    images, annotations, kept = {}, {}, set()
     # By rising score, so that of several expressions of an object the best one comes last.
     for record in sorted(content['predictions'], key=lambda record: record.get('score', 0)):
         ref, image_id = refs.get(record['ref_id'], {}), record['image_id']
@@ -62,17 +64,12 @@ def convert(
         if not record['area']:
             continue
         kept.add(ref['ref_id'])
-        (height, width), path = record['rle']['size'], Path(record['image'])
+        height, width = record['rle']['size']
         entry = f'{source}: prediction {record["sent_id"]}'
         box = record.get('bbox', MISSING)
         if box is MISSING or not BOX.holds(box):
             raise fault(entry, 'bbox', box, BOX.allowed)
-        if images_folder is not None and not path.is_relative_to(images_folder):
-            raise fault(entry, 'image', record['image'], f'a file in {images_folder}')
-        name = path.name if images_folder is None else str(path.relative_to(images_folder))
-        if paths.setdefault(name, path) != path:
-            both = f'{paths[name]} and {path}'
-            raise ValueError(f'{source}: {both} have one name: give --images, their folder')
+        name = names[record['image']]
         images[image_id] = dict(id=image_id, file_name=name, height=height, width=width)
         annotations[ref['ann_id']] = dict(
             id=ref['ann_id'],

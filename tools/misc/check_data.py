@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 import nemo_mmseg  # noqa: F401  (registers our classes, whether or not the config asks for it)
 from nemo_mmseg.datasets.refer import Reference
-from nemo_mmseg.datasets.segmentation import encode_segmentation
+from nemo_mmseg.datasets.segmentation import MaskFile, encode_segmentation
 from nemo_mmseg.utils.config import add_config_arguments, leaf_datasets, load_config
 from nemo_mmseg.utils.faults import shown
 from nemo_mmseg.utils.images import decode_image, orientation_of, read_content
@@ -135,6 +135,9 @@ def check_dataset(
         seen = list(bar)
     report.errors += [error for errors, _ in seen for error in errors]
     report.remarks += _turned_images(items, [orientation for _, orientation in seen])
+    objects = [one for item in items for one in _objects(item).values()]
+    if boxes := sum(one['segmentation'] is None for one in objects):
+        report.remarks.append(f'{boxes} objects have a box alone, which LoadReferentMask refuses')
     return report
 
 
@@ -181,10 +184,11 @@ def _objects(item: dict) -> dict[int, dict]:
 
 def _look_for(item: dict) -> tuple[list[str], int]:
     """Find the errors that can be told without decoding; no image counts as turned."""
-    if osp.isfile(item['img_path']):
-        return [], 1
-    path = shown(item['img_path'], 300).removeprefix('the text ')
-    return [f'image {item["img_id"]}: {path} is missing'], 1
+    masks = [one['segmentation'] for one in _objects(item).values()]
+    files = [item['img_path'], *(one.path for one in masks if isinstance(one, MaskFile))]
+    missing = [shown(path, 300) for path in files if not osp.isfile(path)]
+    names = [path.removeprefix('the text ') for path in missing]
+    return [f'image {item["img_id"]}: {name} is missing' for name in names], 1
 
 
 def _turned_images(items: Sequence[dict], orientations: Iterable[int]) -> list[str]:
@@ -210,12 +214,14 @@ def _look_inside(item: dict) -> tuple[list[str], int]:
         return [f'image {item["img_id"]}: {error}'], orientation_of(content)
     for ann_id, instance in _objects(item).items():
         where = f'image {item["img_id"]} ({item["img_path"]}), annotation {ann_id}'
+        if instance['segmentation'] is None:
+            continue
         try:
             # The area needs no mask of the annotated size, which can be a wrong one.
             rle = encode_segmentation(instance['segmentation'], height, width)
             if not coco_mask.area(rle):
                 errors.append(f'{where}: the mask is empty')
-        except ValueError as error:
+        except (OSError, ValueError) as error:
             errors.append(f'{where}: the mask cannot be decoded: {error}')
     return errors, orientation_of(content)
 

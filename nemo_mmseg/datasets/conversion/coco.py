@@ -1,0 +1,91 @@
+"""What files in COCO's layout and the JSON form share: images, annotations, categories."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pycocotools import mask as coco_mask
+
+from nemo_mmseg.utils.annotation_schema import ANNOTATION, IMAGE, LIST
+from nemo_mmseg.utils.faults import MISSING, Faults, all_sound, fault
+from nemo_mmseg.utils.fileio import load_json
+from nemo_mmseg.utils.referring_json import NAMED_CATEGORY, OPTIONAL_LIST, refuse_repeated
+
+TABLES = dict(images=LIST, annotations=LIST, categories=OPTIONAL_LIST)
+
+
+def read_coco(file: str) -> dict:
+    """Read ``instances.json``: a dict with ``images``, ``annotations``, perhaps ``categories``.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        DataError: A field holds what it must not, or an annotation is of no image of the file.
+        ValueError: The file is damaged.
+    """
+    tables, faults = load_json(file), Faults()
+    if type(tables) is not dict:
+        raise fault(file, 'the file', tables, 'a dict of images and annotations')
+    faults.check_one(tables, TABLES, file)
+    faults.check(tables['images'], IMAGE, file, 'image', 'id')
+    faults.check(tables['annotations'], ANNOTATION, file, 'annotation', 'id')
+    for kind in ('images', 'annotations'):
+        entries = [(f'{file}: {kind[:-1]} {one["id"]}', one) for one in tables[kind]]
+        refuse_repeated(entries, 'id', faults)
+    known = {image['id'] for image in tables['images']}
+    for one in tables['annotations']:
+        if one['image_id'] not in known:
+            entry = f'{file}: annotation {one["id"]}'
+            raise fault(entry, 'image_id', one['image_id'], 'the id of an image of the file')
+    return tables
+
+
+def images_with_objects(tables: dict) -> tuple[dict, dict[int, dict]]:
+    """Turn what :func:`read_coco` returned into the JSON form.
+
+    Returns:
+        The head: what the file has beside images and annotations. The images by id, with objects,
+        without expressions. An object has the name of its category if all categories have one.
+    """
+    head = {key: tables[key] for key in tables if key not in ('images', 'annotations')}
+    names = _names(tables)
+    images = {one['id']: dict(one, objects=[], expressions=[]) for one in tables['images']}
+    for annotation in tables['annotations']:
+        images[annotation['image_id']]['objects'].append(_object(annotation, names))
+    return head, images
+
+
+def _names(tables: dict) -> dict[int, str]:
+    """Names of the categories by id; none where they do not tell the categories of all objects."""
+    table = tables.get('categories', [])
+    if not all_sound(table, NAMED_CATEGORY):
+        return {}
+    names = {one['id']: one['name'] for one in table}
+    used = {one['category_id'] for one in tables['annotations'] if not _lacks_category(one)}
+    return names if len(set(names.values())) == len(table) and used <= set(names) else {}
+
+
+def _lacks_category(annotation: dict) -> bool:
+    """Whether an annotation came from an object without a category: json_to_refcoco says so."""
+    return annotation.get('category', MISSING) is None
+
+
+def _object(annotation: dict, names: dict[int, str]) -> dict:
+    number, none = annotation['category_id'], _lacks_category(annotation)
+    described = dict(annotation, category=None if none else names.get(number, number))
+    for key in ('image_id', 'category_id', *(['category'] if none else [])):
+        del described[key]
+    if described.get('segmentation', MISSING) in ([], None):
+        del described['segmentation']
+    if described.get('iscrowd') == 0:
+        del described['iscrowd']
+    return described
+
+
+def mask_fields(rle: dict) -> dict[str, Any]:
+    """Return ``bbox``, COCO's ``[x, y, width, height]``, and ``area`` of a compressed RLE."""
+    return dict(bbox=coco_mask.toBbox(rle).tolist(), area=int(coco_mask.area(rle)))
+
+
+def json_rle(rle: dict) -> dict:
+    """Return a compressed RLE of pycocotools as JSON holds it."""
+    return dict(size=[int(side) for side in rle['size']], counts=rle['counts'].decode())

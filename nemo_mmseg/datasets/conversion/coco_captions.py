@@ -1,0 +1,52 @@
+"""COCO's ``instances.json`` whose annotations carry captions, in the JSON form."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nemo_mmseg.utils.annotation_schema import TEXT
+from nemo_mmseg.utils.faults import Faults, Rule
+from nemo_mmseg.utils.referring_json import write_referring_json
+
+from .coco import images_with_objects, read_coco
+
+
+def _are_texts(value: Any) -> bool:
+    return TEXT.holds(*(value if type(value) is list else [value]))
+
+
+CAPTIONS = Rule(f'{TEXT.allowed}, or a list of such', (str, list), also=_are_texts, optional=True)
+
+
+def coco_captions_to_json(
+    ann_file: str, out: str, key: str = 'caption', split: str | None = None
+) -> None:
+    """Write annotations in COCO's layout, with what each is called, in the JSON form.
+
+    An annotation without a caption is an object that no expression describes: a distractor.
+
+    Args:
+        ann_file: ``instances.json``.
+        out: File to write.
+        key: Field of an annotation that holds its caption, or a list of them. Defaults to
+            ``'caption'``.
+        split: What the split is called. Defaults to None: the file has no splits.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        DataError: A field holds what it must not.
+        ValueError: The file is damaged.
+    """
+    tables = read_coco(ann_file)
+    Faults().check(tables['annotations'], {key: CAPTIONS}, ann_file, 'annotation', 'id')
+    head, images = images_with_objects(tables)
+    for image in images.values():
+        for one in image['objects']:
+            captions = one.pop(key, [])
+            image['expressions'] += [
+                dict(text=text, targets=[one['id']])
+                for text in (captions if type(captions) is list else [captions])
+            ]
+        if split is not None:
+            image['split'] = split
+    write_referring_json(out, list(images.values()), head)

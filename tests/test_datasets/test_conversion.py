@@ -1,0 +1,293 @@
+"""Converters: round trips lose nothing, and other forms give the masks that they show."""
+
+import json
+import pickle
+
+import cv2
+import numpy as np
+import pytest
+from mini_refcoco import HEIGHT, WIDTH, MiniGRefCOCO, compressed, rectangle
+from mmseg.registry import DATASETS
+
+from nemo_mmseg.datasets.conversion import (
+    coco_captions_to_json,
+    folders_to_json,
+    json_to_refcoco,
+    refcoco_to_json,
+)
+from nemo_mmseg.datasets.samplers import SampleIndex
+from nemo_mmseg.datasets.segmentation import MaskFile, decode_segmentation
+from nemo_mmseg.utils.faults import DataError
+from nemo_mmseg.utils.fileio import load_plain_pickle
+from nemo_mmseg.utils.referring_json import read_referring_json
+
+LOAD = [dict(type='LoadReferringImage'), dict(type='LoadReferentMask')]
+PACK = [dict(type='PackReferringInputs')]
+VARIANTS = ['refshapes', 'refshapes+', 'refshapesg', 'grefshapes']
+
+
+def read(path):
+    return json.loads(path.read_text()) if path.suffix == '.json' else load_plain_pickle(str(path))
+
+
+def build(kind, root, split, **files):
+    return DATASETS.build(
+        dict(
+            type=kind, data_root=str(root), split=split, group_by='image', pipeline=[*LOAD, *PACK],
+            **files,
+        )
+    )  # fmt: skip
+
+
+def assert_same_items(one, other):
+    """Equal items, masks pixel by pixel, and a fingerprint that lets the same bank serve."""
+    assert len(one) == len(other) and one.fingerprint == other.fingerprint
+    for index in range(len(one)):
+        first, second = one.get_data_info(index), other.get_data_info(index)
+        assert first == second
+        masks = [
+            dataset[SampleIndex(index)]['data_samples'].gt_sem_seg.data.numpy()
+            for dataset in (one, other)
+        ]
+        np.testing.assert_array_equal(*masks)
+
+
+@pytest.mark.parametrize('variant', VARIANTS)
+def test_refshapes_there_and_back(refshapes, tmp_path, variant):
+    name, kind = 'refs(unc).p', 'RefCOCODataset'
+    if variant == 'grefshapes':
+        name, kind = 'grefs(unc).json', 'GRefCOCODataset'
+    folder, out = refshapes / variant, tmp_path / 'unc.json'
+    refcoco_to_json(str(folder / name), str(folder / 'instances.json'), str(out))
+    images = dict(img_path=str(refshapes / 'train2014'))
+    for split in ('train', 'val', 'testA', 'testB'):
+        published = build(kind, folder, split, ann_file='instances.json', split_file=name,
+                          data_prefix=images)  # fmt: skip
+        ours = build('ReferringJSONDataset', tmp_path, split, ann_file='unc.json',
+                     data_prefix=images)  # fmt: skip
+        assert_same_items(published, ours)
+    assert json_to_refcoco(str(out), str(tmp_path)) == name
+    assert read(tmp_path / name) == read(folder / name)
+    assert read(tmp_path / 'instances.json') == read(folder / 'instances.json')
+
+
+@pytest.mark.parametrize('generalized', [False, True])
+def test_mini_data_there_and_back(request, generalized, tmp_path):
+    data = request.getfixturevalue('gref_mini' if generalized else 'mini')
+    name = 'grefs(unc).json' if generalized else 'refs(unc).p'
+    # what converters must carry along: fields that nobody knows, another split of one image, a
+    # crowd, a name that is typed otherwise, and a reference that nobody describes
+    data.refs[1]['split'] = 'testA'
+    data.refs[0].update(remark='mine', file_name='other_name.jpg')
+    data.refs[0]['sentences'][0]['worker'] = 7
+    data.refs[3]['sentences'][0]['split'] = 'of another meaning'
+    data.instances['images'][1]['split'] = 'restval'
+    data.instances['annotations'][5].update(iscrowd=1, score=0.5)
+    data.instances['images'][0]['license'] = 3
+    data.instances.update(info=dict(year=2026), licenses=[])
+    if generalized:
+        data.refs.append(dict(data.refs[0], ref_id=9, sentences=[], sent_ids=[]))
+    data.write()
+    out = tmp_path / 'unc.json'
+    refcoco_to_json(*(str(data.root / 'mini' / one) for one in (name, 'instances.json')), str(out))
+    assert json_to_refcoco(str(out), str(tmp_path / 'back')) == name
+    assert read(tmp_path / 'back' / name) == data.refs
+    data.instances['annotations'].sort(key=lambda one: one['image_id'])
+    assert read(tmp_path / 'back' / 'instances.json') == data.instances
+    # JSON Lines have no table of categories; all else is the same
+    lines = tmp_path / 'unc.jsonl'
+    refcoco_to_json(
+        *(str(data.root / 'mini' / one) for one in (name, 'instances.json')), str(lines)
+    )
+    assert read_referring_json(str(lines)).images == read_referring_json(str(out)).images
+
+
+def test_own_data_there_and_back(tmp_path):
+    """From the JSON form, with masks as PNGs, to RefCOCO's layout and back."""
+    masks = {number: rectangle(number, 2 * number, 30 + number, 20) for number in range(1, 5)}
+    cv2.imwrite(str(tmp_path / 'one.png'), 255 * masks[1])
+    images = [
+        dict(
+            file_name='a/1.jpg', height=HEIGHT, width=WIDTH, split='train', photographer='me',
+            objects=[
+                dict(id=5, category='cup', mask='one.png', colour='red'),
+                dict(id=6, category='bowl', segmentation=compressed(masks[2]), iscrowd=1),
+                dict(id=7, segmentation=[[1, 1, 20, 1, 20, 20]]),
+                dict(id=8, category='cup', bbox=[1, 2, 3, 4]),
+            ],
+            expressions=[
+                dict(text='red cup', targets=[5], language='en'),
+                dict(text='Bowl', targets=[6]),
+                dict(text='all', targets=[7, 5, 8], split='val'),
+                dict(text='no horse', targets=[]),
+            ],
+        ),
+        dict(file_name='2.jpg', height=HEIGHT, width=WIDTH, objects=[], expressions=[]),
+    ]  # fmt: skip
+    (tmp_path / 'own.json').write_text(json.dumps(dict(images=images, info='mine')))
+    name = json_to_refcoco(str(tmp_path / 'own.json'), str(tmp_path / 'out'))
+    assert name == 'grefs(own).json'
+    instances = read(tmp_path / 'out' / 'instances.json')
+    areas = [one['area'] for one in instances['annotations']]
+    assert areas[0] == masks[1].sum() and instances['annotations'][0]['bbox'] == [1, 2, 30, 18]
+    assert {one['name']: one['id'] for one in instances['categories']} == {'bowl': 1, 'cup': 2}
+    refcoco_to_json(
+        str(tmp_path / 'out' / name), str(tmp_path / 'out' / 'instances.json'),
+        str(tmp_path / 'back.json'),
+    )  # fmt: skip
+    before = read_referring_json(str(tmp_path / 'own.json'))
+    after = read_referring_json(str(tmp_path / 'back.json'))
+    assert after.head['info'] == 'mine' and before.category_ids == after.category_ids
+    size = HEIGHT, WIDTH
+    for one, other in zip(before.images, after.images, strict=True):
+        # by expression there, by reference here
+        key = lambda expression: expression['id']  # noqa: E731
+        assert one.pop('expressions') == sorted(other.pop('expressions'), key=key)
+        first, second = one.pop('objects'), other.pop('objects')
+        assert one == other
+        for a, b in zip(first, second, strict=True):
+            if 'mask' in a:
+                a['segmentation'] = MaskFile(str(tmp_path / a.pop('mask')))
+            if 'segmentation' in a:
+                np.testing.assert_array_equal(
+                    decode_segmentation(a.pop('segmentation'), *size),
+                    decode_segmentation(b.pop('segmentation'), *size),
+                )
+            assert a == {key: b[key] for key in a}
+            assert b.keys() - a.keys() <= {'bbox', 'area'}
+
+
+def test_pickles_that_are_written_are_plain(mini, tmp_path):
+    folder = mini.root / 'mini'
+    mini.refs[0]['sentences'][0]['sent'] = 'größer'
+    mini.write()
+    refcoco_to_json(str(folder / 'refs(unc).p'), str(folder / 'instances.json'),
+                    str(tmp_path / 'x.json'))  # fmt: skip
+    json_to_refcoco(str(tmp_path / 'x.json'), str(tmp_path))
+    dataset = DATASETS.build(
+        mini.config(ann_file=str(tmp_path / 'instances.json'),
+                    split_file=str(tmp_path / 'refs(x).p'))
+    )  # fmt: skip
+    assert dataset.get_data_info(0)['expressions'][0] == 'größer'
+
+
+FILES = ('mini/grefs(unc).json', 'mini/instances.json', 'x.json')
+
+
+@pytest.mark.parametrize('change, words', [
+    (lambda data: data.refs[0].update(ann_id=[102]), r'1: ann_id is \[102\]; allowed: annotations'),
+    (lambda data: data.refs[0].update(image_id=77), 'reference 1: image_id is 77'),
+    (lambda data: data.refs[0]['sentences'][0].update(sent=''), 'expression 10: sent is'),
+    (lambda data: data.instances['annotations'][0].update(image_id=77), 'annotation 101: image_id'),
+    (lambda data: data.instances['images'].append(data.instances['images'][0]), 'image 1: id is 1'),
+    (lambda data: data.refs.append(data.refs[0]), 'reference 1: ref_id is 1; allowed: one that no'),
+])  # fmt: skip
+def test_faults_of_refcoco_s_files_are_named(tmp_path, change, words):
+    data = MiniGRefCOCO(tmp_path)
+    change(data)
+    data.write()
+    with pytest.raises(DataError, match=words):
+        refcoco_to_json(*(str(tmp_path / one) for one in FILES))
+    assert not (tmp_path / 'x.json').exists()
+
+
+def write_pictures(folder, *names):
+    for name in names:
+        path = folder / 'images' / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), np.zeros((HEIGHT, WIDTH, 3), np.uint8))
+
+
+def test_captions_of_coco_s_annotations(mini, tmp_path):
+    one, two = mini.instances['annotations'][:2]
+    one['caption'], two['caption'] = 'left box', ['green box', 'a box']
+    path = tmp_path / 'captions.json'
+    path.write_text(json.dumps(mini.instances))
+    coco_captions_to_json(str(path), str(tmp_path / 'own.json'), split='train')
+    dataset = build('ReferringJSONDataset', tmp_path, 'train', ann_file='own.json',
+                    data_prefix=dict(img_path='images'))  # fmt: skip
+    items = [dataset.get_data_info(index) for index in range(len(dataset))]
+    assert [item['expressions'] for item in items] == [['left box'], ['green box', 'a box']]
+    assert items[0]['num_distractors'] == [1], 'annotation 201, which has no caption'
+    mask = dataset[SampleIndex(1)]['data_samples'].gt_sem_seg.data.numpy()
+    np.testing.assert_array_equal(mask[0], mini.masks[102])
+    two['caption'] = ['green box', ' ']
+    path.write_text(json.dumps(mini.instances))
+    with pytest.raises(DataError, match='annotation 102: caption is .*; allowed: a text'):
+        coco_captions_to_json(str(path), str(tmp_path / 'own.json'))
+
+
+TABLE = [
+    'image,mask,sentence,category,split',
+    'a.png,1.png,the left cup,cup,train',
+    'a.png,1.png,"red cup, on the left",cup,train',
+    'a.png,x/2.png,the right cup,cup,train',
+    'a.png,1.png; x/2.png,both cups,cup,train',
+    'part/b.png,,a horse,,val',
+]
+
+
+@pytest.fixture
+def folders(tmp_path):
+    write_pictures(tmp_path, 'a.png', 'part/b.png')
+    (tmp_path / 'masks' / 'x').mkdir(parents=True)
+    cv2.imwrite(str(tmp_path / 'masks' / '1.png'), rectangle(3, 4, 20, 22))
+    cv2.imwrite(str(tmp_path / 'masks' / 'x' / '2.png'), 255 * rectangle(30, 4, 40, 22))
+    (tmp_path / 'table.csv').write_text('\ufeff' + '\r\n'.join(TABLE), encoding='utf-8')
+    return tmp_path
+
+
+def convert_folders(folders):
+    paths = ('images', 'masks', 'table.csv', 'own.json')
+    folders_to_json(*(str(folders / path) for path in paths))
+
+
+def test_pictures_masks_and_a_table(folders):
+    convert_folders(folders)
+    prefix = dict(img_path='images', mask_path='masks')
+    dataset = build('ReferringJSONDataset', folders, 'train', ann_file='own.json',
+                    data_prefix=prefix)  # fmt: skip
+    item = dataset.get_data_info(0)
+    assert item['expressions'] == [
+        'the left cup', 'red cup, on the left', 'the right cup', 'both cups',
+    ]  # fmt: skip
+    assert item['num_distractors'] == [1, 1, 1, 0] and item['num_targets'] == [1, 1, 1, 2]
+    assert item['instances'][0]['bbox'] == [3, 4, 17, 18] and item['instances'][0]['area'] == 306
+    masks = dataset[SampleIndex(0)]['data_samples'].gt_sem_seg.data.numpy()
+    left, right = rectangle(3, 4, 20, 22), rectangle(30, 4, 40, 22)
+    np.testing.assert_array_equal(masks, [left, left, right, left + right])
+    val = build('ReferringJSONDataset', folders, 'val', ann_file='own.json', data_prefix=prefix)
+    assert val.get_data_info(0)['num_targets'] == [0]
+
+
+@pytest.mark.parametrize('row, words', [
+    ('image;mask;sentence', 'table.csv: column image is missing; allowed: a header with image'),
+    ('a.png,1.png,left,cup', r'line 7: the line is .*; allowed: 5 cells'),
+    ('a.png,1.png,left, red,cup,train', r'line 7: the line is .*; allowed: 5 cells'),
+    ('a.png,1.png, ,cup,train', "line 7: sentence is the text ' '; allowed"),
+    ('../a.png,1.png,left,cup,train', 'line 7: image is the text .*; allowed'),
+    ('a.png,../1.png,left,cup,train', 'line 7: mask is the text .*; allowed'),
+    ('a.png,1.png,left,bowl,train', "line 7: category is the text 'bowl'; allowed: 'cup'"),
+    ('a.png,empty.png,left,cup,train', 'line 7: mask is the text .*not black all over'),
+    ('a.png,small.png,left,cup,train', r'line 7: .*small\.png is 64x47 pixels, annotated as 64x48'),
+    ('a.png,gone.png,left,cup,train', r'gone\.png'),
+    ('gone.png,1.png,left,cup,train', r'gone\.png'),
+    ('a.png,"1.png,left,cup,train', r'table\.csv is no CSV'),
+])  # fmt: skip
+def test_a_bad_table_is_named_by_line(folders, row, words):
+    cv2.imwrite(str(folders / 'masks' / 'empty.png'), 0 * rectangle(0, 0, 1, 1))
+    cv2.imwrite(str(folders / 'masks' / 'small.png'), rectangle(0, 0, 9, 9)[:-1])
+    rows = [row] if row.startswith('image') else [*TABLE, row]
+    (folders / 'table.csv').write_text('\n'.join(rows))
+    with pytest.raises((ValueError, FileNotFoundError), match=words):
+        convert_folders(folders)
+    assert not (folders / 'own.json').exists()
+
+
+def test_written_pickles_hold_no_shared_surprises(mini, tmp_path):
+    """REFER's own readers use plain `pickle.load`."""
+    folder = mini.root / 'mini'
+    refcoco_to_json(str(folder / 'refs(unc).p'), str(folder / 'instances.json'),
+                    str(tmp_path / 'x.json'))  # fmt: skip
+    json_to_refcoco(str(tmp_path / 'x.json'), str(tmp_path))
+    assert pickle.loads((tmp_path / 'refs(x).p').read_bytes()) == mini.refs
