@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from nemo_mmseg.utils.faults import fault
 from nemo_mmseg.utils.fileio import load_json
@@ -90,9 +91,7 @@ def match_masks(
         DataError: A mask has not the size of its image, or is wrong.
         ValueError: No sample fits.
     """
-    of_image: dict[int, list[_Candidate]] = {}
-    for item in items:
-        of_image.setdefault(item['img_id'], []).extend(_candidates(item))
+    of_image = _candidates(items)
     masks, unmatched = {}, []
     for image_id, group in _grouped(samples).items():
         pairs = _best_pairs(group, of_image.get(image_id, []))
@@ -116,26 +115,27 @@ def match_masks(
     return masks
 
 
+@dataclass
 class _Candidate:
-    """A reference, or what an item has of it: sentence ids by plain text, its box, the size."""
+    """A reference: height and width of its image, its box, and its sentence ids by plain text."""
 
-    def __init__(self, item: dict, positions: Sequence[int]) -> None:
-        self.size = item['height'], item['width']
-        self.sent_ids: dict[str, list[int]] = {}
-        for position in positions:
-            text = _plain(item['expressions'][position])
-            self.sent_ids.setdefault(text, []).append(item['sent_ids'][position])
-        (target,) = item['targets'][positions[0]]
-        self.box = item['instances'][target]['bbox']
+    size: tuple[int, int]
+    box: list[float] | None
+    sent_ids: dict[str, list[int]] = field(default_factory=dict)
 
 
-def _candidates(item: dict) -> list[_Candidate]:
-    """Return the references of an item, without expressions that have no target, or several."""
-    positions: dict[int, list[int]] = {}
-    for position, ref_id in enumerate(item['ref_ids']):
-        if item['num_targets'][position] == 1:
-            positions.setdefault(ref_id, []).append(position)
-    return [_Candidate(item, of_reference) for of_reference in positions.values()]
+def _candidates(items: Sequence[dict]) -> dict[int, list[_Candidate]]:
+    """Return the references by image, without expressions that have no target, or several."""
+    found: dict[int, dict[int, _Candidate]] = {}
+    for item in items:
+        rows = zip(item['ref_ids'], item['sent_ids'], item['expressions'], item['targets'])
+        for ref_id, sent_id, expression, targets in rows:
+            if len(targets) == 1:
+                box = item['instances'][targets[0]]['bbox']
+                blank = _Candidate((item['height'], item['width']), box)
+                candidate = found.setdefault(item['img_id'], {}).setdefault(ref_id, blank)
+                candidate.sent_ids.setdefault(_plain(expression), []).append(sent_id)
+    return {image_id: list(references.values()) for image_id, references in found.items()}
 
 
 def _plain(text: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 from mmengine.logging import print_log
@@ -15,7 +15,8 @@ from .referring_iou import ReferringIoU
 from .scores import ExpressionScores
 
 
-class _Labelled(NamedTuple):
+@dataclass(frozen=True)
+class _Labelled:
     """Scores of a data sample: with the published masks, with clean ones, and who has them."""
 
     scores: ExpressionScores
