@@ -22,8 +22,8 @@ def add_clean_labels(items: Sequence[dict], overlay: str | None, reviewed: str |
 
     Args:
         items: Items of :class:`BaseReferringDataset`, of one target per expression; changed.
-        overlay: RefCOCO-M, see :func:`find_shards`. The clean mask of an expression is an RLE, or
-            None where RefCOCO-M has none. None adds no ``clean_masks``.
+        overlay: RefCOCO-M, see :func:`shards_by_split`. The clean mask of an expression is an RLE,
+            or None where RefCOCO-M has none. None adds no ``clean_masks``.
         reviewed: File of :func:`load_reviewed`. The entry of an expression is True or False, or
             None where it was not reviewed. None adds no ``reviewed``.
 

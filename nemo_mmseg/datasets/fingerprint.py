@@ -94,6 +94,11 @@ class Fingerprint:
         digest = hashlib.sha256(text.encode()).hexdigest()[:16]
         return cls(SplitCounts(len(references), len(ids), len(images)), digest)
 
+    def __str__(self) -> str:
+        known = ' and '.join(self.same_counts())
+        told = f'the counts of {known}' if known else 'the counts of no published split'
+        return f'{self.counts}; sentence ids {self.digest}; {told}'
+
     def same_counts(self) -> list[str]:
         """Name the published splits that have these counts."""
         return [

@@ -113,7 +113,7 @@ def load_parquet_references(
     """Read the references of one split.
 
     Args:
-        source: See :func:`find_shards`.
+        source: See :func:`shards_by_split`.
         split: Key of :data:`NAMES`.
         text_key: ``'sent'`` or ``'raw'``.
         errors: Gets a line for each fault; the faulty entry is left out. Defaults to None: the

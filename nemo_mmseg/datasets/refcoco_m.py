@@ -69,7 +69,7 @@ def read_samples(source: str, errors: list[str] | None = None) -> list[MaskedSam
     """Read the objects of RefCOCO-M; the masks are not looked at yet.
 
     Args:
-        source: See :func:`find_shards`.
+        source: See :func:`shards_by_split`.
         errors: Gets a line for each fault; the faulty entry is left out. Defaults to None: the
             first fault raises.
 
@@ -230,7 +230,7 @@ def write_images(source: str, folder: str) -> None:
     """Write the images of RefCOCO-M that a folder lacks.
 
     Args:
-        source: See :func:`find_shards`.
+        source: See :func:`shards_by_split`.
         folder: The folder, made if missing. Of several processes one writes.
 
     Raises:

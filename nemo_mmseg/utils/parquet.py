@@ -47,14 +47,35 @@ def in_root(data_root: str, source: str) -> str:
     return inside if os.path.exists(inside) else source
 
 
-def find_shards(source: str, names: Sequence[str]) -> list[str]:
-    """Find the Parquet files of a split, in a folder or in the cache of the Hugging Face hub.
+def shards_by_split(source: str) -> dict[str, list[str]]:
+    """Find the Parquet files of a data set, in a folder or in the cache of the Hugging Face hub.
 
     Nothing is downloaded.
 
     Args:
         source: A folder, with the files in it or in its folder ``data``; one file; or the name of a
             data set of the hub, e.g. ``'jxu124/refcoco'``, that lies in the cache.
+
+    Returns:
+        Sorted paths by the name of the split. One file has the name ``''``.
+
+    Raises:
+        FileNotFoundError: There is no such folder or data set; the message says how to get it.
+    """
+    if os.path.isfile(source):
+        return {'': [source]}
+    folder = Path(source) if os.path.isdir(source) else _cached(source)
+    found: dict[str, list[str]] = {}
+    for path in sorted([*folder.glob('*.parquet'), *folder.glob('data/*.parquet')]):
+        found.setdefault(_SHARD.fullmatch(path.name)['split'], []).append(str(path))
+    return found
+
+
+def find_shards(source: str, names: Sequence[str]) -> list[str]:
+    """Find the Parquet files of a split.
+
+    Args:
+        source: See :func:`shards_by_split`.
         names: Names that the split can have, e.g. ``('val', 'validation')``.
 
     Returns:
@@ -64,17 +85,12 @@ def find_shards(source: str, names: Sequence[str]) -> list[str]:
         FileNotFoundError: There is no such folder, data set or split; the message says how to get
             the data set, or which splits there are.
     """
-    if os.path.isfile(source):
-        return [source]
-    folder = Path(source) if os.path.isdir(source) else _cached(source)
-    found: dict[str, list[str]] = {}
-    for path in sorted([*folder.glob('*.parquet'), *folder.glob('data/*.parquet')]):
-        found.setdefault(_SHARD.fullmatch(path.name)['split'], []).append(str(path))
-    for name in names:
+    found = shards_by_split(source)
+    for name in (*names, ''):
         if name in found:
             return found[name]
     raise FileNotFoundError(
-        f'{folder} has no Parquet file of the split {" or ".join(map(repr, names))}; it has: '
+        f'{source} has no Parquet file of the split {" or ".join(map(repr, names))}; it has: '
         f'{", ".join(sorted(found)) or "none of any split"}'
     )
 
