@@ -33,8 +33,9 @@ class SplitCounts:
 
 
 # Folder and name of the split file -> split -> counts, as published. References and images: the
-# catalogue of TensorFlow Datasets and the cards of jxu124/refcoco*. Expressions: the cards of
-# FlagEval (RefCOCO), and the sums of Ref-L4 (21,373 and 14,498) for the test splits of the others.
+# catalogue of TensorFlow Datasets and the cards of jxu124/refcoco*. Expressions: FlagEval's page
+# (RefCOCO); for the others those that are commonly given, whose sums are the 21,373 and 14,498 that
+# the card of Ref-L4 has.
 PUBLISHED_SPLITS: dict[str, dict[str, SplitCounts]] = {
     'refcoco/refs(unc)': dict(
         train=SplitCounts(42404, 120624, 16994),
@@ -68,6 +69,7 @@ PUBLISHED_SPLITS: dict[str, dict[str, SplitCounts]] = {
 # Splits of mirrors that are not what their name says.
 MIRRORS = {
     8811: "lmms-lab/RefCOCO's 'val': as many as the val of UNC and 5,000 more",
+    7573: "lmms-lab/RefCOCOg's 'val': as many as the val of UMD and 5,000 more",
     5000: "lmms-lab/RefCOCO's 'test', or a split of Google",
 }
 

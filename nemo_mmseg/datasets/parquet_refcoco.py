@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +9,7 @@ from mmseg.registry import DATASETS
 
 from nemo_mmseg.utils.annotation_schema import ID, LIST, MAX_ENTRIES
 from nemo_mmseg.utils.faults import Faults, Rule, fault
-from nemo_mmseg.utils.fileio import collector_paused
+from nemo_mmseg.utils.fileio import collector_paused, fast_loads
 from nemo_mmseg.utils.parquet import find_shards, in_root, read_rows
 
 from .fingerprint import PUBLISHED_SPLITS
@@ -164,7 +163,7 @@ def _parts_of(
     parts = []
     for name in ('raw_anns', 'raw_image_info'):
         try:
-            part = json.loads(record[name])
+            part = fast_loads(record[name])
         except (ValueError, RecursionError):
             part = None
         if type(part) is not dict:

@@ -5,9 +5,17 @@ dataset_type = 'RefZOMDataset'
 ann_file = 'ref-zom/instances.json'
 split_file = 'ref-zom/refs(final).p'
 data_prefix = dict(img_path='coco/trainval2014/')
-bank_name = 'ref-zom'
+bank_name = 'ref-zom_raw'
 
-files = dict(type=dataset_type, ann_file=ann_file, split_file=split_file, data_prefix=data_prefix)
+# The field that the published reader reads: expressions as typed.
+text_key = 'raw'
+files = dict(
+    type=dataset_type,
+    ann_file=ann_file,
+    split_file=split_file,
+    data_prefix=data_prefix,
+    text_key=text_key,
+)
 train_dataloader = dict(dataset=files)
 val_dataloader = dict(dataset=dict(**files, split='test'))
 test_dataloader = val_dataloader
