@@ -5,6 +5,7 @@ import pytest
 from mini_refcoco import generalized_reference
 from mmseg.registry import DATASETS
 
+from nemo_mmseg.datasets.samplers import SampleIndex
 from nemo_mmseg.utils.faults import DataError
 
 LOAD = [dict(type='LoadReferringImage'), dict(type='LoadReferentMask')]
@@ -33,8 +34,6 @@ def test_false_expressions_of_r_refcoco_have_no_target(mini):
 
 def test_training_draws_true_and_false_expressions_with_their_masks(mini):
     dataset = robust(mini, SAMPLE)
-    from nemo_mmseg.datasets.samplers import SampleIndex
-
     drawn = [dataset[SampleIndex(0, epoch=epoch)] for epoch in range(30)]
     kinds = {(one['num_targets'][0], bool(one['gt_seg_map'].any())) for one in drawn}
     assert kinds == {(1, True), (0, False)}

@@ -2,7 +2,6 @@
 
 import io
 import json
-import warnings
 
 import numpy as np
 import pytest
@@ -264,5 +263,5 @@ def test_a_faulty_list_of_reviewed_expressions_is_named(mini, content, part):
 
 
 def test_a_missing_list_is_an_error(tmp_path):
-    with pytest.raises(FileNotFoundError), warnings.catch_warnings():
+    with pytest.raises(FileNotFoundError):
         load_reviewed(str(tmp_path / 'none.json'))
