@@ -92,6 +92,7 @@ setup(
         'mim': requirements('mminstall'),
         'optional': requirements('optional'),
         'diffusion': requirements('diffusion'),
+        'parquet': requirements('parquet'),
     },
     zip_safe=False,
 )

@@ -22,14 +22,16 @@ from nemo_mmseg.negatives.pool import ImagePool
 from nemo_mmseg.utils.faults import shown
 from nemo_mmseg.utils.fileio import collector_paused
 
+from .fingerprint import Fingerprint
 from .refer import Reference
 from .requirements import NeedsFiles
 from .samplers import SampleIndex, seeded_global_state
 from .wrappers import transforms_in
 
 GROUPINGS = ('reference', 'expression', 'image')
-# Entries of an item that hold one value an expression.
-PER_EXPRESSION = (
+# Entries of an item that hold one value an expression: those of all items, and those of items with
+# clean labels.
+ALWAYS_PER_EXPRESSION = (
     'expressions',
     'sent_ids',
     'ref_ids',
@@ -37,6 +39,7 @@ PER_EXPRESSION = (
     'num_targets',
     'num_distractors',
 )
+PER_EXPRESSION = (*ALWAYS_PER_EXPRESSION, 'clean_masks', 'reviewed')
 
 
 class ItemView:
@@ -135,6 +138,18 @@ class BaseReferringDataset(BaseDataset, ABC):
                 None: the first one raises.
         """
 
+    def compare_with_published(self, references: Sequence[Reference], name: str) -> None:
+        """Warn where a published split has other counts.
+
+        Args:
+            references: The references of the split.
+            name: Key of ``PUBLISHED_SPLITS``; one that is none has no published counts.
+        """
+        remark = Fingerprint.of(references).remark(name, self.split)
+        if remark:
+            where = self.split_file or self.ann_file or name
+            warnings.warn(f'{where}, split {self.split}: {remark}')
+
     def load_data_list(self) -> list[dict]:
         """Make the items (called by MMEngine)."""
         references = self.load_reference_list()
@@ -177,7 +192,7 @@ class BaseReferringDataset(BaseDataset, ABC):
             height=int(image['height']),
             width=int(image['width']),
             instances=[],
-            **{key: [] for key in PER_EXPRESSION},
+            **{key: [] for key in ALWAYS_PER_EXPRESSION},
         )
         rows: dict[int, int] = {}  # of an annotation in instances; references can share one
         for reference, position in group:
@@ -185,13 +200,14 @@ class BaseReferringDataset(BaseDataset, ABC):
                 if annotation['id'] not in rows:
                     rows[annotation['id']] = len(rows)
                     item['instances'].append(_instance(annotation))
-            targets = [rows[annotation['id']] for annotation in reference.annotations]
+            exists = reference.exists is None or reference.exists[position]
+            targets = [rows[one['id']] for one in reference.annotations] if exists else []
             item['expressions'].append(reference.expressions[position])
             item['sent_ids'].append(reference.sent_ids[position])
             item['ref_ids'].append(reference.ref_id)
             item['targets'].append(targets)
             item['num_targets'].append(len(targets))
-            item['num_distractors'].append(reference.num_distractors)
+            item['num_distractors'].append(reference.num_distractors if targets else -1)
         return item
 
     def _pool_of(self, items: Sequence[dict]) -> ImagePool:

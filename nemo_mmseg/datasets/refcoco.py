@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import os.path as osp
-import warnings
 from pathlib import Path
 from typing import Any
 
 from mmseg.registry import DATASETS
 
-from .base import BaseReferringDataset
-from .refer import Reference, load_references
+from nemo_mmseg.utils.parquet import in_root
 
-# Folder and name of the split file -> split -> number of references, as published.
-PUBLISHED_REFERENCES = {
-    'refcoco/refs(unc)': dict(train=42404, val=3811, testA=1975, testB=1810),
-    'refcoco+/refs(unc)': dict(train=42278, val=3805, testA=1975, testB=1798),
-    'refcocog/refs(umd)': dict(train=42226, val=2573, test=5023),
-    'refcocog/refs(google)': dict(train=44822, val=5000),
-}
+from .base import BaseReferringDataset
+from .clean_labels import add_clean_labels
+from .refer import Reference, load_references
 
 
 @DATASETS.register_module()
@@ -40,11 +34,17 @@ class RefCOCODataset(BaseReferringDataset):
         unlabelled: What is done with references that have no annotation in ``ann_file``, as pseudo
             masks can lack some: ``'error'`` names and counts them, ``'leave_out'`` also leaves
             them out. Defaults to ``'error'``.
+        gt_overlay: Folder, file or hub name of RefCOCO-M, whose masks are loaded beside those of
+            ``ann_file``, for :class:`CleanReferringIoU`. Defaults to None.
+        reviewed: JSON file, sentence id -> true or false: whether a reviewer found the expression
+            right. It need not have all. Defaults to None.
         **kwargs: See :class:`BaseReferringDataset`.
     """
 
     # Whether an expression can have several targets, or none.
     generalized = False
+    # More arguments of load_references, where the layout has other fields.
+    layout: dict[str, bool] = {}
 
     def __init__(
         self,
@@ -55,6 +55,8 @@ class RefCOCODataset(BaseReferringDataset):
         data_prefix: dict,
         text_key: str = 'sent',
         unlabelled: str = 'error',
+        gt_overlay: str | None = None,
+        reviewed: str | None = None,
         **kwargs: Any,
     ) -> None:
         if unlabelled not in ('error', 'leave_out'):
@@ -63,6 +65,8 @@ class RefCOCODataset(BaseReferringDataset):
         self.split_file = split_file if osp.isabs(split_file) else osp.join(data_root, split_file)
         self.text_key = text_key
         self.unlabelled = unlabelled
+        self.gt_overlay = gt_overlay and in_root(data_root, gt_overlay)
+        self.reviewed = reviewed and osp.join(data_root, reviewed)
         super().__init__(
             data_root=data_root, ann_file=ann_file, data_prefix=dict(data_prefix), **kwargs
         )
@@ -78,15 +82,19 @@ class RefCOCODataset(BaseReferringDataset):
             errors,
             self.generalized,
             self.unlabelled == 'leave_out',
+            **self.layout,
         )
-        self._compare_counts(len(references), 'references', PUBLISHED_REFERENCES)
+        self.compare_with_published(references, self.published_name)
         return references
 
-    def _compare_counts(self, count: int, what: str, published: dict[str, dict[str, int]]) -> None:
-        name = '/'.join(Path(self.split_file).with_suffix('').parts[-2:])
-        expected = published.get(name, {}).get(self.split, count)
-        if count != expected:
-            warnings.warn(
-                f'{self.split_file}, split {self.split}: {count} {what}, but {expected} were '
-                'published'
-            )
+    def load_data_list(self) -> list[dict]:
+        """Make the items (called by MMEngine), with the clean labels of their expressions."""
+        items = super().load_data_list()
+        if self.gt_overlay or self.reviewed:
+            add_clean_labels(items, self.gt_overlay, self.reviewed)
+        return items
+
+    @property
+    def published_name(self) -> str:
+        """Key of ``PUBLISHED_SPLITS``, if the split is one of them."""
+        return '/'.join(Path(self.split_file).with_suffix('').parts[-2:])

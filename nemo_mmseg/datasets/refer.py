@@ -24,6 +24,7 @@ from nemo_mmseg.utils.annotation_schema import (
     MAX_ENTRIES,
     MAX_SHARED,
     MAX_VALUES,
+    SOURCE,
     SPLIT,
     expression_rules,
     reference_rules,
@@ -47,6 +48,8 @@ class Reference:
             target.
         sent_ids: Ids of the expressions.
         expressions: The expressions.
+        exists: Which expressions are true of the image, where a reference has false ones, too, as
+            in R-RefCOCO; those have no target. Defaults to None: all are true.
     """
 
     ref_id: int
@@ -55,6 +58,7 @@ class Reference:
     num_distractors: int
     sent_ids: tuple[int, ...]
     expressions: tuple[str, ...]
+    exists: tuple[bool, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,8 @@ def load_references(
     errors: list[str] | None = None,
     generalized: bool = False,
     leave_out_unlabelled: bool = False,
+    existence: bool = False,
+    zero_by_source: bool = False,
 ) -> list[Reference]:
     """Join the references of one split with their images and annotations.
 
@@ -99,6 +105,10 @@ def load_references(
             False.
         leave_out_unlabelled: Whether references whose annotation ``ann_file`` lacks are left out,
             as pseudo masks can lack some. Defaults to False: they are faults.
+        existence: Whether ``exist`` of an expression says if it is true of the image, as in
+            R-RefCOCO; one without that field is. Defaults to False.
+        zero_by_source: Whether ``source`` of a reference says ``'zero'`` if it has no target,
+            whatever its annotations are, as in Ref-ZOM. Defaults to False.
 
     Returns:
         The references in the order of the file.
@@ -108,11 +118,58 @@ def load_references(
         DataError: A field holds what it must not.
         ValueError: A file is damaged, the split is unknown, or nothing of it is left.
     """
-    faults = Faults(errors)
     refs = load_json(split_file) if split_file.endswith('.json') else load_plain_pickle(split_file)
+    faults = Faults(errors)
     chosen = _of_split(refs, split_file, split, faults)
-    instances = _load_instances(ann_file, faults)
-    where = f'{split_file}, split {split}'
+    if zero_by_source:
+        chosen = _without_targets_of_zero(chosen, f'{split_file}, split {split}', faults)
+    tables = load_json(ann_file)
+    return join_references(
+        chosen,
+        tables,
+        f'{split_file}, split {split}',
+        ann_file,
+        text_key,
+        errors,
+        generalized,
+        leave_out_unlabelled,
+        existence,
+    )
+
+
+def join_references(
+    chosen: list[dict],
+    tables: Any,
+    where: str,
+    ann_file: str,
+    text_key: str = 'sent',
+    errors: list[str] | None = None,
+    generalized: bool = False,
+    leave_out_unlabelled: bool = False,
+    existence: bool = False,
+) -> list[Reference]:
+    """Join references with their images and annotations, all in memory.
+
+    Args:
+        chosen: The references of one split, as the split file has them.
+        tables: ``images`` and ``annotations``, as ``instances.json`` has them.
+        where: File and split, for messages.
+        ann_file: Where the tables come from, for messages.
+        text_key: See :func:`load_references`, as the other arguments.
+        errors: See there.
+        generalized: See there.
+        leave_out_unlabelled: See there.
+        existence: See there.
+
+    Returns:
+        The references in their order.
+
+    Raises:
+        DataError: A field holds what it must not.
+        ValueError: Nothing is left.
+    """
+    faults = Faults(errors)
+    instances = _instances_of(tables, ann_file, faults)
     sound = faults.check(chosen, reference_rules(generalized), where, 'reference', 'ref_id')
     chosen = [ref for ref, is_sound in zip(chosen, sound) if is_sound]
     spoken = [ref for ref in chosen if ref['sentences']]
@@ -121,10 +178,11 @@ def load_references(
         warnings.warn(f'{where}: {count} references without an expression are left out')
     spoken = _labelled(spoken, instances, where, leave_out_unlabelled, errors)
     references, values = [], 0
-    for ref, is_sound in zip(spoken, _sound_expressions(spoken, where, text_key, faults)):
+    rules = expression_rules(text_key, existence)
+    for ref, is_sound in zip(spoken, _sound_expressions(spoken, where, rules, faults)):
         targets = _targets(ref, instances, where, faults)
         if is_sound and targets is not None:
-            references.append(_reference(ref, targets, instances, text_key))
+            references.append(_reference(ref, targets, instances, text_key, existence))
             values += sum(map(len, references[-1].expressions))
             values += sum(number_of_values(one['segmentation']) for one in targets)
             if values > MAX_VALUES:
@@ -189,8 +247,14 @@ def _of_split(refs: Any, file: str, split: str, faults: Faults) -> list[dict]:
     return chosen
 
 
-def _load_instances(file: str, faults: Faults) -> _Instances:
-    tables = load_json(file)
+def _without_targets_of_zero(refs: list[dict], file: str, faults: Faults) -> list[dict]:
+    """Take the annotations from references whose source says that they have no target."""
+    sound = faults.check(refs, SOURCE, file, 'reference', 'ref_id')
+    refs = [ref for ref, is_sound in zip(refs, sound) if is_sound]
+    return [dict(ref, ann_id=[-1]) if ref['source'] == 'zero' else ref for ref in refs]
+
+
+def _instances_of(tables: Any, file: str, faults: Faults) -> _Instances:
     if type(tables) is not dict:
         raise fault(file, 'the file', tables, 'a dict of images and annotations')
     images = _by_id(tables, 'images', IMAGE, file, faults)
@@ -232,9 +296,10 @@ def _equal(one: Any, other: Any) -> bool:
         return False
 
 
-def _sound_expressions(refs: list[dict], file: str, text_key: str, faults: Faults) -> list[bool]:
+def _sound_expressions(
+    refs: list[dict], file: str, rules: dict[str, Rule], faults: Faults
+) -> list[bool]:
     """Tell which references have sound expressions only."""
-    rules = expression_rules(text_key)
     # All at once is much faster than one reference at a time, which names the faulty one.
     if all_sound([sentence for ref in refs for sentence in ref['sentences']], rules):
         return [True] * len(refs)
@@ -245,7 +310,9 @@ def _sound_expressions(refs: list[dict], file: str, text_key: str, faults: Fault
     return sound
 
 
-def _reference(ref: dict, targets: list[dict], instances: _Instances, text_key: str) -> Reference:
+def _reference(
+    ref: dict, targets: list[dict], instances: _Instances, text_key: str, existence: bool
+) -> Reference:
     """Join one entry of the split file with its image and annotations."""
     image, sentences = instances.images[ref['image_id']], ref['sentences']
     image['file_name'] = image_name(image['file_name'])
@@ -258,6 +325,7 @@ def _reference(ref: dict, targets: list[dict], instances: _Instances, text_key: 
         num_distractors=same - sum(not one.get('iscrowd') for one in targets) if targets else -1,
         sent_ids=tuple([sentence['sent_id'] for sentence in sentences]),
         expressions=tuple([sentence[text_key].strip() for sentence in sentences]),
+        exists=tuple([bool(one.get('exist', True)) for one in sentences]) if existence else None,
     )
 
 

@@ -35,6 +35,7 @@ HEAD = dict(
 # Of a record that is counted.
 SCORED = dict(
     sent_id=NUMBER,
+    ref_id=NUMBER,
     intersection=COUNT,
     union=COUNT,
     target_area=SHARE,

@@ -169,6 +169,6 @@ class ReferringIoU(BaseMetric):
             cells = [f'{x:.4g}' if isinstance(x, float) else x for x in row.values()]
             table.add_row(cells, divider=after is not None and after['by'] != row['by'])
         title = f'{self.prefix}: ' if self.prefix else ''
-        title += 'per cent' if self.rule is None else 'per cent, but N-acc and T-acc in 0..1'
+        title += 'per cent, but N-acc and T-acc in 0..1' if self.scores.generalized else 'per cent'
         empty = int((self.scores.union == 0).sum())
         return f'{title}; Pr@X: IoU {self.tie} X; {empty} empty unions\n{table.get_string()}'

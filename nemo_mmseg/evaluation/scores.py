@@ -21,12 +21,13 @@ class NoTargetRule:
     Args:
         no_target: ``'score'``: its score ``no_target``, from the network, is above
             ``score_threshold``. ``'area'``: its mask has fewer than ``min_pixels`` pixels.
-            ``'auto'``: by score if the network gives one, else by area. Defaults to ``'auto'``.
+            ``'auto'``: by score if the network gives one, else by area. ``'either'``: by score, if
+            the network gives one, or by area. Defaults to ``'auto'``.
         min_pixels: At the size at which masks are compared. Defaults to 50.
         score_threshold: Defaults to 0, for a difference of logits; 0.5 suits probabilities.
 
     Raises:
-        ValueError: ``no_target`` is none of the three.
+        ValueError: ``no_target`` is none of the four.
     """
 
     no_target: str = 'auto'
@@ -34,8 +35,10 @@ class NoTargetRule:
     score_threshold: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.no_target not in ('auto', 'area', 'score'):
-            raise ValueError(f"no_target={self.no_target!r} is none of 'auto', 'area', 'score'")
+        if self.no_target not in ('auto', 'area', 'score', 'either'):
+            raise ValueError(
+                f"no_target={self.no_target!r} is none of 'auto', 'area', 'score', 'either'"
+            )
 
     def predicted(self, sample: dict, pixels: np.ndarray) -> np.ndarray:
         """Return which of N predictions mean no target, as ``(N,)`` bool.
@@ -44,14 +47,16 @@ class NoTargetRule:
             sample: Data sample as a dict, perhaps with the scores ``no_target``.
             pixels: Pixels of the predicted masks, ``(N,)``.
         """
-        if self.no_target == 'area' or (self.no_target == 'auto' and 'no_target' not in sample):
-            return pixels < self.min_pixels
+        small = pixels < self.min_pixels
+        if self.no_target == 'area' or (self.no_target != 'score' and 'no_target' not in sample):
+            return small
         if 'no_target' not in sample:
             raise ValueError(
                 f'{sample.get("img_path")}: the network has no no-target output. Use '
                 "no_target='area'"
             )
-        return torch.as_tensor(sample['no_target']).cpu().numpy() > self.score_threshold
+        told = torch.as_tensor(sample['no_target']).cpu().numpy() > self.score_threshold
+        return told | small if self.no_target == 'either' else told
 
 
 # The type of each column, the key of its values in a record of predictions.json, and what stands
@@ -62,6 +67,7 @@ _COLUMNS = dict(
     target_area=(np.float64, 'target_area', None),
     num_distractors=(np.int64, 'num_distractors', -1),
     sent_ids=(np.int64, 'sent_id', -1),
+    ref_ids=(np.int64, 'ref_id', -1),
     images=(object, 'image', ''),
     expressions=(object, 'expression', ''),
     datasets=(object, 'dataset', ''),
@@ -94,6 +100,7 @@ class ExpressionScores:
             ``generalized``. Defaults to 1.0.
         tie: ``'>='`` or ``'>'``: whether an IoU of exactly X counts in Pr@X. Defaults to ``'>='``.
         measures: Further measures by name, each ``(E,)`` in 0..1, whose means are reported.
+        ref_ids: ``(E,)`` int64, -1 if unknown. Defaults to None: all are unknown.
 
     Raises:
         ValueError: The columns differ in length.
@@ -113,8 +120,11 @@ class ExpressionScores:
     empty_union: float = 1.0
     tie: str = '>='
     measures: dict[str, np.ndarray] = field(default_factory=dict)
+    ref_ids: np.ndarray | None = None
 
     def __post_init__(self) -> None:
+        if self.ref_ids is None:
+            self.ref_ids = np.full(len(self.sent_ids), -1)
         for name, (dtype, *_) in _COLUMNS.items():
             setattr(self, name, np.asarray(getattr(self, name), dtype=dtype))
         lengths = {name: len(getattr(self, name)) for name in _COLUMNS}
@@ -161,6 +171,7 @@ class ExpressionScores:
             target_area=area / pixels,
             num_distractors=column('num_distractors', -1),
             sent_ids=column('sent_ids', -1),
+            ref_ids=column('ref_ids', -1),
             images=[image_name(sample)] * len(counts),
             expressions=column('expressions', ''),
             datasets=[sample.get('dataset_name') or ''] * len(counts),

@@ -52,6 +52,14 @@ ANNOTATION = dict(id=ID, image_id=ID, category_id=ID, area=AREA, iscrowd=CROWD)
 SPLIT = dict(
     split=Rule('the name of a split, a text', (str,), also=lambda value: len(value) <= MAX_LENGTH)
 )
+SOURCE = dict(
+    source=Rule(
+        "a text; 'zero' says that there is no target (Ref-ZOM)",
+        (str,),
+        also=lambda value: len(value) <= MAX_LENGTH,
+    )
+)
+EXIST = Rule('true or false, or 1 or 0', (bool, int), 0, 2, optional=True)
 
 
 def _are_targets(value: Any) -> bool:
@@ -80,10 +88,11 @@ def reference_rules(generalized: bool) -> dict[str, Rule]:
     return dict(ref_id=ID, image_id=ID, ann_id=ONE_TARGET, sentences=EXPRESSIONS)
 
 
-def expression_rules(text_key: str) -> dict[str, Rule]:
+def expression_rules(text_key: str, existence: bool = False) -> dict[str, Rule]:
     """Return the rules of an entry of ``sentences``.
 
     Args:
         text_key: The field that is read, ``'sent'`` or ``'raw'``.
+        existence: Whether ``exist`` is read, too, as in R-RefCOCO. Defaults to False.
     """
-    return {'sent_id': ID, text_key: TEXT}
+    return {'sent_id': ID, text_key: TEXT, **(dict(exist=EXIST) if existence else {})}

@@ -21,6 +21,7 @@ from pycocotools import mask as coco_mask
 from tqdm import tqdm
 
 import nemo_mmseg  # noqa: F401  (registers our classes, whether or not the config asks for it)
+from nemo_mmseg.datasets.fingerprint import Fingerprint
 from nemo_mmseg.datasets.refer import Reference
 from nemo_mmseg.datasets.segmentation import MaskFile, encode_segmentation
 from nemo_mmseg.utils.config import add_config_arguments, leaf_datasets, load_config
@@ -46,6 +47,8 @@ class DataReport:
             generalised data set also of ``multi_target`` and ``no_target`` expressions.
         errors: One line each, naming file and id.
         remarks: One line each of what is no error, but may surprise.
+        fingerprint: What the split is: its counts, a digest of its sentence ids, and which
+            published split has these counts.
     """
 
     loaders: list[str]
@@ -54,6 +57,7 @@ class DataReport:
     counts: dict[str, int] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
+    fingerprint: str = ''
 
 
 def check_data(
@@ -101,6 +105,7 @@ def check_dataset(
     if found is None:
         return report
     references, items = found
+    report.fingerprint = str(Fingerprint.of(references))
     report.counts = dict(
         references=len({ref for item in items for ref in item['ref_ids']}),
         expressions=sum(len(item['expressions']) for item in items),
@@ -160,7 +165,7 @@ def _read(settings: dict, report: DataReport) -> tuple[list[Reference], list[dic
 
 
 def format_reports(reports: Sequence[DataReport]) -> str:
-    """Return the errors and remarks, then a table of counts, as text."""
+    """Return errors, remarks and fingerprints, then a table of counts, as text."""
     extra = [key for key in GENERALIZED_COUNTS if any(key in report.counts for report in reports)]
     table = PrettyTable(['used in', 'file', 'split', *COUNTS, *extra, 'errors'], align='r')
     table.align['file'] = 'l'
@@ -174,6 +179,8 @@ def format_reports(reports: Sequence[DataReport]) -> str:
         if (more := len(report.errors) - MOST_ERRORS) > 0:
             lines.append(f'error: {report.split} {more} more errors')
         lines += [f'remark: {report.split} {remark}' for remark in report.remarks]
+        if report.fingerprint:
+            lines.append(f'fingerprint: {report.name} {report.split}: {report.fingerprint}')
     return '\n'.join([*lines, table.get_string()])
 
 

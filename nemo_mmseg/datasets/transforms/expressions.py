@@ -35,6 +35,7 @@ class SampleExpressions(BaseTransform, NeedsFiles):
     Modified Keys (lists with one entry per expression):
 
     - expressions, sent_ids, ref_ids, targets, num_targets, num_distractors
+    - clean_masks, reviewed (of items with clean labels)
 
     Added Keys:
 

@@ -27,6 +27,8 @@ META_KEYS = (
     'num_targets',
     'num_distractors',
     'gt_bboxes',
+    'cleaned',
+    'reviewed',
     'dataset_name',
     'mosaic',
     'mixed',
@@ -51,14 +53,15 @@ class PackReferringInputs(BaseTransform):
     Required Keys:
 
     - img
-    - gt_seg_map (optional)
+    - gt_seg_map, gt_clean_seg_map (optional)
     - img_id (optional), and what ``meta_keys`` and ``extra_keys`` name (optional)
 
     Returned Keys:
 
     - inputs: tensor ``(3, H, W)`` uint8
     - data_samples: ``SegDataSample`` with ``gt_sem_seg.data``, ``(N, H, W)`` uint8, 1 on the
-      referent. Its metainfo is ``image_id`` and the named keys that are present.
+      referent, and ``gt_clean_seg.data`` likewise. Its metainfo is ``image_id`` and the named
+      keys that are present.
 
     Args:
         meta_keys: Keys of the sample that become metainfo. Defaults to what networks, protocols,
@@ -75,10 +78,12 @@ class PackReferringInputs(BaseTransform):
         """Pack the sample."""
         image = channels_first(results['img'])
         sample = SegDataSample()
-        if 'gt_seg_map' in results:
-            masks = results['gt_seg_map']
-            masks = masks[None] if masks.ndim == 2 else masks.transpose(2, 0, 1)
-            sample.gt_sem_seg = PixelData(data=torch.from_numpy(np.ascontiguousarray(masks)))
+        for key, field in (('gt_seg_map', 'gt_sem_seg'), ('gt_clean_seg_map', 'gt_clean_seg')):
+            if key in results:
+                masks = results[key]
+                masks = masks[None] if masks.ndim == 2 else masks.transpose(2, 0, 1)
+                data = torch.from_numpy(np.ascontiguousarray(masks))
+                setattr(sample, field, PixelData(data=data))
         meta = {key: results[key] for key in self.meta_keys if key in results}
         if 'img_id' in results:
             meta['image_id'] = results['img_id']

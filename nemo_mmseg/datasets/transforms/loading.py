@@ -86,6 +86,26 @@ def referent_masks(results: dict, size: tuple[int, int] | None = None) -> np.nda
     return masks[0][None] if len(masks) == 1 else np.stack(masks)
 
 
+def clean_masks(results: dict, size: tuple[int, int] | None = None) -> np.ndarray:
+    """Decode the clean mask of each expression.
+
+    Args:
+        results: With ``clean_masks``, an RLE or None for each expression, ``height``, ``width``.
+        size: See :func:`referent_masks`.
+
+    Returns:
+        Masks ``(N, height, width)`` uint8, 0 where there is none.
+    """
+    shape = results['height'], results['width']
+    empty = np.zeros(size or shape, np.uint8)
+    return np.stack(
+        [
+            empty if rle is None else decode_segmentation(rle, *shape, size)
+            for rle in results['clean_masks']
+        ]
+    )
+
+
 @TRANSFORMS.register_module()
 class LoadReferentMask(BaseTransform):
     """Load the mask of each expression's targets.
@@ -103,6 +123,10 @@ class LoadReferentMask(BaseTransform):
     - gt_seg_map: uint8, 1 on the referent; ``(H, W)`` for one expression, else ``(H, W, N)``,
       which mmcv's transforms resize and flip
 
+    - gt_clean_seg_map: likewise, of items with ``clean_masks`` (``gt_overlay`` of the data set),
+      0 for an expression without a clean mask
+    - cleaned: which expressions have one, for items with ``clean_masks``
+
     Modified Keys:
 
     - seg_fields
@@ -118,9 +142,13 @@ class LoadReferentMask(BaseTransform):
     def transform(self, results: dict) -> dict:
         """Decode the masks."""
         size = tuple(results['img_shape'][:2]) if self.stretch else None
-        masks = referent_masks(results, size)
-        results['gt_seg_map'] = masks[0] if len(masks) == 1 else masks.transpose(1, 2, 0)
-        results.setdefault('seg_fields', []).append('gt_seg_map')
+        loaded = dict(gt_seg_map=referent_masks(results, size))
+        if 'clean_masks' in results:
+            loaded['gt_clean_seg_map'] = clean_masks(results, size)
+            results['cleaned'] = [mask is not None for mask in results['clean_masks']]
+        for key, masks in loaded.items():
+            results[key] = masks[0] if len(masks) == 1 else masks.transpose(1, 2, 0)
+            results.setdefault('seg_fields', []).append(key)
         return results
 
     def __repr__(self) -> str:

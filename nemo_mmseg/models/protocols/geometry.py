@@ -125,7 +125,8 @@ def sample_stretched(
 
 def stretch_gt(sample: SegDataSample, size: tuple[int, int]) -> None:
     """Bring the ground truth of a data sample, if it has one, to a size as PIL's nearest does."""
-    if 'gt_sem_seg' in sample:
-        gt = sample.gt_sem_seg.data
-        resized = F.interpolate(gt[:, None].float(), size, mode='nearest-exact')[:, 0]
-        sample.gt_sem_seg = PixelData(data=resized.to(gt.dtype))
+    for field in ('gt_sem_seg', 'gt_clean_seg'):
+        if field in sample:
+            gt = sample.get(field).data
+            resized = F.interpolate(gt[:, None].float(), size, mode='nearest-exact')[:, 0]
+            setattr(sample, field, PixelData(data=resized.to(gt.dtype)))

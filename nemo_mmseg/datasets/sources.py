@@ -1,0 +1,129 @@
+"""Which files a data set reads, whether they are there, and where they come from."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from nemo_mmseg.utils.parquet import in_root, shards_by_split
+
+REFER = 'https://github.com/lichengunc/refer (its servers are often down: see its issue 14)'
+ROBUST = 'https://github.com/jianzongwu/robust-ref-seg (Google Drive)'
+ZOM = 'https://github.com/toggle1995/RIS-DMMI (Google Drive, Baidu)'
+COCO = 'https://cocodataset.org/#download'
+HUB = 'hf download --repo-type dataset'
+LOCAL = "nothing: the hub's cache is searched, too; or add --local-dir and this folder"
+OWN = 'yours (docs/ready_data.md)'
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where files come from.
+
+    Attributes:
+        where: A page, or a command.
+        size: Of the download, as its page says; empty where it is not known.
+        note: What is to do with it; empty if nothing.
+    """
+
+    where: str
+    size: str = ''
+    note: str = ''
+
+
+# The end of a path, as a pattern -> its source; the first that fits counts.
+SOURCES = {
+    'reviewed_*.json': Source(OWN),
+    '*refshapes*/*': Source('python tools/dataset_converters/make_refshapes.py data/refshapes'),
+    'train2014': Source(f'{COCO}: 2014 train images', '13 GB, 82,783 images', 'unzip'),
+    'trainval2014': Source(
+        f'{COCO}: 2014 train and val images',
+        '13 GB and 6 GB, 123,287 images',
+        'unzip both into this one folder',
+    ),
+    'refcoco/*': Source(REFER, '', 'refcoco.zip: unzip'),
+    'refcoco+/*': Source(REFER, '', 'refcoco+.zip: unzip'),
+    'refcocog/*': Source(REFER, '', 'refcocog.zip: unzip'),
+    'grefcoco/*': Source('https://github.com/henghuiding/gRefCOCO'),
+    'rrefcoco*/*': Source(ROBUST),
+    'ref-zom/refs(final).p': Source(ZOM, '', 'rename "Ref-ZOM(final).p"'),
+    'ref-zom/*': Source(ZOM),
+    'referit/annotations/*': Source('https://github.com/hassanhub/MultiGrounding'),
+    'referit/images': Source('IAPR TC-12 (SAIAPR)', '', 'all images in one folder'),
+    'jxu124/refcoco': Source(f'{HUB} jxu124/refcoco', '39 MB', LOCAL),
+    'jxu124/refcocoplus': Source(f'{HUB} jxu124/refcocoplus', '40 MB', LOCAL),
+    'jxu124/refcocog': Source(f'{HUB} jxu124/refcocog', '46 MB', LOCAL),
+    'moondream/refcoco-m': Source(f'{HUB} moondream/refcoco-m', '610 MB', LOCAL),
+}
+# Settings that name a file of JSON or a pickle, and those that name Parquet files.
+FILES = ('ann_file', 'split_file', 'reviewed')
+PARQUET_TYPES = ('ParquetRefCOCODataset', 'RefCOCOMDataset')
+
+
+@dataclass(frozen=True)
+class NeededFile:
+    """A file or folder that a data set reads.
+
+    Attributes:
+        path: Where it is, or must be put. Of Parquet files, the folder below ``data_root``; the
+            hub's cache does as well.
+        present: Whether it is there.
+        size: Of the file in bytes; None for what is not there, and for folders.
+        source: Where it comes from; None where that is not known.
+    """
+
+    path: str
+    present: bool
+    size: int | None
+    source: Source | None
+
+
+def source_of(path: str) -> Source | None:
+    """Return where a file or folder comes from, by its last two parts; None if not known."""
+    parts = posixpath.normpath(path.replace(os.sep, '/')).split('/')
+    for pattern, source in SOURCES.items():
+        if fnmatchcase('/'.join(parts[-1 - pattern.count('/') :]), pattern):
+            return source
+    return None
+
+
+def files_of(settings: dict) -> Iterator[NeededFile]:
+    """Yield what a data set reads, before it is built.
+
+    Args:
+        settings: Its config; of a wrapper, see :func:`~nemo_mmseg.utils.config.leaf_datasets`.
+    """
+    root, split = settings.get('data_root') or '', str(settings.get('split', ''))
+    parquet = settings.get('type') in PARQUET_TYPES
+    for key in FILES:
+        name = settings.get(key)
+        if name and not (parquet and key == 'ann_file'):
+            yield _file(os.path.join(root, name.replace('{split}', split)))
+    for name in (settings.get('ann_file') if parquet else None, settings.get('gt_overlay')):
+        if name:
+            yield _parquet(root, name)
+    folder = (settings.get('data_prefix') or {}).get('img_path')
+    if folder and settings.get('type') != 'RefCOCOMDataset':  # which has its images inside
+        path = os.path.join(root, folder)
+        present = os.path.isdir(path) and any(os.scandir(path))
+        yield NeededFile(path, present, None, source_of(path))
+
+
+def _file(path: str) -> NeededFile:
+    present = os.path.isfile(path)
+    return NeededFile(path, present, os.path.getsize(path) if present else None, source_of(path))
+
+
+def _parquet(root: str, name: str) -> NeededFile:
+    """Look for Parquet files below the root and in the hub's cache."""
+    try:
+        shards = shards_by_split(in_root(root, name))
+    except FileNotFoundError:
+        shards = {}
+    files = [file for of_split in shards.values() for file in of_split]
+    size = sum(map(os.path.getsize, files))
+    path = os.path.dirname(files[0]) if files else os.path.join(root, name)
+    return NeededFile(path, bool(files), size if files else None, source_of(name))
