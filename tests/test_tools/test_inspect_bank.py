@@ -47,9 +47,10 @@ def test_inspect_bank(refshapes, tmp_path, folder, monkeypatch, capsys):
     printed = capsys.readouterr().out
     assert NegativeBank(path).stored == (5 if folder else 11)  # all but the own image
     assert 'tau=2 (rank), top_k=2, i2i_sim_thres=0.5' in printed and 'tau=50' not in printed
-    # The config's tau (0.97, top_k=60) is refined, too.
-    own = [f'tau=0.97 (relative), top_k={k}' for k in ('60', '2', '2, i2i_sim_thres=0.5')]
-    cells = [line.split('|')[1].strip() for line in printed.splitlines() if 'tau=0.97' in line]
+    # The config's tau (0.8, top_k=30) is refined, too.
+    own = [f'tau=0.8 (relative), top_k={k}' for k in ('30', '2', '2, i2i_sim_thres=0.5')]
+    rows = [line.split('|') for line in printed.splitlines() if line.startswith('|')]
+    cells = [row[1].strip() for row in rows if 'tau=0.8 ' in row[1]]
     assert cells == own
     page = (tmp_path / 'bank.html').read_text()
     # The own image, these 3, and 3 settings with and without the second threshold, twice; one plot.
