@@ -61,8 +61,7 @@ class Differences:
         return [
             f'tokens: {len(TEXTS) - self.tokens} of {len(TEXTS)} texts equal',
             f'picture: largest difference {self.picture:g} of 255',
-            f'logits: largest difference {self.logits:.2e}, largest logit '
-            f'{self.largest_logit:.3g}',
+            f'logits: largest difference {self.logits:.2e}, largest logit {self.largest_logit:.3g}',
             f'masks: {100 * self.masks:.4f} % of the pixels differ',
         ]
 

@@ -134,7 +134,7 @@ class ReferringRuntime:
         ids = np.full((len(texts), rules['length']), rules['pad'], dtype=np.int64)
         mask = np.zeros(ids.shape, dtype=bool)
         for row, text in enumerate(texts):
-            found = self.tokenizer.encode(_clean(text) if rules['clean'] else text).ids
+            found = self.tokenizer.encode(clean(text) if rules['clean'] else text).ids
             if rules['end'] is not None and len(found) > rules['cut']:
                 found = [*found[: rules['cut'] - 1], rules['end']]
             found = found[: rules['length']]
@@ -271,7 +271,7 @@ def _sigmoid(x: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-x.clip(-LARGEST_EXPONENT, LARGEST_EXPONENT)))
 
 
-def _clean(text: str) -> str:
+def clean(text: str) -> str:
     """Clean a text as CLIP's tokenizer does."""
     import ftfy
 
