@@ -166,8 +166,8 @@ def write_graphs(
     with any_number_of_rows(model):
         try:
             write_graph(rest, (*inputs, *tokens), input_names, path, torch_export, open_rows=True)
-        except torch.onnx.OnnxExporterError as error:
-            fixed = str(error.__cause__ or error).strip().splitlines()[0]
+        except ValueError as error:
+            fixed = str(error)
             one = [tensor[:1] for tensor in tokens]
             write_graph(rest, (*inputs, *one), input_names, path, torch_export)
     return [f'{name}.onnx' for name in names], fixed
@@ -192,21 +192,29 @@ def write_graph(
         torch_export: Whether the ``.pt2`` is wanted.
         open_rows: Whether the first dimension of the last two inputs is left open.
         output: Names of the outputs; None: ``logits`` and, where it is there, ``no_target``.
+
+    Raises:
+        ValueError: PyTorch cannot make the graph.
     """
     shapes = None
     if open_rows:
         rows = {0: torch.export.Dim.DYNAMIC}
         fixed = pytree.tree_map(lambda tensor: {}, inputs[:-2])
         shapes = (*fixed, rows, rows)
-    program = torch.onnx.export(
-        graph,
-        inputs,
-        input_names=input_names,
-        output_names=output or ['logits', 'no_target'],
-        dynamo=True,
-        dynamic_shapes=shapes,
-        verbose=False,
-    )
-    program.save(path.with_suffix('.onnx'))
+    names = output or ['logits', 'no_target']
+    try:
+        # Not by torch.onnx, which, where this fails, tries ways that fix the rows in silence.
+        program = torch.export.export(graph, inputs, dynamic_shapes=shapes, strict=False)
+        made = torch.onnx.export(
+            program,
+            input_names=input_names,
+            output_names=names[: len(program.graph_signature.user_outputs)],
+            dynamo=True,
+            verbose=False,
+        )
+    except (RuntimeError, ValueError) as error:  # PyTorch's are many, of these two
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f'{path.name} cannot be exported: {reason}') from error
+    made.save(path.with_suffix('.onnx'))
     if torch_export:
-        torch.export.save(program.exported_program, path.with_suffix('.pt2'))
+        torch.export.save(program, path.with_suffix('.pt2'))
