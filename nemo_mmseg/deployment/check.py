@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,7 +17,9 @@ from nemo_mmseg.models.protocols.original import OriginalProtocol
 from nemo_mmseg.models.segmentors.referring_segmentor import ReferringSegmentor
 
 from .graphs import normalise
-from .runtime import ReferringRuntime, resize_picture
+
+if TYPE_CHECKING:
+    from .runtime import ReferringRuntime
 
 # Also what a user may type: capitals, marks, other alphabets, more words than fit.
 TEXTS = (
@@ -80,6 +83,8 @@ def compare(
     Returns:
         The differences.
     """
+    from .runtime import ReferringRuntime, resize_picture  # onnxruntime may not be installed
+
     runtime, expressions = ReferringRuntime(folder), list(expressions)
     image = _picture(runtime.rules['picture']['size'])
     item = make_item(np.ascontiguousarray(image[..., ::-1]), expressions)
