@@ -40,9 +40,12 @@ def save_pretrained(
 
     Raises:
         NotADirectoryError: The path is a file.
-        ValueError: The config has no test pipeline, or something that JSON cannot hold.
+        ValueError: The config has no test pipeline, or something that JSON cannot hold; or the
+            network is used as it was published.
     """
     folder = Path(folder)
+    if getattr(model, 'training_free', False):
+        raise ValueError(f'{type(model).__name__} is used as it was published: it has no weights')
     check_pretrained_target(folder)
     try:
         config = json.dumps(_inference_config(model.cfg), indent=1)
