@@ -93,6 +93,7 @@ setup(
         'optional': requirements('optional'),
         'diffusion': requirements('diffusion'),
         'parquet': requirements('parquet'),
+        'export': requirements('export'),
     },
     zip_safe=False,
 )

@@ -6,6 +6,7 @@ import copy
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import nn
+from tqdm import tqdm
 
 from nemo_mmseg.compat import mmengine_globals
 from nemo_mmseg.evaluation.predictions import (
@@ -33,7 +35,8 @@ from nemo_mmseg.utils.checkpoint import read_checkpoint, state_dict_of
 from nemo_mmseg.utils.config import find_config
 from nemo_mmseg.visualization.drawing import add_caption, draw_mask, make_grid
 
-from .inputs import Expressions, Images, build_pipeline, make_items
+from .inputs import Expressions, Images, build_pipeline, is_single, iterate_items, list_images
+from .pretrained import read_pretrained, read_pretrained_weights
 
 
 def init_model(
@@ -45,10 +48,11 @@ def init_model(
     """Build the network of a config, ready for inference.
 
     Args:
-        config: Path of a config, name of one of this package's configs, or a ``Config``.
-        checkpoint: Checkpoint of a run, or a plain state dict. Only tensors, plain containers and
-            MMEngine's own records are unpickled. None leaves the network as its ``init_weights``
-            makes it, untrained.
+        config: Path of a config, name of one of this package's configs, a ``Config``, or a folder
+            that :func:`~.pretrained.save_pretrained` wrote, with its weights.
+        checkpoint: Checkpoint of a run, a plain state dict, or a file of safetensors. Only tensors,
+            plain containers and MMEngine's own records are unpickled. None takes the weights of
+            a folder, and else leaves the network as its ``init_weights`` makes it, untrained.
         device: E.g. ``'cuda:0'``; None takes a GPU if there is one.
         cfg_options: Settings of the config to override, by dotted keys.
 
@@ -59,10 +63,8 @@ def init_model(
         FileNotFoundError: There is no such config or checkpoint.
         ValueError: The checkpoint is damaged, holds other things, or does not fit the network.
     """
-    if isinstance(config, Config):
-        cfg = copy.deepcopy(config)
-    else:
-        cfg = Config.fromfile(find_config(str(config)))
+    cfg, weights = read_config(config)
+    checkpoint = weights if checkpoint is None else checkpoint
     cfg.merge_from_dict(cfg_options or {})
     init_default_scope(cfg.get('default_scope') or 'mmseg')
     model = MODELS.build(copy.deepcopy(cfg.model))  # parts take settings out of their dicts
@@ -73,6 +75,15 @@ def init_model(
     else:
         fill_model(model, checkpoint)
     return model.to(device or get_device()).eval()
+
+
+def read_config(config: str | os.PathLike | Config) -> tuple[Config, Path | None]:
+    """Return a config of its own, and the weights where it is that of a folder with such."""
+    if isinstance(config, Config):
+        return copy.deepcopy(config), None
+    if Path(config).is_dir():
+        return read_pretrained(config)
+    return Config.fromfile(find_config(str(config))), None
 
 
 def fill_model(model: nn.Module, checkpoint: str | os.PathLike | None) -> None:
@@ -95,7 +106,10 @@ def fill_model(model: nn.Module, checkpoint: str | os.PathLike | None) -> None:
         return
     if training_free:
         raise ValueError(f'{name} is used as it was published: it takes no checkpoint')
-    state = state_dict_of(checkpoint, read_checkpoint(checkpoint, allow=mmengine_globals()))
+    if Path(checkpoint).suffix == '.safetensors' and Path(checkpoint).is_file():
+        state = read_pretrained_weights(checkpoint, model)
+    else:
+        state = state_dict_of(checkpoint, read_checkpoint(checkpoint, allow=mmengine_globals()))
     # Distributed runs save the names of their wrapper.
     state = {name.removeprefix('module.'): value for name, value in state.items()}
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
@@ -119,13 +133,14 @@ def inference_model(
 
     Returns:
         For one image a data sample, with ``pred_sem_seg`` and ``seg_logits`` (the foreground
-        probability), each ``(N, H, W)``, of its N expressions. For a list of images a list of them.
+        probability), each ``(N, H, W)``, of its N expressions. For a list of images, or a folder, a
+        list of them.
     """
     pipeline, samples = build_pipeline(model.cfg), []
-    for item in make_items(images, expressions):
+    for item in iterate_items(images, expressions):
         with torch.no_grad():
             samples += model.test_step(pseudo_collate([pipeline(item)]))
-    return samples if isinstance(images, (list, tuple)) else samples[0]
+    return samples[0] if is_single(images) else samples
 
 
 class ReferringInferencer(BaseInferencer):
@@ -141,23 +156,29 @@ class ReferringInferencer(BaseInferencer):
         >>> result['masks'].shape, result['scores']
 
     Args:
-        model: Path of a config, name of one of this package's configs, or a ``Config``.
-        weights: Checkpoint, see :func:`init_model`; None leaves the network untrained.
+        model: Path of a config, name of one of this package's configs, a ``Config``, or a folder
+            that :func:`~.pretrained.save_pretrained` wrote.
+        weights: Checkpoint, see :func:`init_model`; None takes those of a folder, and else leaves
+            the network untrained.
         device: E.g. ``'cuda:0'``; None takes a GPU if there is one.
+        show_progress: Whether calls show a progress bar, which counts images. Defaults to False.
     """
 
     visualize_kwargs = {'draw'}
-    postprocess_kwargs = {'items', 'out_dir'}
+    postprocess_kwargs = {'items'}
 
     def __init__(
         self,
         model: str | os.PathLike | Config,
         weights: str | os.PathLike | None = None,
         device: str | None = None,
+        show_progress: bool = False,
     ) -> None:
-        # MMEngine looks names up in the metafiles of its own packages, hence `find_config`.
-        cfg = model if isinstance(model, Config) else Config.fromfile(find_config(str(model)))
+        # MMEngine looks names up in the metafiles of its own packages, hence `read_config`.
+        cfg, own = read_config(model)
+        weights = own if weights is None else weights
         super().__init__(cfg, weights, device, scope='mmseg', show_progress=False)
+        self.progress_bar = show_progress  # MMEngine's own counts batches, without their number
 
     def __call__(
         self,
@@ -170,18 +191,20 @@ class ReferringInferencer(BaseInferencer):
         """Segment one image or several.
 
         Args:
-            images: An image or a list of images: path, ``(H, W, 3)`` uint8 array in BGR order as
+            images: An image, a list of images, or a folder, whose image files are a list in the
+                order of their names. An image is a path, ``(H, W, 3)`` uint8 array in BGR order as
                 mmcv reads it, or PIL image. An EXIF orientation is not applied: masks are those of
                 the stored pixels, and a warning says so.
-            expressions: For one image an expression or a list of them. For a list of images a list
-                with the same for each image, or one expression for all.
+            expressions: For one image an expression or a list of them. For a folder the same, for
+                all its images. For a list of images a list with the same for each image, or one
+                expression for all.
             out_dir: Folder for masks, overlays and ``predictions.json``; None writes nothing.
             batch_size: Images that go through the network together, if the pipeline makes them the
                 same size. Defaults to 1.
             draw: Whether to draw overlays. Defaults to True.
 
         Returns:
-            For one image a dict, for a list a list of them:
+            For one image a dict, for a list or a folder a list of them:
 
             - expressions: N sentences.
             - masks: ``(N, H, W)`` bool, at the image's size.
@@ -193,10 +216,36 @@ class ReferringInferencer(BaseInferencer):
               ``bbox``, ``rle``, ``nothing_found``, and with ``out_dir`` the files ``mask`` and
               ``overlay``.
         """
-        items = make_items(images, expressions)
-        settings = dict(batch_size=batch_size, draw=draw, out_dir=out_dir)
-        results = super().__call__(items, items=items, **settings)
-        return results if isinstance(images, (list, tuple)) else results[0]
+        results = list(self.iterate(images, expressions, out_dir, batch_size, draw))
+        return results[0] if is_single(images) else results
+
+    def iterate(
+        self,
+        images: Images,
+        expressions: Expressions,
+        out_dir: str | os.PathLike | None = None,
+        batch_size: int = 1,
+        draw: bool = True,
+    ) -> Iterator[dict]:
+        """Yield the results one after the other, so that any number of images fits into memory.
+
+        The arguments are those of a call, which keeps the results. With ``out_dir`` files are
+        written as they come, ``predictions.json`` when all are there.
+        """
+        items, records = iterate_items(images, expressions), []
+        number, count = 0, len(list_images(images))
+        with tqdm(total=count, unit='image', disable=not self.progress_bar) as bar:
+            while batch := list(islice(items, batch_size)):
+                found = super().__call__(batch, items=batch, batch_size=batch_size, draw=draw)
+                for result in found:
+                    if out_dir is not None:
+                        write_result(result, number, out_dir)
+                    records += result['predictions']
+                    number += 1
+                    bar.update()
+                    yield result
+        if out_dir is not None:
+            write_json(Path(out_dir) / 'predictions.json', dict(predictions=records))
 
     def preprocess(self, inputs: list[dict], batch_size: int = 1) -> Iterator[dict]:
         """Yield batches of at most ``batch_size`` images whose network inputs have one size."""
@@ -250,9 +299,8 @@ class ReferringInferencer(BaseInferencer):
         visualization: list[list[np.ndarray]],
         return_datasamples: bool = False,
         items: Sequence[dict] = (),
-        out_dir: str | os.PathLike | None = None,
     ) -> list[dict]:
-        """Collect the results of each image, see :meth:`__call__`, and write them to a folder."""
+        """Collect the results of each image, see :meth:`__call__`."""
         results = []
         for item, rows, overlays in zip(items, preds, visualization, strict=True):
             expressions, (masks, scores, nothing_found) = item['expressions'], rows
@@ -276,8 +324,6 @@ class ReferringInferencer(BaseInferencer):
                     predictions=predictions,
                 )
             )
-        if out_dir is not None:
-            write_results(results, out_dir)
         return results
 
     def _init_model(self, cfg: Config, weights: str | None, device: str) -> nn.Module:
@@ -293,24 +339,21 @@ class ReferringInferencer(BaseInferencer):
         """Build none: overlays need no visualizer, which would make folders of its own."""
 
 
-def write_results(results: Sequence[dict], out_dir: str | os.PathLike) -> None:
-    """Write masks, one picture of overlays per image, and ``predictions.json`` last.
+def write_result(result: dict, number: int, out_dir: str | os.PathLike) -> None:
+    """Write the masks of an image and one picture of its overlays.
 
     Args:
-        results: Results of :class:`ReferringInferencer`; their ``predictions`` get the file names.
+        result: Result of :class:`ReferringInferencer`; its ``predictions`` get the file names.
+        number: Of the image, which begins the names of its files.
         out_dir: Folder, made if missing.
     """
-    out_dir = Path(out_dir)
-    for number, result in enumerate(results):
-        records, overlays = result['predictions'], result['overlays']
-        stem = f'{number:04d}_{Path(records[0]["image"]).stem}'
-        for index, (mask, record) in enumerate(zip(result['masks'], records, strict=True)):
-            record['mask'] = f'masks/{stem}_{index}.png'
-            write_image(out_dir / record['mask'], mask)
-            if overlays:
-                record['overlay'] = f'overlays/{stem}.png'
+    out_dir, records, overlays = Path(out_dir), result['predictions'], result['overlays']
+    stem = f'{number:04d}_{Path(records[0]["image"]).stem}'
+    for index, (mask, record) in enumerate(zip(result['masks'], records, strict=True)):
+        record['mask'] = f'masks/{stem}_{index}.png'
+        write_image(out_dir / record['mask'], mask)
         if overlays:
-            num_cols = int(np.ceil(np.sqrt(len(overlays))))
-            write_image(out_dir / 'overlays' / f'{stem}.png', make_grid(overlays, num_cols))
-    records = [record for result in results for record in result['predictions']]
-    write_json(out_dir / 'predictions.json', dict(predictions=records))
+            record['overlay'] = f'overlays/{stem}.png'
+    if overlays:
+        num_cols = int(np.ceil(np.sqrt(len(overlays))))
+        write_image(out_dir / 'overlays' / f'{stem}.png', make_grid(overlays, num_cols))

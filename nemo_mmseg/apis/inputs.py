@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 from mmcv.transforms import Compose, LoadAnnotations, LoadImageFromFile
@@ -23,6 +24,8 @@ from nemo_mmseg.utils.images import bgr_array, decode_image, orientation_of, rea
 ImageInput = str | os.PathLike | np.ndarray | Image.Image
 Images = ImageInput | Sequence[ImageInput]
 Expressions = str | Sequence[str] | Sequence[Sequence[str]]
+# Ends of the names of image files in a folder.
+SUFFIXES = '.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.gif'
 # Transforms of a test pipeline that read what is given here, or what is not known here.
 LOADING = (
     LoadImageFromFile, LoadReferringImage, LoadReferentMask, LoadReferentBoxes, LoadAnnotations,
@@ -44,8 +47,33 @@ def build_pipeline(cfg: Config) -> Compose:
     return Compose([step for step in steps if not isinstance(step, LOADING)])
 
 
-def make_items(images: Images, expressions: Expressions) -> list[dict]:
-    """Read images and join them with their expressions.
+def is_single(images: Images) -> bool:
+    """Whether one image is meant, and not a list of them or a folder."""
+    return not isinstance(images, (list, tuple)) and not _is_folder(images)
+
+
+def _is_folder(images: Images) -> bool:
+    return isinstance(images, (str, os.PathLike)) and os.path.isdir(images)
+
+
+def list_images(images: Images) -> list[ImageInput]:
+    """Return the images that are meant: those of a list, of a folder, or the one.
+
+    Raises:
+        ValueError: A folder has no file whose name ends as that of an image does.
+    """
+    if is_single(images):
+        return [images]
+    if not _is_folder(images):
+        return list(images)
+    found = [path for path in Path(images).iterdir() if path.suffix.lower() in SUFFIXES]
+    if not found:
+        raise ValueError(f'the folder {images} has no image files ({", ".join(SUFFIXES)})')
+    return sorted(found)
+
+
+def iterate_items(images: Images, expressions: Expressions) -> Iterator[dict]:
+    """Join images with their expressions; an image is read when its turn comes.
 
     Args:
         images: See :class:`~.inference.ReferringInferencer`.
@@ -55,32 +83,49 @@ def make_items(images: Images, expressions: Expressions) -> list[dict]:
         An item for each image, as the test pipeline takes it after loading.
 
     Raises:
-        FileNotFoundError: An image is missing.
-        ValueError: An image cannot be read or is none, the numbers of images and of lists of
-            expressions differ, or an expression is empty or no string.
+        FileNotFoundError: An image is missing; when its turn comes, as the next.
+        ValueError: An image cannot be read or is none. At once: the numbers of images and of lists
+            of expressions differ, an expression is empty or no string, or a folder has no images.
     """
-    single = not isinstance(images, (list, tuple))
-    images = [images] if single else images
+    found = list_images(images)
     if isinstance(expressions, str):
-        lists = [[expressions]] * len(images)
-    elif single:
-        lists = [list(expressions)]
+        lists = [[expressions]] * len(found)
+    elif is_single(images) or _is_folder(images):
+        lists = [list(expressions)] * len(found)
     else:
         lists = [[item] if isinstance(item, str) else list(item) for item in expressions]
-    if len(lists) != len(images):
-        raise ValueError(f'{len(images)} images, but expressions for {len(lists)}')
-    items = []
-    for index, (image, texts) in enumerate(zip(images, lists)):
+    if len(lists) != len(found):
+        raise ValueError(f'{len(found)} images, but expressions for {len(lists)}')
+    for index, texts in enumerate(lists):
         if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
             raise ValueError(f'image {index} needs expressions of one word or more, not {texts!r}')
-        array, name = load_image(image, index)
-        height, width, _ = array.shape
-        sizes = dict(img_shape=(height, width), ori_shape=(height, width))
-        sizes |= dict(height=height, width=width)
-        numbers = list(range(len(texts)))
-        ids = dict(expressions=texts, sent_ids=numbers, ref_ids=numbers)
-        items.append(dict(img=array, img_path=name, seg_fields=[], **sizes, **ids))
-    return items
+    return (make_item(*pair, index) for index, pair in enumerate(zip(found, lists)))
+
+
+def make_items(images: Images, expressions: Expressions) -> list[dict]:
+    """Return what :func:`iterate_items` yields, as a list."""
+    return list(iterate_items(images, expressions))
+
+
+def make_item(image: ImageInput, expressions: list[str], index: int = 0) -> dict:
+    """Read an image; return it with its expressions, as the test pipeline takes it after loading.
+
+    Args:
+        image: See :class:`~.inference.ReferringInferencer`.
+        expressions: One or more.
+        index: Number that names an image without a path.
+
+    Raises:
+        FileNotFoundError: The image is missing.
+        ValueError: It cannot be read, or is none.
+    """
+    array, name = load_image(image, index)
+    height, width, _ = array.shape
+    sizes = dict(img_shape=(height, width), ori_shape=(height, width))
+    sizes |= dict(height=height, width=width)
+    numbers = list(range(len(expressions)))
+    ids = dict(expressions=expressions, sent_ids=numbers, ref_ids=numbers)
+    return dict(img=array, img_path=name, seg_fields=[], **sizes, **ids)
 
 
 def load_image(image: ImageInput, index: int = 0) -> tuple[np.ndarray, str]:

@@ -38,7 +38,8 @@ class TextFeatures:
 
     def per_expression(self) -> TextFeatures:
         """Return the same text for features that already have one row per expression."""
-        index = torch.arange(len(self), device=self.image_index.device)
+        # No len(), which would fix the number of rows in an exported graph.
+        index = torch.arange(self.words.shape[0], device=self.image_index.device)
         return replace(self, image_index=index, one_to_one=True)
 
     def of_images(self, counts: Sequence[int]) -> TextFeatures:

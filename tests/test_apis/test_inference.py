@@ -197,6 +197,24 @@ def test_lists_of_images(inferencer, image, batch_size):
     assert isinstance(inferencer([image], ['dog']), list)
 
 
+def test_a_folder_is_a_list_of_its_images(cfg, weights, image, tmp_path, capsys):
+    paths = [tmp_path / name for name in ('a.png', 'b.bmp')]
+    for path, one in zip(paths, (image, image[:40]), strict=True):
+        cv2.imwrite(str(path), one)
+    (tmp_path / 'notes.txt').write_text('text')
+    inferencer = ReferringInferencer(cfg, weights, device='cpu', show_progress=True)
+    found = inferencer(tmp_path, SENTENCES[:2], draw=False)
+    assert '2/2' in capsys.readouterr().err
+    wanted = inferencer(paths, [SENTENCES[:2]] * 2, draw=False)
+    assert [r['predictions'] for r in found] == [r['predictions'] for r in wanted]
+    assert len(inference_model(inferencer.model, tmp_path, 'dog')) == 2
+    one_by_one = inferencer.iterate(tmp_path, SENTENCES[:2], draw=False)
+    assert np.array_equal(next(one_by_one)['masks'], wanted[0]['masks'])
+    (tmp_path / 'empty').mkdir()
+    with pytest.raises(ValueError, match='empty has no image files'):
+        inferencer(tmp_path / 'empty', 'dog')
+
+
 def test_written_files(inferencer, image, tmp_path):
     results = inferencer([image, image[:40]], [['dog', 'the man'], ['b']], out_dir=tmp_path)
     records = json.loads((tmp_path / 'predictions.json').read_text())['predictions']
@@ -210,6 +228,13 @@ def test_written_files(inferencer, image, tmp_path):
     assert inferencer(image, 'dog', draw=False)['overlays'] == []
 
 
+def run_tool():
+    """Run the tool with `sys.argv`; return its exit code."""
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(str(TOOL), run_name='__main__')
+    return stopped.value.code
+
+
 def test_from_the_command_line(cfg, weights, image, tmp_path, capsys, monkeypatch):
     cv2.imwrite(str(tmp_path / 'a.png'), image)
     cfg.dump(tmp_path / 'config.py')
@@ -217,9 +242,25 @@ def test_from_the_command_line(cfg, weights, image, tmp_path, capsys, monkeypatc
     arguments = ['a.png', 'dog', 'the man', '--config', 'config.py', '--weights', weights]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, 'argv', ['infer.py', *arguments, '--out', 'out', '--device', 'cpu'])
-    runpy.run_path(str(TOOL), run_name='__main__')
+    assert run_tool() == 0
     assert (out / 'overlays' / '0000_a.png').is_file()
     assert "'the man': score" in capsys.readouterr().out
+    # a folder, with files that are no images beside them, and a damaged one
+    (tmp_path / 'pictures').mkdir()
+    for name in ('b.png', 'a.JPG'):
+        cv2.imwrite(str(tmp_path / 'pictures' / name), image)
+    (tmp_path / 'pictures' / 'notes.txt').write_text('text')
+    argv = ['infer.py', 'pictures', *arguments[1:], '--out', 'many', '--device', 'cpu']
+    monkeypatch.setattr(sys, 'argv', argv)
+    assert run_tool() == 0
+    shown = capsys.readouterr()
+    assert '2/2' in shown.err and shown.out.index('a.JPG') < shown.out.index('b.png')
+    records = json.loads((tmp_path / 'many' / 'predictions.json').read_text())['predictions']
+    assert [Path(record['image']).name for record in records] == ['a.JPG'] * 2 + ['b.png'] * 2
+    (tmp_path / 'pictures' / 'c.png').write_text('text')
+    assert run_tool() == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith('infer: ') and 'c.png' in last
 
 
 def test_the_functions_every_user_of_mmseg_knows(cfg, weights, inferencer, image):

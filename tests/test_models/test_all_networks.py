@@ -4,97 +4,32 @@ Networks, converters and configs are found in their folders. A new one is tested
 
 - every config: its network can be built
 - every base model of a converter: the table is invertible and fills every tensor
-- the smallest base model of each kind (:func:`kind_of`): all the rest, which runs networks
+- the smallest base model of each kind (``small_networks.kind_of``): all the rest, which runs
+  networks
 """
 
 import io
-from functools import cache
-from pathlib import Path
 
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
 from mmengine.structures import PixelData
-from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
+from small_networks import CONFIGS, SIZE, networks, small_config, small_network
 
 from nemo_mmseg.models.converters.convert import base_models, convert_checkpoint, parameter_shapes
 from nemo_mmseg.models.converters.converter import CONVERTERS
 from nemo_mmseg.models.converters.rename import inverse, translate
 from nemo_mmseg.models.segmentors.masked_training import MaskedTraining
 
-CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
-PARTS = ('text_encoder', 'backbone', 'neck', 'decode_head')
 EXPRESSIONS = [['red ring', 'left ring', 'the red one on the left'], ['ring', 'left']]
-SIZE = (64, 64)
-VOCABULARY = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', 'the', 'red', 'left', 'ring', 'one']
-
-
-def kind_of(model):
-    """The classes of a network and their options that are words or switches.
-
-    Networks of one kind differ in numbers, lists and weights.
-    """
-    kind = []
-    for part in PARTS:
-        config = dict(model.get(part, {}))
-        kind += [config.pop('type')] if config else []
-        kind += [
-            f'{name}={value}'
-            for name, value in sorted(config.items())
-            if isinstance(value, (str, bool)) and name not in ('model', 'pretrained')
-        ]
-    return '-'.join(kind)
-
-
-@cache
-def networks():
-    """Kind of a network -> the base models of it."""
-    found = {}
-    for path in sorted((CONFIGS / '_base_' / 'models').glob('*.py')):
-        model = Config.fromfile(path).model
-        if model.type == 'ReferringSegmentor':
-            found.setdefault(kind_of(model), []).append(path)
-    return found
-
-
-def smallest(paths):
-    """The config of the base model with the fewest parameters."""
-    sizes = {}
-    for path in paths:
-        try:
-            shapes = parameter_shapes(Config.fromfile(path).model)
-        except ImportError:  # of a package with weights
-            continue
-        sizes[path] = sum(torch.Size(shape).numel() for shape in shapes.values())
-    return Config.fromfile(min(sizes, key=sizes.get)).model
 
 
 @pytest.fixture(scope='module')
 def build(tmp_path_factory):
     """Build the smallest network of certain classes with random weights, without a hub."""
     vocabulary = tmp_path_factory.mktemp('bert')
-    (vocabulary / 'vocab.txt').write_text('\n'.join(VOCABULARY))
-
-    def make(name, seed):
-        init_default_scope('mmseg')
-        model = smallest(networks()[name])
-        for part in PARTS:
-            if 'pretrained' in model.get(part, {}):
-                model[part].pretrained = None
-        if 'image_size' in model.decode_head:  # tables of a fixed size
-            model.decode_head.image_size = SIZE
-        if model.text_encoder.type.endswith('BERTTextEncoder'):
-            model.text_encoder.pretrained = False
-            if model.text_encoder.config is not None:
-                model.text_encoder.model = str(vocabulary)
-        torch.manual_seed(seed)
-        network = MODELS.build(model)
-        network.init_weights()
-        return network
-
-    return make
+    return lambda name, seed: small_network(small_config(name, vocabulary), seed)
 
 
 @pytest.fixture(scope='module', params=sorted(networks()))

@@ -20,6 +20,7 @@ MAY_IMPORT = {
     'visualization': (*DATA, 'evaluation', 'models'),
     'engine': (*DATA, 'evaluation', 'models', 'visualization'),
     'apis': (*DATA, 'evaluation', 'models', 'visualization', 'engine'),
+    'deployment': (*DATA, 'models', 'apis'),
 }
 
 

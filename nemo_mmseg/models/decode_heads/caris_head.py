@@ -108,8 +108,8 @@ class CARISHead(TwoClassHead):
         pixels = text.rows(pixels.to(torch.promote_types(pixels.dtype, torch.float32)))
         positions = positions.to(pixels.dtype)
         words = self.word_norm(self.word_proj(text.words))
-        tokens = torch.cat((words, self.prompts.expand(len(words), -1, -1)), dim=1)
-        mask = torch.cat((text.mask, text.mask.new_ones(len(words), len(self.prompts))), dim=1)
+        tokens = torch.cat((words, self.prompts.expand(words.shape[0], -1, -1)), dim=1)
+        mask = torch.cat((text.mask, text.mask.new_ones(words.shape[0], len(self.prompts))), dim=1)
         for layer in self.layers:
             tokens, pixels = layer(tokens, pixels, positions, mask, shapes)
         classes = torch.stack((tokens[:, words.shape[1] :].mean(dim=1), tokens[:, 0]), dim=1)

@@ -114,13 +114,14 @@ class CGFormerHead(BaseModule):
                 f'CGFormerHead: the images are {size[0]}x{size[1]}, and its position tables fit '
                 f'image_size={self.image_size} only: give both the same size in the config'
             )
-        tokens, groups = self.tokens.expand(len(text), -1, -1), {}
+        tokens, groups = self.tokens.expand(text.words.shape[0], -1, -1), {}
         for i, fine in enumerate(reversed(finer)):
             x = self.fusions[i](x, fine)
             if i > 0:
                 tokens = self.readers[i - 1](tokens, text.words, text.mask)
             pixels = text.rows(x.flatten(2).transpose(1, 2) + self.positions[i])
-            tokens, group = self.groupings[min(i, 1)](tokens, pixels, self._noise(i, len(text)))
+            noise = self._noise(i, tokens.shape[0])
+            tokens, group = self.groupings[min(i, 1)](tokens, pixels, noise)
             groups[f'group{i}'] = group[:, -1].unflatten(1, x.shape[-2:])
         logits = self.projector(x, tokens[:, -1], text)
         # The published frame of one pixel goes by shrinking the map, not by cutting it off.

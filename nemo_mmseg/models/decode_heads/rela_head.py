@@ -86,7 +86,7 @@ class ReLAHead(BaseModule):
         """
         finest, *levels = [text.rows(feat) for feat in feats]
         levels = [self._level(*pair) for pair in zip(reversed(levels), self.level_embed.weight)]
-        regions = self.query_feat.weight.expand(len(text), -1, -1)
+        regions = self.query_feat.weight.expand(text.words.shape[0], -1, -1)
         for i, layer in enumerate(self.layers):
             pixels, position, size = levels[i % len(levels)]
             forbidden = self.forbidden(regions, finest, size)

@@ -83,7 +83,7 @@ class TRISHead(BaseModule):
             return HeadOutput(self._alone(*self._projected(feats, text), text))
         scores, first = self.scores(feats, text)
         scores = text.rows(scores)
-        place = torch.arange(len(text), device=scores.device)
+        place = torch.arange(text.words.shape[0], device=scores.device)
         logits = scores[place, first + place][:, None]
         if not self.training:
             return HeadOutput(logits)

@@ -19,8 +19,8 @@ def with_coordinates(x: Tensor) -> Tensor:
     height, width = x.shape[-2:]
     columns = torch.linspace(-1, 1, width, device=x.device, dtype=x.dtype)
     rows = torch.linspace(-1, 1, height, device=x.device, dtype=x.dtype)
-    columns = columns.expand(len(x), 1, height, width)
-    rows = rows[:, None].expand(len(x), 1, height, width)
+    columns = columns.expand(x.shape[0], 1, height, width)
+    rows = rows[:, None].expand(x.shape[0], 1, height, width)
     return torch.cat((x, columns, rows), dim=1)
 
 

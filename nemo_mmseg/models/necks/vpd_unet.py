@@ -118,7 +118,7 @@ class VPDUNet(BaseModule):
                 f'{text.words.shape[-1]} channels'
             )
         latents = text.rows(latents)
-        timestep = torch.ones(len(latents), dtype=torch.long, device=latents.device)
+        timestep = torch.ones(latents.shape[0], dtype=torch.long, device=latents.device)
         with self._recorder.record() as seen:
             finest = self.unet(latents, timestep, text.words).sample
         middle = [torch.cat((seen.features[i], seen.mean_map(i)), dim=1) for i in WITH_MAPS]

@@ -145,7 +145,7 @@ class BERTTextEncoder(BaseModule):
         device = self.bert.device
         ids, mask = ids.to(device), mask.to(device)
         words = self.bert(input_ids=ids, attention_mask=mask.long()).last_hidden_state
-        index = torch.arange(len(ids), device=device)
+        index = torch.arange(ids.shape[0], device=device)
         return TextFeatures(words, mask, None, index, one_to_one=True)
 
     def forward(self, expressions: list[str]) -> TextFeatures:

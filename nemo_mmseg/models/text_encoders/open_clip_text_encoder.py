@@ -114,7 +114,7 @@ class OpenCLIPTextEncoder(BaseModule):
         device = tower.positional_embedding.device
         ids, mask = ids.to(device), mask.to(device)
         words = encode_words(tower, ids)
-        index = torch.arange(len(ids), device=device)
+        index = torch.arange(ids.shape[0], device=device)
         if not self.sentence:
             return TextFeatures(words, mask, None, index, one_to_one=True)
         # without an end token this is 0, the place of the start token

@@ -42,7 +42,7 @@ class PromptedBERTTextEncoder(BERTTextEncoder):
             Features whose ``words`` ``(E, T, Cw)`` are the input of BERT's first layer.
         """
         device = self.bert.device
-        index = torch.arange(len(ids), device=device)
+        index = torch.arange(ids.shape[0], device=device)
         words = self.bert.embeddings(input_ids=ids.to(device))
         return TextFeatures(words, mask.to(device), None, index, one_to_one=True)
 

@@ -129,7 +129,7 @@ class VPDTextEncoder(BaseModule):
             Features whose ``words`` are ``(E, T, Cw)``, without ``sentence``.
         """
         words = self.adapt(self.clip(ids))
-        index = torch.arange(len(ids), device=words.device)
+        index = torch.arange(ids.shape[0], device=words.device)
         return TextFeatures(words, mask.to(words.device), None, index, one_to_one=True)
 
     def forward(self, expressions: list[str]) -> TextFeatures:

@@ -59,7 +59,7 @@ def deformable_sampling(
         shares = weights[:, :, :, i].transpose(1, 2).flatten(0, 1)
         total = total + torch.einsum('bcqp,bqp->bqc', found, shares)
     # (B * heads, Q, C) -> (B, Q, heads * C)
-    return total.unflatten(0, (len(value), -1)).transpose(1, 2).flatten(2)
+    return total.unflatten(0, (value.shape[0], -1)).transpose(1, 2).flatten(2)
 
 
 def pixel_centres(

@@ -1,0 +1,220 @@
+"""Export of a network to ONNX, checked against PyTorch before the folder gets its name."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from nemo_mmseg.apis.inputs import build_pipeline
+from nemo_mmseg.models.segmentors.referring_segmentor import ReferringSegmentor
+from nemo_mmseg.utils.atomic_write import check_folder_path
+
+from .check import Differences, compare
+from .graphs import ExpressionGraph, ImageGraph, PairGraph, any_number_of_rows, sees_text_at_once
+from .picture_rules import picture_rules
+from .text_files import write_tokenizer
+
+FORMAT = 1  # of export.json; the runtime has the same number
+# Names that are written into a folder, the last one when all others are there.
+RUNTIME, TOKENIZER, RULES = 'runtime.py', 'tokenizer.json', 'export.json'
+SAMPLE = ('the red one on the left', 'man', 'a dog behind the chair')
+INSTALL = 'pip install "nemo-mmsegmentation[export]"'
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export wrote.
+
+    Attributes:
+        folder: Where it is.
+        graphs: Names of the ONNX files: image and expressions, or one for both.
+        chunk_size: Expressions that a call of the graph takes; 1 where their number is fixed.
+        fixed_because: Why the number of expressions is fixed; None where it is open.
+        differences: Between onnxruntime and PyTorch.
+    """
+
+    folder: Path
+    graphs: list[str]
+    chunk_size: int
+    fixed_because: str | None
+    differences: Differences
+
+
+def export_onnx(
+    model: nn.Module,
+    out_dir: str | os.PathLike,
+    torch_export: bool = False,
+    tolerance: float = 1e-3,
+) -> Exported:
+    """Write a network as ONNX graphs with tokenizer, rules and a runtime.
+
+    A network whose first layers read the text becomes one graph, ``network.onnx``. Any other
+    becomes two: ``image.onnx`` runs once for a picture, ``expressions.onnx`` for its expressions.
+
+    Args:
+        model: Network of ``init_model``, which is left on the CPU and in eval mode.
+        out_dir: Folder to write. One that holds an earlier export is replaced.
+        torch_export: Whether each graph is also written for PyTorch alone, as ``*.pt2``.
+        tolerance: Largest difference of logits between onnxruntime and PyTorch, as a share of the
+            largest logit, or of 1 where that is larger.
+
+    Returns:
+        What was written, and how far it is from PyTorch.
+
+    Raises:
+        ImportError: The extra ``export`` is not installed.
+        FileExistsError: There is another folder.
+        ValueError: The network or its pipeline has a part that cannot be exported, or the graphs
+            differ from the network.
+    """
+    check_export_packages()
+    if not isinstance(model, ReferringSegmentor):
+        raise ValueError(f'{type(model).__name__} cannot be exported: it is no ReferringSegmentor')
+    out_dir = Path(out_dir)
+    check_target(out_dir)
+    model.cpu().eval().requires_grad_(False)
+    pipeline = build_pipeline(model.cfg)
+    picture = picture_rules(pipeline, model.data_preprocessor)
+    out_dir.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out_dir.parent, prefix=f'.{out_dir.name}.') as part:
+        # Not the temporary folder itself, whose rights are the owner's alone.
+        folder = Path(part) / 'export'
+        folder.mkdir()
+        text = write_tokenizer(model.text_encoder, folder / TOKENIZER)
+        graphs, fixed = write_graphs(model, tuple(picture['size']), folder, torch_export)
+        rules = dict(
+            format=FORMAT,
+            graphs=graphs,
+            chunk_size=1 if fixed else model.chunk_size,
+            threshold=getattr(model.protocol, 'threshold', 0.5),
+            picture=picture,
+            text=text,
+        )
+        if rules['threshold'] < 1e-6:  # TRIS's, of a share of the map's maximum: above 0
+            rules['threshold'] = 0.5
+        shutil.copyfile(Path(__file__).with_name(RUNTIME), folder / RUNTIME)
+        (folder / RULES).write_text(json.dumps(rules, indent=1) + '\n', encoding='utf-8')
+        differences = compare(model, pipeline, folder, SAMPLE)
+        differences.check(tolerance)
+        if out_dir.exists():
+            shutil.rmtree(out_dir)
+        folder.rename(out_dir)
+    return Exported(out_dir, graphs, rules['chunk_size'], fixed, differences)
+
+
+def check_export_packages() -> None:
+    """Say what to install where a package is missing."""
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ImportError(f'the export needs {error.name} ({error}): {INSTALL}') from error
+
+
+def check_target(folder: Path) -> None:
+    """Refuse a folder with other things in it, before work is done.
+
+    Raises:
+        FileExistsError: It is no export of ours, and not empty.
+        NotADirectoryError: It cannot be a folder.
+    """
+    check_folder_path(folder)
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / RULES).is_file():
+        raise FileExistsError(f'{folder} holds other things than an export; name a new folder')
+
+
+def write_graphs(
+    model: ReferringSegmentor, size: tuple[int, int], folder: Path, torch_export: bool
+) -> tuple[list[str], str | None]:
+    """Export a network, with the number of expressions left open where that works.
+
+    Args:
+        model: The network, on the CPU and in eval mode.
+        size: Height and width of its input.
+        folder: Where the files go.
+        torch_export: See :func:`export_onnx`.
+
+    Returns:
+        The names of the graphs, and why the number of expressions is fixed at one, or None.
+    """
+    image = torch.randint(0, 256, (1, 3, *size), dtype=torch.uint8)
+    tokens = model.text_encoder.tokenize(list(SAMPLE))
+    if sees_text_at_once(model):
+        names, inputs = ['network'], (image,)
+        rest: nn.Module = PairGraph(model, size)
+        input_names = ['image']
+    else:
+        graph = ImageGraph(model)
+        with torch.no_grad():
+            nested = model.encode_image(torch.zeros(1, 3, *size))
+            maps = graph(image)
+        names, input_names = ['image', 'expressions'], [f'map_{i}' for i in range(len(maps))]
+        write_graph(graph, (image,), ['image'], folder / 'image', torch_export, output=input_names)
+        rest, inputs = ExpressionGraph(model, pytree.tree_structure(nested), size), (maps,)
+    input_names += ['ids', 'mask']
+    path, fixed = folder / names[-1], None
+    with any_number_of_rows(model):
+        try:
+            write_graph(rest, (*inputs, *tokens), input_names, path, torch_export, open_rows=True)
+        except ValueError as error:
+            fixed = str(error)
+            one = [tensor[:1] for tensor in tokens]
+            write_graph(rest, (*inputs, *one), input_names, path, torch_export)
+    return [f'{name}.onnx' for name in names], fixed
+
+
+def write_graph(
+    graph: nn.Module,
+    inputs: tuple[Tensor | tuple[Tensor, ...], ...],
+    input_names: Sequence[str],
+    path: Path,
+    torch_export: bool,
+    open_rows: bool = False,
+    output: Sequence[str] | None = None,
+) -> None:
+    """Write one graph as ``path.onnx`` and, if wanted, ``path.pt2``.
+
+    Args:
+        graph: The module.
+        inputs: What it is called with; the last two are ids and mask where ``open_rows``.
+        input_names: Names of the inputs in the file.
+        path: File without suffix.
+        torch_export: Whether the ``.pt2`` is wanted.
+        open_rows: Whether the first dimension of the last two inputs is left open.
+        output: Names of the outputs; None: ``logits`` and, where it is there, ``no_target``.
+
+    Raises:
+        ValueError: PyTorch cannot make the graph.
+    """
+    shapes = None
+    if open_rows:
+        rows = {0: torch.export.Dim.DYNAMIC}
+        fixed = pytree.tree_map(lambda tensor: {}, inputs[:-2])
+        shapes = (*fixed, rows, rows)
+    names = output or ['logits', 'no_target']
+    try:
+        # Not by torch.onnx, which, where this fails, tries ways that fix the rows in silence.
+        program = torch.export.export(graph, inputs, dynamic_shapes=shapes, strict=False)
+        made = torch.onnx.export(
+            program,
+            input_names=input_names,
+            output_names=names[: len(program.graph_signature.user_outputs)],
+            dynamo=True,
+            verbose=False,
+        )
+    except (RuntimeError, ValueError) as error:  # PyTorch's are many, of these two
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f'{path.name} cannot be exported: {reason}') from error
+    made.save(path.with_suffix('.onnx'))
+    if torch_export:
+        torch.export.save(program, path.with_suffix('.pt2'))

@@ -1,0 +1,140 @@
+"""A network as the graphs that are exported: what needs the image alone, and the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from mmseg.models.backbones.swin import ShiftWindowMSA
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from nemo_mmseg.models.protocols.geometry import foreground_margin
+from nemo_mmseg.models.segmentors.referring_segmentor import ReferringSegmentor
+
+
+class ImageGraph(nn.Module):
+    """What a network computes without the text.
+
+    Args:
+        model: The network, in eval mode.
+    """
+
+    def __init__(self, model: ReferringSegmentor) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Encode a picture.
+
+        Args:
+            image: ``(1, 3, H, W)`` uint8, RGB, at the size of the network's input.
+
+        Returns:
+            The maps that :class:`ExpressionGraph` takes, one after the other.
+        """
+        maps = self.model.encode_image(normalise(self.model.data_preprocessor, image))
+        return tuple(pytree.tree_leaves(maps))
+
+
+class ExpressionGraph(nn.Module):
+    """What is left of a network once the picture is encoded.
+
+    Args:
+        model: The network, in eval mode.
+        structure: How the maps of :class:`ImageGraph` are nested, of ``tree_structure``.
+        size: Height and width of the network's input.
+    """
+
+    def __init__(
+        self, model: ReferringSegmentor, structure: pytree.TreeSpec, size: tuple[int, int]
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.structure = structure
+        self.size = size
+
+    def forward(self, maps: Sequence[Tensor], ids: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+        """Segment what E expressions describe.
+
+        Args:
+            maps: Of one picture, as :class:`ImageGraph` returns them.
+            ids: Tokens ``(E, T)`` int64.
+            mask: ``(E, T)`` bool, True on real tokens.
+
+        Returns:
+            Logits ``(E, H, W)``, above 0 where the foreground is likelier, and, of a network that
+            has them, no-target scores ``(E,)``, above 0 where nothing is there.
+        """
+        text = self.model.text_encoder.encode(ids, mask)
+        # Not `of_images`: the number of expressions must stay open.
+        text = replace(text, image_index=torch.zeros_like(ids[:, 0]), one_to_one=False)
+        visual = pytree.tree_unflatten(list(maps), self.structure)
+        output = self.model.decode_head(*self.model.fuse(visual, text))
+        logits = foreground_margin(output.logits)[:, None]
+        logits = F.interpolate(logits, self.size, mode='bilinear', align_corners=False)[:, 0]
+        return (logits,) if output.no_target is None else (logits, output.no_target)
+
+
+class PairGraph(nn.Module):
+    """A whole network, for those whose first layers see the text.
+
+    Args:
+        model: The network, in eval mode.
+        size: Height and width of the network's input.
+    """
+
+    def __init__(self, model: ReferringSegmentor, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.rest = ExpressionGraph(model, pytree.tree_structure(0), size)
+
+    def forward(self, image: Tensor, ids: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+        """Segment a picture ``(1, 3, H, W)``; the rest is as for :class:`ExpressionGraph`."""
+        image = normalise(self.rest.model.data_preprocessor, image)
+        return self.rest((image,), ids, mask)
+
+
+def sees_text_at_once(model: ReferringSegmentor) -> bool:
+    """Whether no layer of a network runs before its text is there, so that one graph is right."""
+    return getattr(model.backbone, 'takes_text', False)
+
+
+def normalise(preprocessor: nn.Module, image: Tensor) -> Tensor:
+    """Do what a network's ``SegDataPreProcessor`` does to a picture, ``(1, 3, H, W)`` in RGB."""
+    if not preprocessor._channel_conversion:  # the network takes BGR, as mmcv reads it
+        image = image.flip(1)
+    image = image.float()
+    if preprocessor._enable_normalize:
+        image = (image - preprocessor.mean) / preprocessor.std
+    return image
+
+
+@contextmanager
+def any_number_of_rows(model: nn.Module) -> Iterator[None]:
+    """Let the windows of MMSegmentation's Swin be put together for a number of rows left open.
+
+    MMSegmentation computes that number by a division of floats, which fixes it in a graph.
+    """
+    parts = [part for part in model.modules() if isinstance(part, ShiftWindowMSA)]
+    try:
+        for part in parts:
+            part.window_reverse = _Windows(part.window_size)
+        yield
+    finally:
+        for part in parts:
+            del part.window_reverse
+
+
+class _Windows:
+    """Put windows ``(E * n, side, side, C)`` together to maps ``(E, H, W, C)``."""
+
+    def __init__(self, side: int) -> None:
+        self.side = side
+
+    def __call__(self, windows: Tensor, height: int, width: int) -> Tensor:
+        side = self.side
+        x = windows.reshape(-1, height // side, width // side, side, side, windows.shape[-1])
+        return x.permute(0, 1, 3, 2, 4, 5).reshape(-1, height, width, windows.shape[-1])
