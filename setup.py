@@ -93,6 +93,7 @@ setup(
         'optional': requirements('optional'),
         'diffusion': requirements('diffusion'),
         'parquet': requirements('parquet'),
+        'docs': requirements('docs'),
     },
     zip_safe=False,
 )
