@@ -31,7 +31,7 @@ myst_heading_anchors = 4
 # Written to docs/api/ when the site is built: a page for each package, a section for each module.
 apidoc_modules = [
     {
-        'path': 'nemo_mmseg',
+        'path': '../nemo_mmseg',  # from here; the destination from the root
         'destination': 'docs/api',
         'automodule_options': {'members', 'show-inheritance', 'ignore-module-all'},
         'max_depth': 1,
