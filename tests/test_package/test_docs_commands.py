@@ -28,6 +28,8 @@ PAGES = [
     *sorted((ROOT / 'configs').glob('*/README.md')),
 ]
 MIM = dict(train=mim_train, test=mim_test)
+# What stands for a choice of the reader's, where a program knows the choices.
+STAND_INS = dict(METHOD='lavt')
 # `PORT=29501 bash ...`
 SETTING = re.compile(r'[A-Z_]+=.*')
 
@@ -40,6 +42,7 @@ def commands(page: Path) -> list[list[str]]:
             words = shlex.split(line, comments=True)
             while words and SETTING.fullmatch(words[0]) and len(words) > 1:
                 words.pop(0)
+            words = [STAND_INS.get(word, word) for word in words]
             if words and words[0] in ('python', 'torchrun', 'srun', 'mim', 'bash'):
                 found.append(words)
     return found
@@ -134,7 +137,7 @@ def test_keys_of_the_migration_tables_exist(section, config):
     cells = [line.split('|')[2] for line in table.splitlines() if line.startswith('| `')]
     keys = re.findall(r'`([a-z_]+(?:\.[a-z_]+)+)`', ' '.join(cells))
     keys = [key for key in keys if not key.endswith('.py')]
-    assert len(keys) > 15
+    assert len(keys) > 10
     # Options of PyTorch and MMEngine that the configs leave at their defaults.
     defaults = {
         'train_dataloader.pin_memory',
