@@ -41,6 +41,7 @@ autodoc_typehints = 'description'
 autodoc_typehints_description_target = 'documented'
 autodoc_member_order = 'bysource'
 napoleon_numpy_docstring = False
+napoleon_use_ivar = True  # no second entry for what autodoc finds in the code, too
 
 html_theme = 'furo'
 html_title = 'nemo_mmseg'
