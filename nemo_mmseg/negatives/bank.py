@@ -11,7 +11,7 @@ Tensors, for E expressions, I images and M stored images per expression:
 ``image_row``           int32 (E,)      row of the expression's target image
 ``image_ids``           int64 (I,)      image ids
 ``image_name_bytes``    uint8           file names in UTF-8, one after the other
-``image_name_offsets`` int64 (I + 1,)  where each begins
+``image_name_offsets``  int64 (I + 1,)  where each begins
 ``image_vectors``       float16 (I, D)  unit vectors of the images
 ``row_checksums``       uint64 (E, 2)   of each row of ``neighbors`` and of ``similarities``
 ======================  ==============  ===========================================================
