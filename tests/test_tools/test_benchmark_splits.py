@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 from benchmark_splits import published_scores, splits_of
 from small_runs import run_tool, runner_of, small_config
 
@@ -29,7 +30,7 @@ def test_every_split_is_measured_by_both_protocols(refshapes, tmp_path, capsys):
     (tmp_path / 'method.yml').write_text(METHOD)
     runner = runner_of(cfg, tmp_path / 'start')
     runner.model.init_weights()
-    runner.save_checkpoint(str(tmp_path), 'weights.pth', save_optimizer=False)
+    torch.save(dict(state_dict=runner.model.state_dict()), weights)
     work_dir = ['--work-dir', tmp_path / 'run']
     run_tool('analysis_tools/benchmark_splits.py', config, weights, '--out', tmp_path, *work_dir)
     printed = capsys.readouterr().out
