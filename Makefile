@@ -4,6 +4,7 @@
 # make test           the whole test suite              (test-fast: without the slow tests)
 # make lint           ruff                              (format: let ruff fix what it can)
 # make test-upstream  the whole test suite on the OpenMMLab originals; builds mmcv once
+# make docs           the documentation as a site, build/site (warnings are errors)
 # make metafiles      metafile.yml, model-index.yml and the model zoo, from the configs
 # make clean          remove environments, caches and results
 #
@@ -29,7 +30,7 @@ PYTEST := -m pytest -n $(TEST_PROCESSES) --dist worksteal
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-weak compare test test-fast lint format test-upstream metafiles pins clean
+.PHONY: help setup demo demo-weak compare test test-fast lint format docs test-upstream metafiles pins clean
 
 help:
 	@sed -n '/^# make/s/^# //p' Makefile
@@ -62,6 +63,9 @@ lint: $(STAMP)
 format: $(STAMP)
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
+
+docs: $(STAMP)
+	$(PY) -m sphinx -W --keep-going -q -c docs . build/site
 
 metafiles: $(STAMP)
 	$(PY) maintenance/make_metafiles.py

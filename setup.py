@@ -94,6 +94,7 @@ setup(
         'diffusion': requirements('diffusion'),
         'parquet': requirements('parquet'),
         'export': requirements('export'),
+        'docs': requirements('docs'),
     },
     zip_safe=False,
 )

@@ -118,7 +118,7 @@ def load_references(
         DataError: A field holds what it must not.
         ValueError: A file is damaged, the split is unknown, or nothing of it is left.
     """
-    refs = load_json(split_file) if split_file.endswith('.json') else load_plain_pickle(split_file)
+    refs = _read(split_file)
     faults = Faults(errors)
     chosen = _of_split(refs, split_file, split, faults)
     if zero_by_source:
@@ -222,6 +222,28 @@ def _count(unlabelled: list[dict], refs: list[dict], instances: _Instances) -> s
     return (
         f'{len(unlabelled)} of {len(refs)} references have no annotation in {instances.file}: {ids}'
     )
+
+
+def split_names(split_file: str) -> set[str]:
+    """Return the names of the splits of a split file.
+
+    Args:
+        split_file: See :func:`load_references`.
+
+    Raises:
+        FileNotFoundError: No such file.
+        DataError: A field holds what it must not.
+        ValueError: The file is damaged, or holds no references.
+    """
+    refs = _read(split_file)
+    if type(refs) is not list:
+        raise fault(split_file, 'the file', refs, 'a list of references')
+    Faults().check(refs, SPLIT, split_file, 'reference', 'ref_id')
+    return {ref['split'] for ref in refs}
+
+
+def _read(split_file: str) -> Any:
+    return load_json(split_file) if split_file.endswith('.json') else load_plain_pickle(split_file)
 
 
 def _of_split(refs: Any, file: str, split: str, faults: Faults) -> list[dict]:

@@ -2,19 +2,19 @@
 
 Tensors, for E expressions, I images and M stored images per expression:
 
-=====================  ==============  ============================================================
-``sent_ids``           int64 (E,)      sentence ids, rising
-``neighbors``          uint16 (E, M)   image rows by falling similarity, equal ones by smaller row;
-                                       the target image is not among them (int32 where I > 65,536)
-``similarities``       float16 (E, M)  cosine similarities of expression and image
-``self_similarity``    float16 (E,)    ... of the expression and its target image
-``image_row``          int32 (E,)      row of the expression's target image
-``image_ids``          int64 (I,)      image ids
-``image_name_bytes``   uint8           file names in UTF-8, one after the other
-``image_name_offsets`` int64 (I + 1,)  where each begins
-``image_vectors``      float16 (I, D)  unit vectors of the images
-``row_checksums``      uint64 (E, 2)   of each row of ``neighbors`` and of ``similarities``
-=====================  ==============  ============================================================
+======================  ==============  ===========================================================
+``sent_ids``            int64 (E,)      sentence ids, rising
+``neighbors``           uint16 (E, M)   image rows by falling similarity, equal ones by smaller row;
+                                        the target image is not among them (int32 where I > 65,536)
+``similarities``        float16 (E, M)  cosine similarities of expression and image
+``self_similarity``     float16 (E,)    ... of the expression and its target image
+``image_row``           int32 (E,)      row of the expression's target image
+``image_ids``           int64 (I,)      image ids
+``image_name_bytes``    uint8           file names in UTF-8, one after the other
+``image_name_offsets``  int64 (I + 1,)  where each begins
+``image_vectors``       float16 (I, D)  unit vectors of the images
+``row_checksums``       uint64 (E, 2)   of each row of ``neighbors`` and of ``similarities``
+======================  ==============  ===========================================================
 
 A process compares with checksums in the header: when it opens the file, the header and the small
 tensors; when it first looks at them, the vectors. A row of the rankings is compared with its own

@@ -51,7 +51,7 @@ def commands(block: str) -> list[list[str]]:
 
 def draw(folder: Path) -> None:
     """The pictures and masks of the page, and some more of a square on a ground each."""
-    (table,) = blocks('csv')
+    (table,) = blocks('text')
     rows = list(csv.reader(table.splitlines()))
     rows += [
         [f'{n}.jpg', f'{n}.png', f'square {n}', 'square', 'val' if n % 4 == 0 else 'train']

@@ -2,7 +2,6 @@
 
 import json
 import os
-import runpy
 import subprocess
 import sys
 from dataclasses import asdict
@@ -16,6 +15,7 @@ from mmengine.evaluator import Evaluator
 from mmseg.registry import METRICS
 from PIL import Image
 
+from nemo_mmseg.apis.evaluate import add_results_writer
 from nemo_mmseg.evaluation.dump_results import DumpReferringResults
 from nemo_mmseg.evaluation.predictions import decode_rle
 from nemo_mmseg.evaluation.referring_iou import ReferringIoU
@@ -55,11 +55,6 @@ class BrightSegmentor(BaseSegmentor):
 """
 
 
-@pytest.fixture(scope='module')
-def add_results_writer():
-    return runpy.run_path(str(TOOL))['add_results_writer']
-
-
 @METRICS.register_module()
 class _StricterIoU(ReferringIoU):
     def __init__(self, **kwargs):
@@ -92,7 +87,7 @@ AREA = dict(no_target='area', min_pixels=9, score_threshold=0.0)
         (dict(type='IoUMetric'), PLAIN),
     ],
 )
-def test_results_are_written_by_the_rules_of_the_metric(add_results_writer, name, metric, rules):
+def test_results_are_written_by_the_rules_of_the_metric(name, metric, rules):
     """However the type is written."""
     evaluator = Evaluator(dict(metric, type=name(metric['type'])))
     add_results_writer(evaluator, 'out')
@@ -103,7 +98,7 @@ def test_results_are_written_by_the_rules_of_the_metric(add_results_writer, name
     assert (type(writer), found) == (DumpReferringResults, rules)
 
 
-def test_slices_of_the_metric_are_written_beside_the_masks(add_results_writer):
+def test_slices_of_the_metric_are_written_beside_the_masks():
     whole, sliced = dict(type='ReferringIoU'), dict(type='mmseg.ReferringIoU', by=['area'])
     evaluator = Evaluator([whole, sliced, dict(sliced, prefix='strict')])
     evaluator.dataset_meta = dict(dataset_name='refshapes')

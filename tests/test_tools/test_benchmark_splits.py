@@ -1,0 +1,93 @@
+"""The paper's table: every split by every protocol, beside what was published."""
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from benchmark_splits import published_scores, splits_of
+from small_runs import run_tool, runner_of, small_config
+
+from nemo_mmseg.datasets.refer import split_names
+
+CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
+NAME = 'cris_refshapes-clip_1xb16-4e_refshapes-plus-256x256'
+METHOD = """
+- Name: CRIS
+  Configs: cris_*
+  Published:
+    cris_refshapes-clip: {refshapes-plus: mIoU 50.00 / 40.00 / 30.00 (without 1.00 / 2.00 / 3.00)}
+"""
+
+
+@pytest.mark.slow
+def test_every_split_is_measured_by_both_protocols(refshapes, tmp_path, capsys):
+    cfg = small_config(NAME, refshapes, tmp_path / 'none')
+    config, weights = tmp_path / f'{NAME}.py', tmp_path / 'weights.pth'
+    cfg.dump(config)
+    (tmp_path / 'method.yml').write_text(METHOD)
+    runner = runner_of(cfg, tmp_path / 'start')
+    runner.model.init_weights()
+    torch.save(dict(state_dict=runner.model.state_dict()), weights)
+    work_dir = ['--work-dir', tmp_path / 'run']
+    run_tool('analysis_tools/benchmark_splits.py', config, weights, '--out', tmp_path, *work_dir)
+    printed = capsys.readouterr().out
+    rows = list(csv.DictReader((tmp_path / 'benchmark.csv').open()))
+    own, plain = 'OriginalProtocol(threshold=0.35)', 'OriginalProtocol'
+    splits = ['val', 'testA', 'testB']
+    assert [(row['protocol'], row['split']) for row in rows] == [
+        (protocol, split) for protocol in (own, plain) for split in splits
+    ]
+    # what tools/test.py finds for the same
+    for threshold, part in ((0.35, rows[:3]), (0.5, rows[3:])):
+        out = tmp_path / str(threshold)
+        options = [f'model.test_cfg.protocol.threshold={threshold}']
+        options = ['--splits', *splits, '--out', out, '--cfg-options', *options]
+        run_tool('test.py', config, weights, *work_dir, *options)
+        for row in part:
+            metrics = json.loads((out / row['split'] / 'metrics.json').read_text())
+            for measure in ('oIoU', 'mIoU', 'Pr@0.5', 'Pr@0.9', 'expressions'):
+                assert float(row[measure]) == metrics[measure]
+    for row, score in zip(rows[:3], (50, 40, 30)):
+        assert row['published'] == f'mIoU {score}.00'
+        assert row['difference'] == f'{float(row["mIoU"]) - score:+.2f}'
+        assert re.search(rf'{row["split"]} .*\| +mIoU {score}.00 +\|', printed)
+    assert all(row['published'] == row['difference'] == '' for row in rows[3:])
+
+
+@pytest.mark.parametrize(
+    'config, expected',
+    [
+        (
+            'cris/cris_r50_nemo_8xb8-50e_refcoco-416x416.py',
+            dict(val=dict(oIoU=68.66), testA=dict(oIoU=72.82), testB=dict(oIoU=63.06)),
+        ),
+        (
+            'lavt/lavt_swin-base-w12_4xb8-40e_refcocog-umd-480x480.py',
+            dict(val=dict(oIoU=61.24), test=dict(oIoU=62.09)),
+        ),
+        (
+            'rela/rela_swin-base-w12_8xb6-150000i_grefcoco-480x480.py',
+            dict(val=dict(gIoU=63.60, cIoU=62.42)),
+        ),
+        ('vpd/vpd_sd15_8xb4-40e_refcoco-plus-512x512.py', dict(val=dict(oIoU=63.93))),
+        ('lavt/lavt-one_swin-base-w12_8xb4-40e_refcoco-480x480.py', {}),
+        ('rela/rela_swin-base-w12_nemo_8xb6-150000i_grefcoco-480x480.py', {}),
+        ('zero_shot/clipseg_vit-b-16_refcoco-352x352.py', {}),
+    ],
+)
+def test_published_scores_are_those_of_the_method_file(config, expected):
+    assert published_scores(CONFIGS / config) == expected
+
+
+def test_splits_are_those_of_the_split_file(refshapes, tmp_path):
+    dataset = dict(data_root=f'{refshapes}/', split_file='refshapes+/refs(unc).p')
+    assert splits_of(dataset) == ['val', 'testA', 'testB']
+    with pytest.raises(ValueError, match='ReferringJSONDataset has no split file'):
+        splits_of(dict(type='ReferringJSONDataset'))
+    broken = tmp_path / 'grefs.json'
+    broken.write_text('{}')
+    with pytest.raises(ValueError, match='grefs.json: the file.*a list of references'):
+        split_names(str(broken))

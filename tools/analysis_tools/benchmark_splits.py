@@ -1,0 +1,177 @@
+"""The paper's table: ``tools/analysis_tools/benchmark_splits.py CONFIG CHECKPOINT --out DIR``.
+
+Evaluates all splits of the config's test data set but ``train``, by the protocol of the config, as
+its method was published, and at the size of the image (``OriginalProtocol``). Prints oIoU, mIoU and
+Pr@X (of gRefCOCO gIoU, cIoU, ...), and beside them the published score, which ``method.yml`` in the
+config's folder has, and the difference. Writes ``DIR/benchmark.csv``. On several GPUs: ``torchrun
+--nproc_per_node N tools/analysis_tools/benchmark_splits.py CONFIG CHECKPOINT --out DIR --launcher
+pytorch``.
+"""
+
+import argparse
+import copy
+import os
+import re
+from collections.abc import Sequence
+from fnmatch import fnmatch
+from pathlib import Path
+
+import yaml
+from mmengine.config import Config
+from mmengine.dist import is_main_process
+from prettytable import PrettyTable
+
+import nemo_mmseg  # noqa: F401  (registers our classes, whether or not the config asks for it)
+from nemo_mmseg.apis.evaluate import evaluate
+from nemo_mmseg.datasets.refer import split_names
+from nemo_mmseg.evaluation.predictions import write_csv
+from nemo_mmseg.utils.atomic_write import check_folder_path
+from nemo_mmseg.utils.config import (
+    add_config_arguments,
+    add_run_arguments,
+    find_config,
+    load_config,
+)
+from nemo_mmseg.utils.dist import leave_process_group
+
+SPLITS = ('val', 'testA', 'testB', 'test')
+# The splits of a published row, by the number of its values.
+PUBLISHED = {1: SPLITS[:1], 2: ('val', 'test'), 3: SPLITS[:3]}
+# NETWORK_GPUSxbBATCH-LENGTH_DATA-HEIGHTxWIDTH
+NAME = re.compile(r'(?P<network>.+)_\d+xb\d+-\d+[ei]_(?P<data>.+)-\d+x\d+')
+SCORES = re.compile(r'(\w+) (\d+\.\d+(?: / \d+\.\d+)*)')
+SAME = dict(cIoU='oIoU', oIoU='cIoU')  # two names of one measure
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description="The paper's table of a trained network")
+    add_config_arguments(parser)
+    parser.add_argument(
+        'checkpoint', nargs='?', help='checkpoint file; none for a network used as published'
+    )
+    parser.add_argument('--out', required=True, help='folder for benchmark.csv')
+    parser.add_argument(
+        '--splits', nargs='+', help='default: those of the split file but train, in the usual order'
+    )
+    add_run_arguments(parser)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Evaluate each split by each protocol, print the table and write it."""
+    args = parse_args()
+    if args.checkpoint is not None and not os.path.isfile(args.checkpoint):
+        raise FileNotFoundError(f'there is no checkpoint {args.checkpoint}')
+    check_folder_path(args.out)
+    cfg = load_config(args)
+    cfg.load_from, cfg.resume = None, False
+    splits = args.splits or splits_of(cfg.test_dataloader.dataset)
+    published = published_scores(Path(find_config(args.config)))
+    rows = []
+    for protocol in protocols_of(cfg):
+        own = protocol == cfg.model.test_cfg.protocol
+        for split in splits:
+            one = copy.deepcopy(cfg)
+            one.model.test_cfg.protocol = protocol
+            metrics = evaluate(one, args.checkpoint, split, None)
+            rows.append(row_of(protocol, split, metrics, published.get(split) if own else None))
+    if is_main_process():
+        path = Path(args.out) / 'benchmark.csv'
+        write_csv(path, rows)
+        print(f'{table_of(rows)}\n{path}')
+    leave_process_group()
+
+
+def splits_of(dataset: dict) -> list[str]:
+    """Return the splits of a data set that are tested on.
+
+    Args:
+        dataset: Config of the data set.
+
+    Raises:
+        ValueError: It has no split file, or none of the usual splits.
+    """
+    if 'split_file' not in dataset:
+        raise ValueError(f'{dataset.get("type")} has no split file: name the splits with --splits')
+    file = os.path.join(dataset.get('data_root') or '', dataset['split_file'])
+    names = split_names(file)
+    found = [name for name in SPLITS if name in names]
+    if not found:
+        raise ValueError(f'{file} has the splits {sorted(names)}: name some with --splits')
+    return found
+
+
+def protocols_of(cfg: Config) -> list[dict]:
+    """Return the protocol of a config, and the one that compares at the size of the image."""
+    own, plain = cfg.model.test_cfg.protocol, dict(type='OriginalProtocol')
+    return [own] if own == plain else [own, plain]
+
+
+def published_scores(config: Path) -> dict[str, dict[str, float]]:
+    """Return the published scores of a config, as ``method.yml`` beside it has them.
+
+    Args:
+        config: The config file; those that are not this package's have no published scores.
+
+    Returns:
+        Scores by measure, by split.
+    """
+    name, file = NAME.fullmatch(config.stem), config.parent / 'method.yml'
+    if name is None or not file.is_file():
+        return {}
+    collections = yaml.safe_load(file.read_text())
+    collection = next((one for one in collections if fnmatch(config.name, one['Configs'])), {})
+    text = collection.get('Published', {}).get(name['network'], {}).get(name['data'], '')
+    found: dict[str, dict[str, float]] = {}
+    # What is in brackets is said of another network.
+    for measure, values in SCORES.findall(text.split('(')[0]):
+        numbers = [float(value) for value in values.split(' / ')]
+        for split, number in zip(PUBLISHED[len(numbers)], numbers):
+            found.setdefault(split, {})[measure] = number
+    return found
+
+
+def row_of(
+    protocol: dict, split: str, metrics: dict[str, float], published: dict[str, float] | None
+) -> dict[str, object]:
+    """Make a row of the table.
+
+    Args:
+        protocol: Config of the protocol.
+        split: Name of the split.
+        metrics: What was measured; measures of slices and of parts are left out.
+        published: Scores by measure, or None.
+
+    Returns:
+        The cells by column; what is not known is None.
+    """
+    options = ', '.join(f'{key}={value}' for key, value in protocol.items() if key != 'type')
+    name = f'{protocol["type"]}({options})' if options else protocol['type']
+    whole = {key: value for key, value in metrics.items() if '/' not in key and key != 'images'}
+    expressions = int(whole.pop('expressions'))
+    row: dict[str, object] = dict(protocol=name, split=split, expressions=expressions, **whole)
+    row.update(published=None, difference=None)
+    texts, differences = [], []
+    for measure, score in (published or {}).items():
+        ours = whole[measure if measure in whole else SAME[measure]]
+        texts.append(f'{measure} {score:.2f}')
+        differences.append(f'{ours - score:+.2f}')
+    if texts:
+        row.update(published=', '.join(texts), difference=', '.join(differences))
+    return row
+
+
+def table_of(rows: Sequence[dict]) -> str:
+    """Return the rows as a text to print."""
+    table = PrettyTable(list(rows[0]))
+    for row, after in zip(rows, [*rows[1:], None]):
+        known = ['' if cell is None else cell for cell in row.values()]
+        cells = [f'{cell:.2f}' if isinstance(cell, float) else cell for cell in known]
+        ends = after is not None and after['protocol'] != row['protocol']
+        table.add_row(cells, divider=ends)
+    return table.get_string()
+
+
+if __name__ == '__main__':
+    main()
