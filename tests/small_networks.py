@@ -7,6 +7,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
+from torch import nn
 
 from nemo_mmseg.models.converters.convert import parameter_shapes
 
@@ -78,4 +79,19 @@ def small_network(model, seed):
     torch.manual_seed(seed)
     network = MODELS.build(model)
     network.init_weights()
+    return network
+
+
+def shallow(network, layers=3):
+    """Cut every sequence of like layers; make parameters matter that start at zero.
+
+    Swin keeps a plain and a shifted block in each stage, ReLA's head a layer for each map.
+    """
+    for module in list(network.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.ModuleList) and name in ('layer', 'blocks', 'layers'):
+                setattr(module, name, child[:layers])
+    for parameter in network.parameters():
+        if not parameter.any():
+            nn.init.normal_(parameter.data, std=0.1)
     return network

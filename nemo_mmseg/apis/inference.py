@@ -61,13 +61,18 @@ def init_model(
 
     Raises:
         FileNotFoundError: There is no such config or checkpoint.
-        ValueError: The checkpoint is damaged, holds other things, or does not fit the network.
+        ValueError: The checkpoint is damaged, holds other things, or does not fit the network; or
+            the config names a part or an option that there is not.
     """
     cfg, weights = read_config(config)
     checkpoint = weights if checkpoint is None else checkpoint
     cfg.merge_from_dict(cfg_options or {})
     init_default_scope(cfg.get('default_scope') or 'mmseg')
-    model = MODELS.build(copy.deepcopy(cfg.model))  # parts take settings out of their dicts
+    try:
+        model = MODELS.build(copy.deepcopy(cfg.model))  # parts take settings out of their dicts
+    except (AttributeError, KeyError, TypeError) as error:
+        name = 'the config' if isinstance(config, Config) else config
+        raise ValueError(f'{name}: its network cannot be built: {error}') from error
     model.cfg = cfg
     if checkpoint is None and not getattr(model, 'training_free', False):
         warnings.warn('no checkpoint given: the network is untrained, and its masks mean nothing')

@@ -36,14 +36,17 @@ def build_pipeline(cfg: Config) -> Compose:
     """Build the test pipeline of a config without the loading of image and mask.
 
     Raises:
-        ValueError: The config has none.
+        ValueError: The config has none, or one with a transform or an option that there is not.
     """
     loader = cfg.get('test_dataloader') or cfg.get('val_dataloader') or {}
     pipeline = next(leaf_datasets(loader.get('dataset', {}))).get('pipeline')
     if not pipeline:
         raise ValueError('the config has no test_dataloader with a pipeline to prepare images')
     init_default_scope(cfg.get('default_scope') or 'mmseg')
-    steps = Compose(pipeline).transforms
+    try:
+        steps = Compose(pipeline).transforms
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f'the test pipeline cannot be built: {error}') from error
     return Compose([step for step in steps if not isinstance(step, LOADING)])
 
 

@@ -93,6 +93,11 @@ def read_pretrained(folder: str | os.PathLike) -> tuple[Config, Path]:
         raise ValueError(
             f'{path}: nemo_mmseg_format is {version!r} and must be {FORMAT}, beside a model'
         )
+    pipeline = content.get('test_dataloader')
+    for name in ('dataset', 'pipeline'):
+        pipeline = pipeline.get(name) if isinstance(pipeline, dict) else None
+    if not isinstance(pipeline, list):
+        raise ValueError(f'{path}: test_dataloader.dataset.pipeline must be a list of transforms')
     return Config(content), folder / WEIGHTS
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from nemo_mmseg.apis.inputs import build_pipeline
+from nemo_mmseg.models.protocols.tris import TRISProtocol
 from nemo_mmseg.models.segmentors.referring_segmentor import ReferringSegmentor
 from nemo_mmseg.utils.atomic_write import check_folder_path
 
@@ -95,12 +96,10 @@ def export_onnx(
             format=FORMAT,
             graphs=graphs,
             chunk_size=1 if fixed else model.chunk_size,
-            threshold=getattr(model.protocol, 'threshold', 0.5),
+            threshold=probability_threshold(model.protocol),
             picture=picture,
             text=text,
         )
-        if rules['threshold'] < 1e-6:  # TRIS's, of a share of the map's maximum: above 0
-            rules['threshold'] = 0.5
         shutil.copyfile(Path(__file__).with_name(RUNTIME), folder / RUNTIME)
         (folder / RULES).write_text(json.dumps(rules, indent=1) + '\n', encoding='utf-8')
         differences = compare(model, pipeline, folder, SAMPLE)
@@ -109,6 +108,13 @@ def export_onnx(
             shutil.rmtree(out_dir)
         folder.rename(out_dir)
     return Exported(out_dir, graphs, rules['chunk_size'], fixed, differences)
+
+
+def probability_threshold(protocol: nn.Module) -> float:
+    """Return the probability above which a protocol takes a pixel; 0.5 if it has none."""
+    if isinstance(protocol, TRISProtocol):  # its threshold is a share of the map's maximum
+        return 0.5
+    return float(getattr(protocol, 'threshold', 0.5))
 
 
 def check_export_packages() -> None:

@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 
 from nemo_mmseg.models.protocols.geometry import foreground_margin
 from nemo_mmseg.models.segmentors.referring_segmentor import ReferringSegmentor
+from nemo_mmseg.models.utils.frozen import FrozenModule
 
 
 class ImageGraph(nn.Module):
@@ -54,6 +55,7 @@ class ExpressionGraph(nn.Module):
     ) -> None:
         super().__init__()
         self.model = model
+        self.frozen = frozen_networks(model.text_encoder)
         self.structure = structure
         self.size = size
 
@@ -95,6 +97,12 @@ class PairGraph(nn.Module):
         """Segment a picture ``(1, 3, H, W)``; the rest is as for :class:`ExpressionGraph`."""
         image = normalise(self.rest.model.data_preprocessor, image)
         return self.rest((image,), ids, mask)
+
+
+def frozen_networks(part: nn.Module) -> nn.ModuleList:
+    """Return the networks that a part has hidden from PyTorch, which an export has to see."""
+    holders = [module for module in part.modules() if isinstance(module, FrozenModule)]
+    return nn.ModuleList(holder.network for holder in holders)
 
 
 def sees_text_at_once(model: ReferringSegmentor) -> bool:

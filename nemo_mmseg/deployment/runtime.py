@@ -18,12 +18,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import onnxruntime
-from PIL import Image
-from tokenizers import Tokenizer
+try:
+    import numpy as np
+    import onnxruntime
+    from PIL import Image
+    from tokenizers import Tokenizer
+except ImportError as error:
+    if __name__ != '__main__':
+        raise
+    sys.exit(f'runtime: {error}; pip install numpy onnxruntime pillow tokenizers')
 
 FORMAT = 1
+# Fields of export.json and their types.
+RULES = dict(graphs=list, chunk_size=int, threshold=float, picture=dict, text=dict)
+PICTURE = dict(size=list, resize=str, interpolation=str, backend=str)
+TEXT = dict(length=int, pad=int, cut=int, mask_by_id=bool, clean=bool)
 FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'TIFF', 'GIF')
 MAX_PIXELS = 2**30 // 4 // 3  # as everywhere in nemo_mmseg
 LARGEST_EXPONENT = 80.0  # of e, in float32
@@ -64,7 +73,7 @@ class ReferringRuntime:
     def __init__(
         self, folder: str | Path, providers: Sequence[str] = ('CPUExecutionProvider',)
     ) -> None:
-        folder = Path(folder)
+        self.folder = folder = Path(folder)
         self.rules = _read_rules(folder / 'export.json')
         try:
             self.tokenizer = Tokenizer.from_str(
@@ -119,12 +128,12 @@ class ReferringRuntime:
         resized, matrix = resize_picture(image, self.rules['picture'])
         maps = (np.ascontiguousarray(resized.transpose(2, 0, 1))[None],)
         if len(self.graphs) == 2:
-            maps = tuple(self._run(self.graphs[0], maps))
+            maps = tuple(self._run(0, maps))
         return Picture(maps, image.shape[:2], matrix)
 
     def logits(self, picture: Picture, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Return logits ``(N, h, w)`` at the network's size, and whether nothing is there."""
-        logits, *scores = self._run(self.graphs[-1], (*picture.maps, *self.tokenize(texts)))
+        logits, *scores = self._run(-1, (*picture.maps, *self.tokenize(texts)))
         nothing = scores[0] > 0 if scores else np.zeros(len(texts), dtype=bool)
         return logits, nothing
 
@@ -142,10 +151,13 @@ class ReferringRuntime:
             mask[row, : len(found)] = True
         return ids, ids != rules['pad'] if rules['mask_by_id'] else mask
 
-    @staticmethod
-    def _run(graph: onnxruntime.InferenceSession, inputs: Sequence[np.ndarray]) -> list:
-        names = [one.name for one in graph.get_inputs()]
-        return graph.run(None, dict(zip(names, inputs, strict=True)))
+    def _run(self, index: int, inputs: Sequence[np.ndarray]) -> list:
+        names = [one.name for one in self.graphs[index].get_inputs()]
+        try:
+            return self.graphs[index].run(None, dict(zip(names, inputs, strict=True)))
+        except Exception as error:  # of another export: other inputs, or of another size
+            path = self.folder / self.rules['graphs'][index]
+            raise ValueError(f'{path} does not fit the files beside it: {error}') from error
 
 
 def check_expressions(expressions: str | Sequence[str]) -> list[str]:
@@ -293,8 +305,20 @@ def _read_rules(path: Path) -> dict:
     if not isinstance(rules, dict) or rules.get('format') != FORMAT:
         found = rules.get('format') if isinstance(rules, dict) else type(rules).__name__
         raise ValueError(f'{path} has format {found!r}; this runtime reads {FORMAT}')
+    _check_fields(path, rules, RULES)
+    _check_fields(path, rules['picture'], PICTURE)
+    _check_fields(path, rules['text'], TEXT)
     threshold = rules['threshold']
+    if not 0 < threshold < 1:
+        raise ValueError(f'{path}: threshold is {threshold}; allowed is more than 0, less than 1')
     return dict(rules, margin=math.log(threshold / (1 - threshold)))
+
+
+def _check_fields(path: Path, values: dict, fields: dict[str, type]) -> None:
+    for name, kind in fields.items():
+        found = values.get(name)
+        if not isinstance(found, kind):
+            raise ValueError(f'{path}: {name} is {found!r} and must be of type {kind.__name__}')
 
 
 def main() -> int:

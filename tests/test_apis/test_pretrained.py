@@ -77,6 +77,20 @@ def test_bad_folders(folder, tmp_path):
         (tmp_path / 'config.json').write_bytes(content)
         with pytest.raises(ValueError, match=words):
             init_model(tmp_path)
+    for change, words in [
+        (dict(model=dict(type='Missing')), 'cannot be built.*Missing'),
+        (dict(model=dict(type='ReferringSegmentor', depth=3)), 'cannot be built'),
+        (dict(test_dataloader=[]), 'must be a list of transforms'),
+    ]:
+        (tmp_path / 'config.json').write_text(json.dumps(json.loads(config) | change))
+        with pytest.raises(ValueError, match=words):
+            init_model(tmp_path, device='cpu')
+    pipeline = [dict(type='Missing')]
+    change = dict(test_dataloader=dict(dataset=dict(pipeline=pipeline)))
+    (tmp_path / 'config.json').write_text(json.dumps(json.loads(config) | change))
+    save_file(state, file)
+    with pytest.raises(ValueError, match='pipeline cannot be built.*Missing'):
+        ReferringInferencer(tmp_path, device='cpu')
 
 
 def test_where_no_folder_can_be(folder, tmp_path):
