@@ -20,7 +20,7 @@ from nemo_mmseg.models.segmentors.referring_segmentor import ReferringSegmentor
 from nemo_mmseg.utils.atomic_write import check_folder_path
 
 from .check import Differences, compare
-from .graphs import ExpressionGraph, ImageGraph, PairGraph, any_number_of_rows, sees_text_at_once
+from .graphs import ExpressionGraph, ImageGraph, PairGraph, exportable, sees_text_at_once
 from .picture_rules import picture_rules
 from .text_files import write_tokenizer
 
@@ -91,7 +91,8 @@ def export_onnx(
         folder = Path(part) / 'export'
         folder.mkdir()
         text = write_tokenizer(model.text_encoder, folder / TOKENIZER)
-        graphs, fixed = write_graphs(model, tuple(picture['size']), folder, torch_export)
+        with exportable(model):
+            graphs, fixed = write_graphs(model, tuple(picture['size']), folder, torch_export)
         rules = dict(
             format=FORMAT,
             graphs=graphs,
@@ -145,7 +146,7 @@ def write_graphs(
     """Export a network, with the number of expressions left open where that works.
 
     Args:
-        model: The network, on the CPU and in eval mode.
+        model: The network, on the CPU, in eval mode and :func:`exportable`.
         size: Height and width of its input.
         folder: Where the files go.
         torch_export: See :func:`export_onnx`.
@@ -169,13 +170,12 @@ def write_graphs(
         rest, inputs = ExpressionGraph(model, pytree.tree_structure(nested), size), (maps,)
     input_names += ['ids', 'mask']
     path, fixed = folder / names[-1], None
-    with any_number_of_rows(model):
-        try:
-            write_graph(rest, (*inputs, *tokens), input_names, path, torch_export, open_rows=True)
-        except ValueError as error:
-            fixed = str(error)
-            one = [tensor[:1] for tensor in tokens]
-            write_graph(rest, (*inputs, *one), input_names, path, torch_export)
+    try:
+        write_graph(rest, (*inputs, *tokens), input_names, path, torch_export, open_rows=True)
+    except ValueError as error:
+        fixed = str(error)
+        one = [tensor[:1] for tensor in tokens]
+        write_graph(rest, (*inputs, *one), input_names, path, torch_export)
     return [f'{name}.onnx' for name in names], fixed
 
 
@@ -219,8 +219,15 @@ def write_graph(
             verbose=False,
         )
     except (RuntimeError, ValueError) as error:  # PyTorch's are many, of these two
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(f'{path.name} cannot be exported: {reason}') from error
+        raise ValueError(f'{path.name} cannot be exported: {_reason(error)}') from error
     made.save(path.with_suffix('.onnx'))
     if torch_export:
         torch.export.save(program, path.with_suffix('.pt2'))
+
+
+def _reason(error: BaseException) -> str:
+    """Return the first line of what an error goes back to; what wraps it is advice."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0]

@@ -121,19 +121,37 @@ def normalise(preprocessor: nn.Module, image: Tensor) -> Tensor:
 
 
 @contextmanager
-def any_number_of_rows(model: nn.Module) -> Iterator[None]:
-    """Let the windows of MMSegmentation's Swin be put together for a number of rows left open.
+def exportable(model: nn.Module) -> Iterator[None]:
+    """Let a network run by operators that ONNX has, for a number of expressions left open.
 
-    MMSegmentation computes that number by a division of floats, which fixes it in a graph.
+    MMSegmentation's Swin computes the number of its maps by a division of floats, which fixes it in
+    a graph. ONNX has no attention of three dimensions.
     """
     parts = [part for part in model.modules() if isinstance(part, ShiftWindowMSA)]
     try:
         for part in parts:
             part.window_reverse = _Windows(part.window_size)
+        F.scaled_dot_product_attention = _attention
         yield
     finally:
+        F.scaled_dot_product_attention = _pytorchs_attention
         for part in parts:
             del part.window_reverse
+
+
+_pytorchs_attention = F.scaled_dot_product_attention
+
+
+def _attention(
+    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, *args, **options
+) -> Tensor:
+    """Give attention of three dimensions a fourth, of one head."""
+    if query.ndim != 3:
+        return _pytorchs_attention(query, key, value, attn_mask, *args, **options)
+    if attn_mask is not None:
+        attn_mask = attn_mask[:, None]
+    heads = [x[:, None] for x in (query, key, value)]
+    return _pytorchs_attention(*heads, attn_mask, *args, **options)[:, 0]
 
 
 class _Windows:
