@@ -4,6 +4,8 @@ The source folder of Sphinx is the root of the checkout, so that README.md, the 
 configs/*/README.md are pages where they lie, and links between them are those of the repository.
 """
 
+import os
+
 project = 'nemo_mmseg'
 author = 'nemo_mmseg contributors'
 root_doc = 'docs/index'
@@ -29,11 +31,14 @@ extensions = [
 myst_heading_anchors = 4
 
 # Written to docs/api/ when the site is built: a page for each package, a section for each module.
+automodule_options = {'members', 'show-inheritance', 'ignore-module-all'}
+# Sphinx 9.0 reads the options of packages from here alone.
+os.environ['SPHINX_APIDOC_OPTIONS'] = ','.join(sorted(automodule_options))
 apidoc_modules = [
     {
         'path': '../nemo_mmseg',  # from here; the destination from the root
         'destination': 'docs/api',
-        'automodule_options': {'members', 'show-inheritance', 'ignore-module-all'},
+        'automodule_options': automodule_options,
         'max_depth': 1,
     }
 ]

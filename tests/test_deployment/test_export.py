@@ -15,11 +15,12 @@ from mmseg.structures import SegDataSample
 from PIL import Image
 from small_networks import SIZE, networks, shallow, small_config, small_network
 
+from nemo_mmseg.models.necks.caris_neck import LanguagePrompts
 from nemo_mmseg.models.segmentors.clip_grad_cam import CLIPGradCAM
 
 pytest.importorskip('onnxscript', reason='the extra "export" is not installed')
-pytest.importorskip('onnxruntime', reason='the extra "export" is not installed')
-from nemo_mmseg.deployment.export import export_onnx  # noqa: E402
+onnxruntime = pytest.importorskip('onnxruntime', reason='the extra "export" is not installed')
+from nemo_mmseg.deployment.export import export_onnx, write_graph  # noqa: E402
 from nemo_mmseg.deployment.runtime import ReferringRuntime  # noqa: E402
 
 EXPRESSIONS = ['red ring', 'left ring', 'the red one on the left', 'ring']
@@ -99,6 +100,15 @@ def test_every_network(make, name, picture, tmp_path):
         wanted = logits_of(network, picture, EXPRESSIONS[:count])
         found, _ = runtime.logits(encoded, EXPRESSIONS[:count])
         np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-3 * np.abs(wanted).max())
+
+
+@pytest.mark.slow
+def test_cells_that_overlap(tmp_path):
+    """CARIS pools a map of 15x15, of 480 pixels, to 2x2, which does not divide it."""
+    prompts, x = LanguagePrompts(8, 16).eval().requires_grad_(False), torch.rand(1, 8, 15, 15)
+    write_graph(prompts, (x,), ['x'], tmp_path / 'prompts', False, output=['prompts'])
+    session = onnxruntime.InferenceSession(tmp_path / 'prompts.onnx')
+    np.testing.assert_allclose(session.run(None, {'x': x.numpy()})[0], prompts(x), atol=1e-5)
 
 
 @pytest.mark.slow

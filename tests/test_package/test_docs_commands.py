@@ -28,8 +28,11 @@ PAGES = [
     *sorted((ROOT / 'configs').glob('*/README.md')),
 ]
 MIM = dict(train=mim_train, test=mim_test)
-# What stands for a choice of the reader's, where a program knows the choices.
-STAND_INS = dict(METHOD='lavt')
+# What stands for a choice of the reader's, where a program knows the choices, and for a copy.
+STAND_INS = {
+    'METHOD': 'lavt',
+    'work_dirs/exported/runtime.py': 'nemo_mmseg/deployment/runtime.py',
+}
 # `PORT=29501 bash ...`
 SETTING = re.compile(r'[A-Z_]+=.*')
 
