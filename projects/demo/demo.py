@@ -33,8 +33,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--work-dir', default='work_dirs/demo', help='folder of the results')
     parser.add_argument('--config', default=str(CONFIG), help='config to train')
     parser.add_argument('--compare', action='store_true', help='run the baselines')
-    parser.add_argument('--train-images', type=int, default=2000, help='size of the train split')
-    parser.add_argument('--test-images', type=int, default=300, help='size of each other split')
+    parser.add_argument('--train-images', type=int, default=1300, help='size of the train split')
+    parser.add_argument('--test-images', type=int, default=200, help='size of each other split')
     parser.add_argument(
         '--cfg-options', nargs='+', default=[], help='passed on to the tools, as KEY=VALUE'
     )

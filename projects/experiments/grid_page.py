@@ -65,7 +65,7 @@ def read_scores(grid: Grid, work_dir: str | os.PathLike) -> Scores:
     scores: Scores = {}
     for cell in grid.cells(work_dir):
         if cell.finished:
-            parts = [ExpressionScores.read(cell.folder / split) for split in grid.splits]
+            parts = [ExpressionScores.read(cell.results / split) for split in grid.splits]
             scores.setdefault(cell.row, {})[cell.seed] = ExpressionScores.join(parts)
     return {row: scores[row] for row in grid.rows if row in scores}
 

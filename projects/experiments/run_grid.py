@@ -51,6 +51,8 @@ class Grid:
         cut: What was left out, and why.
         runs: Folder of the runs, inside the work folder; ``name`` by default. Grids with the same
             folder share equal runs.
+        test_config: Config of the tests, such as ``on_mosaics_test.py``, below this folder; None
+            for that of the run.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Grid:
     data: str = ''
     cut: tuple[str, ...] = ()
     runs: str | None = None
+    test_config: str | None = None
 
     @classmethod
     def from_file(cls, path: str | os.PathLike) -> Grid:
@@ -101,7 +104,7 @@ class Cell:
         row: Name of the row.
         seed: The seed.
         folder: Where the run lies: ``cell.py`` (its config), ``train`` with logs and checkpoints,
-            and one folder per split with the results.
+            and the results.
     """
 
     grid: Grid
@@ -128,10 +131,16 @@ class Cell:
         return cfg
 
     @property
+    def results(self) -> Path:
+        """Folder with one folder per split; results by a test config have a folder of their own."""
+        test_config = self.grid.test_config
+        return self.folder / Path(test_config).stem if test_config else self.folder
+
+    @property
     def finished(self) -> bool:
         """Whether all results are there."""
         splits = self.grid.splits
-        return all((self.folder / split / 'metrics.json').is_file() for split in splits)
+        return all((self.results / split / 'metrics.json').is_file() for split in splits)
 
     @property
     def state(self) -> str:
@@ -156,8 +165,12 @@ class Cell:
         checkpoint = train / f'iter_{self.grid.iterations}.pth'
         if not checkpoint.is_file():
             run_tool('train.py', file, '--work-dir', train, '--resume')
-        results = ['--out', self.folder, '--splits', *self.grid.splits]
-        run_tool('test.py', file, checkpoint, '--work-dir', self.folder / 'test', *results)
+        test_config = self.grid.test_config
+        run_tool(
+            'test.py', Path(__file__).with_name(test_config) if test_config else file, checkpoint,
+            '--work-dir', self.results / 'test', '--out', self.results,
+            '--splits', *self.grid.splits,
+        )  # fmt: skip
 
 
 def run_grid(

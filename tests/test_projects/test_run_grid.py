@@ -8,8 +8,10 @@ import pytest
 import run_grid as tool
 from grid_page import gains, read_scores, score_rows, write_grid_page
 from mmengine.config import Config
+from mmseg.registry import DATASETS
 from run_grid import Grid, plan_text, run_grid
 
+from nemo_mmseg.datasets.samplers import SampleIndex
 from nemo_mmseg.evaluation import ExpressionScores
 
 GRIDS = sorted(Path(tool.__file__).parent.glob('grids/*.py'))
@@ -93,6 +95,36 @@ def test_a_stopped_grid_goes_on_where_it_was(tmp_path, fake):
     ]
     run_grid(grid, tmp_path)
     assert len(fake.calls) == 8 and '0 of 4 runs' in plan_text(grid, tmp_path)
+
+
+def test_a_test_config_has_results_of_its_own(tmp_path, monkeypatch, fake):
+    run_grid(make_grid(seeds=(0,)), tmp_path)
+    calls = []
+    monkeypatch.setattr(tool, 'run_tool', lambda *arguments: calls.append(arguments))
+    grid = make_grid(seeds=(0,), runs='toy', test_config='on_mosaics_test.py')
+    assert '2 of 2 runs' in plan_text(grid, tmp_path)
+    for cell in grid.cells(tmp_path):
+        cell.run()
+    config = Path(tool.__file__).parent / 'on_mosaics_test.py'
+    assert [call[:2] for call in calls] == [('test.py', config)] * 2  # trained before
+    for call, row in zip(calls, ('none', 'mixed_up')):
+        out = tmp_path / 'toy' / row / 'seed_0' / 'on_mosaics_test'
+        assert call[call.index('--out') + 1] == out
+
+
+def test_every_expression_is_tested_on_the_same_mosaic(refshapes):
+    """Of four images, the expression's own and three others, whatever the network and its seed."""
+    cfg = Config.fromfile(Path(tool.__file__).parent / 'on_mosaics_test.py')
+    assert cfg.randomness.seed == 0
+    settings = dict(cfg.test_dataloader.dataset, data_root=f'{refshapes}/', split='train')
+    dataset = DATASETS.build(settings)
+    assert len(dataset) == len(dataset.expressions()[0])
+    for index in (0, len(dataset) - 1):
+        key = SampleIndex(index, epoch=0, seed=0)
+        first, again = (dataset[key]['data_samples'].metainfo for _ in range(2))
+        assert first['mosaic'] == again['mosaic'] and first['mosaic']['kind'] == 'random'
+        shown = {*first['mosaic']['names'], Path(first['img_path']).name}
+        assert len(shown) == 4 and len(first['expressions']) == 1
 
 
 def test_runs_are_equally_long_and_differ_in_seed_alone(tmp_path):
