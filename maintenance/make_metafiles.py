@@ -42,6 +42,7 @@ DATA = {
     'refcoco-plus': 'RefCOCO+',
     'refcocog-umd': 'RefCOCOg (umd)',
     'refcocog-google': 'RefCOCOg (google)',
+    'refcoco-joint': 'RefCOCO, RefCOCO+ and RefCOCOg (umd) together',
     'grefcoco': 'gRefCOCO',
     'referit': 'ReferIt',
     'refcoco-parquet': 'RefCOCO',
