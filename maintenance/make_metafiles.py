@@ -56,6 +56,7 @@ DATA = {
     'rrefcocog': 'R-RefCOCOg',
     'ref-zom': 'Ref-ZOM',
     'refshapes-plus': 'RefShapes+',
+    'refshapes-plus-json': 'RefShapes+ in the JSON form',
     'grefshapes': 'gRefShapes',
     'refphotos': 'a handful of photographs',
 }

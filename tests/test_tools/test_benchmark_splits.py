@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from benchmark_splits import published_scores, splits_of, table_of, datasets_to_test
+from benchmark_splits import datasets_to_test, published_scores, splits_of, table_of
 from mmengine.config import Config
 from small_runs import run_tool, runner_of, small_config
 
