@@ -217,6 +217,51 @@ def test_captions_of_coco_s_annotations(mini, tmp_path):
         coco_captions_to_json(str(path), str(tmp_path / 'own.json'))
 
 
+def test_bad_captions_are_named(mini, tmp_path):
+    path, out = tmp_path / 'captions.json', tmp_path / 'own.json'
+    path.write_text(json.dumps(mini.instances))
+    with pytest.raises(DataError, match='captions.json: caption of annotations is missing; allow'):
+        coco_captions_to_json(str(path), str(out))
+    mini.instances['annotations'][1].update(caption='box', segmentation=compressed(masks_of(24)))
+    path.write_text(json.dumps(mini.instances))
+    with pytest.raises(
+        DataError, match=r'annotation 102: size of segmentation is \[24, 64\]; allow'
+    ):
+        coco_captions_to_json(str(path), str(out))
+    mini.instances['annotations'][1].update(image_id=77)
+    path.write_text(json.dumps(mini.instances))
+    with pytest.raises(
+        DataError, match='annotation 102: image_id is 77; allowed: the id of an ima'
+    ):
+        coco_captions_to_json(str(path), str(out))
+    path.write_text(path.read_text()[:-20])
+    with pytest.raises(ValueError, match=r'captions\.json.* not valid JSON'):
+        coco_captions_to_json(str(path), str(out))
+    assert not out.exists()
+
+
+def masks_of(height):
+    return np.ones((height, WIDTH), np.uint8)
+
+
+@pytest.mark.parametrize('height', [None, HEIGHT - 1])
+def test_a_missing_mask_and_one_of_another_size_are_named(tmp_path, height):
+    objects = [dict(id=5, mask='one.png')]
+    image = dict(file_name='1.jpg', height=HEIGHT, width=WIDTH, objects=objects)
+    image['expressions'] = [dict(text='cup', targets=[5])]
+    (tmp_path / 'own.json').write_text(json.dumps(dict(images=[image])))
+    error, words = FileNotFoundError, r'one\.png'
+    if height:
+        cv2.imwrite(str(tmp_path / 'one.png'), masks_of(height))
+        error, words = (
+            ValueError,
+            r'own\.json: image 1: object 5: .*one\.png is 64x47 pixels, annot',
+        )
+    with pytest.raises(error, match=words):
+        json_to_refcoco(str(tmp_path / 'own.json'), str(tmp_path / 'out'))
+    assert not (tmp_path / 'out' / 'instances.json').exists()
+
+
 TABLE = [
     'image,mask,sentence,category,split',
     'a.png,1.png,the left cup,cup,train',

@@ -88,8 +88,8 @@ def test_published_scores_are_those_of_the_method_file(config, expected):
 def test_splits_are_those_of_the_split_file(refshapes, tmp_path):
     dataset = dict(data_root=f'{refshapes}/', split_file='refshapes+/refs(unc).p')
     assert splits_of(dataset) == ['val', 'testA', 'testB']
-    with pytest.raises(ValueError, match='ReferringJSONDataset has no split file'):
-        splits_of(dict(type='ReferringJSONDataset'))
+    with pytest.raises(ValueError, match='ParquetRefCOCODataset has no split file'):
+        splits_of(dict(type='ParquetRefCOCODataset', ann_file='jxu124/refcoco'))
     broken = tmp_path / 'grefs.json'
     broken.write_text('{}')
     with pytest.raises(ValueError, match='grefs.json: the file.*a list of references'):

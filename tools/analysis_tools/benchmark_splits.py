@@ -129,13 +129,12 @@ def splits_of(dataset: dict) -> list[str]:
     Raises:
         ValueError: It has no split file, or none of the usual splits.
     """
-    name = dataset.get('split_file')
-    if name is None and dataset.get('type') == 'ReferringJSONDataset':
-        name = dataset['ann_file']
-    if name is None:
+    is_json = dataset.get('type') == 'ReferringJSONDataset'
+    if not is_json and 'split_file' not in dataset:
         raise ValueError(f'{dataset.get("type")} has no split file: name the splits with --splits')
-    file = os.path.join(dataset.get('data_root') or '', name)
-    names = split_images(file) if 'split_file' not in dataset else split_names(file)
+    file = dataset['ann_file' if is_json else 'split_file']
+    file = os.path.join(dataset.get('data_root') or '', file)
+    names = split_images(file) if is_json else split_names(file)
     found = [name for name in SPLITS if name in names]
     if not found:
         raise ValueError(f'{file} has the splits {sorted(names)}: name some with --splits')

@@ -209,7 +209,10 @@ def _annotation(
     size = image['height'], image['width']
     if 'mask' in described:
         path = osp.join(masks_dir, image_name(described['mask']))
-        rle = encode_mask(read_mask(path, *size))
+        try:
+            rle = encode_mask(read_mask(path, *size))
+        except ValueError as error:
+            raise ValueError(f'{entry}: {error}') from error
         annotation.update(segmentation=json_rle(rle), **mask_fields(rle))
     elif 'segmentation' in described:
         annotation['segmentation'] = described['segmentation']
