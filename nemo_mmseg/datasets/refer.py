@@ -217,8 +217,12 @@ def _with_own_ids(
                 f'{where}: {len(numbers)} values of {key} are those of several entries, the first: '
                 f'{numbers[0]}'
             )
-    kept = {reference.ref_id: reference for reference in reversed(references)}
-    return list(kept.values())[::-1] if strict and len(kept) < len(references) else references
+    if not strict:
+        return references
+    first: dict[int, Reference] = {}
+    for reference in references:
+        first.setdefault(reference.ref_id, reference)
+    return list(first.values())
 
 
 def _labelled(

@@ -102,6 +102,21 @@ def test_mini_data_there_and_back(request, generalized, tmp_path):
     assert read_referring_json(str(lines)).images == read_referring_json(str(out)).images
 
 
+def test_ref_zom_there_and_back(tmp_path):
+    data = MiniGRefCOCO(tmp_path)
+    for ref, source in zip(data.refs, ('one', 'many', 'zero', 'zero', 'zero')):
+        ref['source'] = source
+    data.refs[3]['ann_id'] = []  # nobody looks at it
+    data.write()
+    refcoco_to_json(*(str(tmp_path / one) for one in FILES))
+    shared = dict(data_prefix=dict(img_path='images'))
+    ours = build('ReferringJSONDataset', tmp_path, 'train', ann_file='x.json', **shared)
+    files = dict(ann_file='mini/instances.json', split_file='mini/grefs(unc).json')
+    assert_same_items(build('RefZOMDataset', tmp_path, 'train', **files, **shared), ours)
+    name = json_to_refcoco(str(tmp_path / 'x.json'), str(tmp_path / 'back'))
+    assert read(tmp_path / 'back' / name) == data.refs
+
+
 def test_own_data_there_and_back(tmp_path):
     """From the JSON form, with masks as PNGs, to RefCOCO's layout and back."""
     masks = {number: rectangle(number, 2 * number, 30 + number, 20) for number in range(1, 5)}
@@ -181,6 +196,7 @@ FILES = ('mini/grefs(unc).json', 'mini/instances.json', 'x.json')
     (lambda data: data.instances['annotations'][0].update(image_id=77), 'annotation 101: image_id'),
     (lambda data: data.instances['images'].append(data.instances['images'][0]), 'image 1: id is 1'),
     (lambda data: data.refs.append(data.refs[0]), 'reference 1: ref_id is 1; allowed: one that no'),
+    (lambda data: data.refs[0]['sentences'][0].update(exist=False), '10: exist is False; allowed'),
 ])  # fmt: skip
 def test_faults_of_refcoco_s_files_are_named(tmp_path, change, words):
     data = MiniGRefCOCO(tmp_path)
