@@ -96,16 +96,15 @@ class ReferringJSONDataset(BaseReferringDataset):
                 _take_mask(one, found.get(one['id']), image, self.mask_file)
             masked = {one['id'] for one in image['objects'] if 'segmentation' in one}
             mine = [one for one in image['expressions'] if self.split in (None, one['split'])]
-            lost = [one for one in mine if not masked.issuperset(one['targets'])]
-            spoken, lacking = spoken + len(mine), [*lacking, *(one['id'] for one in lost)]
-            image['expressions'] = [one for one in mine if one not in lost]
+            kept = [one for one in mine if masked.issuperset(one['targets'])]
+            lacking += sorted({one['id'] for one in mine} - {one['id'] for one in kept})
+            spoken += len(mine)
+            image['expressions'] = kept
         if lacking:
             ids = ', '.join(map(str, lacking[:10])) + ', ...' * (len(lacking) > 10)
             said = f'{len(lacking)} of {spoken} expressions have no mask in {self.mask_file}: {ids}'
             if self.unlabelled == 'error':
-                raise DataError(
-                    f'{said}. With unlabelled="leave_out", the data set leaves them out'
-                )
+                raise DataError(f'{said}. unlabelled="leave_out" leaves them out')
             print_log(f'{said}. They are left out', 'current')
 
     def _references_of(self, image: dict, data: ReferringJSON, faults: Faults) -> list[Reference]:
