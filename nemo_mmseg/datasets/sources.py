@@ -35,6 +35,7 @@ class Source:
     note: str = ''
 
 
+OWN_MASKS = 'yours; not needed if no mask is a PNG (docs/own_data.md)'
 OWN_SENTENCES = 'yours (docs/data.md#paraphrases)'
 # The end of a path, as a pattern -> its source; the first that fits counts.
 SOURCES = {
@@ -114,7 +115,8 @@ def files_of(settings: dict) -> Iterator[NeededFile]:
         if folder and settings.get('type') != 'RefCOCOMDataset':  # which has its images inside
             path = os.path.join(root, folder)
             present = os.path.isdir(path) and any(os.scandir(path))
-            yield NeededFile(path, present, None, source_of(path))
+            source = Source(OWN_MASKS) if key == 'mask_path' else source_of(path)
+            yield NeededFile(path, present, None, source)
     for transform in (settings, *settings.get('pipeline', ())):
         guard = transform.get('leak_guard') or {}
         for name in guard.get('split_files', ()):

@@ -87,6 +87,7 @@ def test_what_guards_and_transforms_read_is_listed(mini):
     text = describe(needed_files(Config(dict(train_dataloader=dict(dataset=dataset)))))
     for path in ('mini/other.p', 'mini/third.p', 'masks'):
         assert f'MISSING: {mini.root}/{path}\n' in text
+    assert 'from: yours; not needed if no mask is a PNG' in text
     assert 'MISSING: ways.json\n  read by: train\n  from: yours' in text
     assert text.endswith('7 files and folders, 4 missing')
 
