@@ -190,39 +190,33 @@ def join_references(
                 raise fault(where, what, values, f'at most {MAX_VALUES} in all')
     if not references:
         raise ValueError(f'{where}: no reference is left')
-    return _with_own_ids(references, where, faults, strict=not (generalized or existence))
+    if errors is None:  # else the caller lists them, with all that have them
+        _look_for_repeated_ids(references, where, strict=not (generalized or existence))
+    return references
 
 
-def _with_own_ids(
-    references: list[Reference], where: str, faults: Faults, strict: bool
-) -> list[Reference]:
+def _look_for_repeated_ids(references: list[Reference], where: str, strict: bool) -> None:
     """Refuse references of one id, and warn of expressions of one id.
 
     Masks that are made, and measures by reference, are kept by the id of a reference; a bank by
     that of an expression, and mining refuses two of one. What REFER's layout promises may not hold
     of its relatives: there both are warnings.
+
+    Raises:
+        DataError: Two references have one id, and it is strict.
     """
     ref_ids = Counter(reference.ref_id for reference in references)
     sent_ids = Counter(number for reference in references for number in reference.sent_ids)
-    repeated = {
-        'ref_id': [number for number, count in ref_ids.items() if count > 1],
-        'sent_id': [number for number, count in sent_ids.items() if count > 1],
-    }
-    for number in repeated.pop('ref_id') if strict else ():
-        allowed = f'an id of one reference; {ref_ids[number]} have it'
-        faults.add(fault(f'{where}: reference {number}', 'ref_id', number, allowed))
-    for key, numbers in repeated.items():
-        if numbers:
+    for key, counts in (('ref_id', ref_ids), ('sent_id', sent_ids)):
+        repeated = [number for number, count in counts.items() if count > 1]
+        if repeated and strict and key == 'ref_id':
+            allowed = f'an id of one reference; {counts[repeated[0]]} have it'
+            raise fault(f'{where}: reference {repeated[0]}', key, repeated[0], allowed)
+        if repeated:
             warnings.warn(
-                f'{where}: {len(numbers)} values of {key} are those of several entries, the first: '
-                f'{numbers[0]}'
+                f'{where}: {len(repeated)} values of {key} are those of several entries, the '
+                f'first: {repeated[0]}'
             )
-    if not strict:
-        return references
-    first: dict[int, Reference] = {}
-    for reference in references:
-        first.setdefault(reference.ref_id, reference)
-    return list(first.values())
 
 
 def _labelled(
