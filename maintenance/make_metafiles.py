@@ -42,6 +42,7 @@ DATA = {
     'refcoco-plus': 'RefCOCO+',
     'refcocog-umd': 'RefCOCOg (umd)',
     'refcocog-google': 'RefCOCOg (google)',
+    'refcoco-joint': 'RefCOCO, RefCOCO+ and RefCOCOg (umd) together',
     'grefcoco': 'gRefCOCO',
     'referit': 'ReferIt',
     'refcoco-parquet': 'RefCOCO',
@@ -55,6 +56,7 @@ DATA = {
     'rrefcocog': 'R-RefCOCOg',
     'ref-zom': 'Ref-ZOM',
     'refshapes-plus': 'RefShapes+',
+    'refshapes-plus-json': 'RefShapes+ in the JSON form',
     'grefshapes': 'gRefShapes',
     'refphotos': 'a handful of photographs',
 }

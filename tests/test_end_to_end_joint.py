@@ -21,6 +21,7 @@ PARTS = {
     'refcoco+': ('refshapes+', 'refs(unc).p'),
     'refcocog': ('refshapesg', 'refs(umd).p'),
 }
+JOINT = 'cris_r50_nemo_8xb8-50e_refcoco-joint-416x416'
 RULE = BandRule(tau=0, tau_mode='rank', top_k=4)
 
 pytestmark = pytest.mark.slow
@@ -46,9 +47,8 @@ def data(make_once, refshapes):
             dict(s, sent_id=10**6 + i) for i, s in enumerate(leak['sentences'])
         ]
         held_out['sent_ids'] = [s['sent_id'] for s in held_out['sentences']]
-        for name in ('refs(umd).p', 'refs(google).p'):
-            content = pickle.dumps([*refs['refcocog'], held_out], protocol=2)
-            (root / 'refcocog' / name).write_bytes(content)
+        content = pickle.dumps([*refs['refcocog'], held_out], protocol=2)
+        (root / 'refcocog' / 'refs(umd).p').write_bytes(content)
         ids = [{i for ref in of for i in ref['sent_ids']} for of in refs.values()]
         assert len(set.intersection(*ids)) > 40, 'sentence ids collide'
         (folder / 'leak').write_text(re.sub(r'_\d+(?=\.jpg)', '', leak['file_name']))
@@ -59,13 +59,9 @@ def data(make_once, refshapes):
 
 @pytest.fixture
 def cfg(data, tmp_path, monkeypatch):
-    """The config of docs/joint_training.md, with a network, images and a miner that are small."""
+    """The shipped config, with a network, images and a miner that are small."""
     monkeypatch.chdir(data[0].parent)
-    text = (ROOT / 'docs' / 'joint_training.md').read_text()
-    text = re.search(r'```python\n(.*?)```', text, re.DOTALL)[1]
-    text = text.replace("'./", f"'{ROOT}/configs/cris/").replace("'../", f"'{ROOT}/configs/")
-    (tmp_path / 'joint.py').write_text(text)
-    cfg = Config.fromfile(tmp_path / 'joint.py')
+    cfg = Config.fromfile(ROOT / 'configs' / 'cris' / f'{JOINT}.py')
     small = small_config(NEMO, data[0], tmp_path / 'bank.safetensors')
     assert Config.fromstring(cfg.pretty_text, '.py').to_dict() == cfg.to_dict()
     assert cfg.model.text_encoder.context_length == 22

@@ -110,7 +110,9 @@ class Pipeline:
             dataset.update(ann_file=str(self.labels), data_root='')
             dataset['data_prefix'] = dict(img_path=str(images))
         for dataset in leaf_datasets(self.configs['stage2'].train_dataloader.dataset):
-            dataset['ann_file'] = str(self.masks)
+            # In the JSON form the file with the expressions has the annotated masks, too.
+            is_json = dataset['type'] == 'ReferringJSONDataset'
+            dataset['mask_file' if is_json else 'ann_file'] = str(self.masks)
 
     def run(self, compare: bool = False) -> dict[str, dict[str, dict[str, float]]]:
         """Run what is not finished.

@@ -8,15 +8,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mmengine.logging import print_log
 from mmseg.registry import DATASETS
 
-from nemo_mmseg.utils.faults import DataError, Faults
+from nemo_mmseg.utils.faults import DataError, Faults, fault
+from nemo_mmseg.utils.fileio import load_json
 from nemo_mmseg.utils.images import image_name
 from nemo_mmseg.utils.referring_json import ReferringJSON, read_referring_json
 
 from .base import BaseReferringDataset, refuse_missing
-from .refer import Reference
+from .refer import Reference, instances_of
 from .segmentation import MaskFile, clean_segmentation
+
+# What an object has of an annotation of a file of masks.
+TAKEN = ('segmentation', 'bbox', 'area')
 
 
 @DATASETS.register_module()
@@ -36,6 +41,10 @@ class ReferringJSONDataset(BaseReferringDataset):
             masks that are PNGs. ``mask_path`` defaults to ``data_root``.
         split: The split that is read, ``'train'`` etc. Defaults to None: all expressions.
         text_key: Field of the expressions that is read. Defaults to ``'text'``.
+        mask_file: Annotation file in COCO's layout, whose segmentations take the place of those of
+            the objects that have their ids: pseudo masks. Defaults to None.
+        unlabelled: What is done with references that lack a mask in ``mask_file``: ``'error'``
+            names and counts them, ``'leave_out'`` leaves them out. Defaults to ``'error'``.
         **kwargs: See :class:`BaseReferringDataset`.
     """
 
@@ -46,8 +55,14 @@ class ReferringJSONDataset(BaseReferringDataset):
         data_prefix: dict,
         split: str | None = None,
         text_key: str = 'text',
+        mask_file: str | None = None,
+        unlabelled: str = 'error',
         **kwargs: Any,
     ) -> None:
+        if unlabelled not in ('error', 'leave_out'):
+            raise ValueError(f"unlabelled must be 'error' or 'leave_out', not {unlabelled!r}")
+        self.unlabelled = unlabelled
+        self.mask_file = mask_file and osp.join(data_root, mask_file)
         self.split = split
         self.text_key = text_key
         self.split_file = osp.join(data_root, ann_file)
@@ -59,6 +74,8 @@ class ReferringJSONDataset(BaseReferringDataset):
         """Read the references of the split, and check the segmentations of their targets."""
         data = read_referring_json(self.ann_file, self.text_key, errors)
         faults = Faults(errors)
+        if self.mask_file:
+            self._take_masks_of_file(data, faults)
         references = [
             one for image in data.images for one in self._references_of(image, data, faults)
         ]
@@ -69,6 +86,26 @@ class ReferringJSONDataset(BaseReferringDataset):
                 f'expressions of: {", ".join(sorted(splits)[:20]) or "no split"}'
             )
         return references
+
+    def _take_masks_of_file(self, data: ReferringJSON, faults: Faults) -> None:
+        """Give objects the masks of ``mask_file``; refuse or leave out expressions without one."""
+        found = instances_of(load_json(self.mask_file), self.mask_file, faults).annotations
+        spoken, lacking = 0, []
+        for image in data.images:
+            for one in image['objects']:
+                _take_mask(one, found.get(one['id']), image, self.mask_file)
+            masked = {one['id'] for one in image['objects'] if 'segmentation' in one}
+            mine = [one for one in image['expressions'] if self.split in (None, one['split'])]
+            kept = [one for one in mine if masked.issuperset(one['targets'])]
+            lacking += sorted({one['id'] for one in mine} - {one['id'] for one in kept})
+            spoken += len(mine)
+            image['expressions'] = kept
+        if lacking:
+            ids = ', '.join(map(str, lacking[:10])) + ', ...' * (len(lacking) > 10)
+            said = f'{len(lacking)} of {spoken} expressions have no mask in {self.mask_file}: {ids}'
+            if self.unlabelled == 'error':
+                raise DataError(f'{said}. unlabelled="leave_out" leaves them out')
+            print_log(f'{said}. They are left out', 'current')
 
     def _references_of(self, image: dict, data: ReferringJSON, faults: Faults) -> list[Reference]:
         spoken: dict[int, list[dict]] = {}
@@ -111,6 +148,8 @@ class ReferringJSONDataset(BaseReferringDataset):
             segmentation = MaskFile(path)
         elif 'segmentation' in described:
             entry = f'{self.ann_file}: image {image["id"]}: object {described["id"]}'
+            if self.mask_file:
+                entry = f'{self.mask_file}: annotation {described["id"]}'
             try:
                 segmentation = clean_segmentation(
                     described['segmentation'], image['height'], image['width'], entry
@@ -134,6 +173,18 @@ class ReferringJSONDataset(BaseReferringDataset):
             one.path.removeprefix(folder) for one in segmentations if isinstance(one, MaskFile)
         }
         refuse_missing(masks, folder, 'masks')
+
+
+def _take_mask(described: dict, found: dict | None, image: dict, file: str) -> None:
+    """Give an object the mask, box and area of an annotation of its id, or no mask."""
+    for key in ('mask', 'segmentation'):
+        described.pop(key, None)
+    if found is None:
+        return
+    if found['image_id'] != image['id']:
+        allowed = f'{image["id"]}, the image of the object'
+        raise fault(f'{file}: annotation {found["id"]}', 'image_id', found['image_id'], allowed)
+    described.update({key: found[key] for key in TAKEN if key in found})
 
 
 def _num_distractors(targets: list[dict], objects: list[dict]) -> int:

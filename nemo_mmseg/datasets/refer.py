@@ -62,7 +62,7 @@ class Reference:
 
 
 @dataclass(frozen=True)
-class _Instances:
+class Instances:
     """``instances.json``: entries by id, and objects by (image id, category id), crowds not.
 
     An entry that was found faulty is None, so that a reference of it is not a second fault.
@@ -169,7 +169,7 @@ def join_references(
         ValueError: Nothing is left.
     """
     faults = Faults(errors)
-    instances = _instances_of(tables, ann_file, faults)
+    instances = instances_of(tables, ann_file, faults)
     sound = faults.check(chosen, reference_rules(generalized), where, 'reference', 'ref_id')
     chosen = [ref for ref, is_sound in zip(chosen, sound) if is_sound]
     spoken = [ref for ref in chosen if ref['sentences']]
@@ -190,11 +190,37 @@ def join_references(
                 raise fault(where, what, values, f'at most {MAX_VALUES} in all')
     if not references:
         raise ValueError(f'{where}: no reference is left')
+    if errors is None:  # else the caller lists them, with all that have them
+        _look_for_repeated_ids(references, where, strict=not (generalized or existence))
     return references
 
 
+def _look_for_repeated_ids(references: list[Reference], where: str, strict: bool) -> None:
+    """Refuse references of one id, and warn of expressions of one id.
+
+    Masks that are made, and measures by reference, are kept by the id of a reference; a bank by
+    that of an expression, and mining refuses two of one. What REFER's layout promises may not hold
+    of its relatives: there both are warnings.
+
+    Raises:
+        DataError: Two references have one id, and it is strict.
+    """
+    ref_ids = Counter(reference.ref_id for reference in references)
+    sent_ids = Counter(number for reference in references for number in reference.sent_ids)
+    for key, counts in (('ref_id', ref_ids), ('sent_id', sent_ids)):
+        repeated = [number for number, count in counts.items() if count > 1]
+        if repeated and strict and key == 'ref_id':
+            allowed = f'an id of one reference; {counts[repeated[0]]} have it'
+            raise fault(f'{where}: reference {repeated[0]}', key, repeated[0], allowed)
+        if repeated:
+            warnings.warn(
+                f'{where}: {len(repeated)} values of {key} are those of several entries, the '
+                f'first: {repeated[0]}'
+            )
+
+
 def _labelled(
-    refs: list[dict], instances: _Instances, where: str, leave_out: bool, errors: list[str] | None
+    refs: list[dict], instances: Instances, where: str, leave_out: bool, errors: list[str] | None
 ) -> list[dict]:
     """Leave out references without annotation, or count them in one error."""
     unlabelled = [ref for ref in refs if _missing_annotations(ref, instances)]
@@ -209,13 +235,13 @@ def _labelled(
     return refs
 
 
-def _missing_annotations(ref: dict, instances: _Instances) -> bool:
+def _missing_annotations(ref: dict, instances: Instances) -> bool:
     """Tell whether a reference names an annotation that there is not."""
     ann_ids = ref['ann_id'] if isinstance(ref['ann_id'], list) else [ref['ann_id']]
     return any(ann_id != -1 and ann_id not in instances.annotations for ann_id in ann_ids)
 
 
-def _count(unlabelled: list[dict], refs: list[dict], instances: _Instances) -> str:
+def _count(unlabelled: list[dict], refs: list[dict], instances: Instances) -> str:
     """Count and name references without annotation."""
     ids = ', '.join(str(ref['ref_id']) for ref in unlabelled[:10])
     ids += ', ...' if len(unlabelled) > 10 else ''
@@ -276,7 +302,21 @@ def _without_targets_of_zero(refs: list[dict], file: str, faults: Faults) -> lis
     return [dict(ref, ann_id=[-1]) if ref['source'] == 'zero' else ref for ref in refs]
 
 
-def _instances_of(tables: Any, file: str, faults: Faults) -> _Instances:
+def instances_of(tables: Any, file: str, faults: Faults) -> Instances:
+    """Check ``instances.json`` but for segmentations, and order its entries by their ids.
+
+    Args:
+        tables: What the file holds.
+        file: Its name, for messages.
+        faults: What becomes of errors.
+
+    Returns:
+        The entries by id.
+
+    Raises:
+        DataError: It has no tables, or the faults are not collected and a field holds what it must
+            not.
+    """
     if type(tables) is not dict:
         raise fault(file, 'the file', tables, 'a dict of images and annotations')
     images = _by_id(tables, 'images', IMAGE, file, faults)
@@ -289,7 +329,7 @@ def _instances_of(tables: Any, file: str, faults: Faults) -> _Instances:
     annotations = _by_id(tables, 'annotations', ANNOTATION, file, faults)
     objects = (one for one in annotations.values() if one and not one.get('iscrowd'))
     num_objects = Counter((one['image_id'], one['category_id']) for one in objects)
-    return _Instances(file, images, annotations, num_objects)
+    return Instances(file, images, annotations, num_objects)
 
 
 def _by_id(
@@ -333,7 +373,7 @@ def _sound_expressions(
 
 
 def _reference(
-    ref: dict, targets: list[dict], instances: _Instances, text_key: str, existence: bool
+    ref: dict, targets: list[dict], instances: Instances, text_key: str, existence: bool
 ) -> Reference:
     """Join one entry of the split file with its image and annotations."""
     image, sentences = instances.images[ref['image_id']], ref['sentences']
@@ -351,7 +391,7 @@ def _reference(
     )
 
 
-def _targets(ref: dict, instances: _Instances, file: str, faults: Faults) -> list[dict] | None:
+def _targets(ref: dict, instances: Instances, file: str, faults: Faults) -> list[dict] | None:
     """Look up the annotations that a reference names; None if it, or one of them, is faulty."""
     entry = f'{file}: reference {ref["ref_id"]}'
     image_id, ann_ids = ref['image_id'], ref['ann_id']
@@ -383,7 +423,7 @@ def _targets(ref: dict, instances: _Instances, file: str, faults: Faults) -> lis
 
 
 def _checked_target(
-    annotation: dict, image: dict, instances: _Instances, faults: Faults
+    annotation: dict, image: dict, instances: Instances, faults: Faults
 ) -> dict | None:
     """Check what only a target needs, once; None if it is faulty."""
     number = annotation['id']

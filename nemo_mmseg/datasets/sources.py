@@ -17,6 +17,7 @@ COCO = 'https://cocodataset.org/#download'
 HUB = 'hf download --repo-type dataset'
 LOCAL = "nothing: the hub's cache is searched, too; or add --local-dir and this folder"
 OWN = 'yours (docs/ready_data.md)'
+TO_JSON = 'python tools/dataset_converters/to_referring_json.py refcoco ... (docs/own_data.md)'
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,13 @@ class Source:
     note: str = ''
 
 
+OWN_MASKS = 'yours; not needed if no mask is a PNG (docs/own_data.md)'
+OWN_SENTENCES = 'yours (docs/data.md#paraphrases)'
 # The end of a path, as a pattern -> its source; the first that fits counts.
 SOURCES = {
     'reviewed_*.json': Source(OWN),
+    'refshapes*/referring.json': Source(TO_JSON),
+    'pseudo_masks/*/*': Source('python tools/train_tris.py PIPELINE (docs/weak_supervision.md)'),
     '*refshapes*/*': Source('python tools/dataset_converters/make_refshapes.py data/refshapes'),
     'train2014': Source(f'{COCO}: 2014 train images', '13 GB, 82,783 images', 'unzip'),
     'trainval2014': Source(
@@ -59,7 +64,7 @@ SOURCES = {
     'moondream/refcoco-m': Source(f'{HUB} moondream/refcoco-m', '610 MB', LOCAL),
 }
 # Settings that name a file of JSON or a pickle, and those that name Parquet files.
-FILES = ('ann_file', 'split_file', 'reviewed')
+FILES = ('ann_file', 'split_file', 'mask_file', 'reviewed')
 PARQUET_TYPES = ('ParquetRefCOCODataset', 'RefCOCOMDataset')
 
 
@@ -105,16 +110,29 @@ def files_of(settings: dict) -> Iterator[NeededFile]:
     for name in (settings.get('ann_file') if parquet else None, settings.get('gt_overlay')):
         if name:
             yield _parquet(root, name)
-    folder = (settings.get('data_prefix') or {}).get('img_path')
-    if folder and settings.get('type') != 'RefCOCOMDataset':  # which has its images inside
-        path = os.path.join(root, folder)
-        present = os.path.isdir(path) and any(os.scandir(path))
-        yield NeededFile(path, present, None, source_of(path))
+    for key in ('img_path', 'mask_path'):
+        folder = (settings.get('data_prefix') or {}).get(key)
+        if folder and settings.get('type') != 'RefCOCOMDataset':  # which has its images inside
+            path = os.path.join(root, folder)
+            present = os.path.isdir(path) and any(os.scandir(path))
+            source = Source(OWN_MASKS) if key == 'mask_path' else source_of(path)
+            yield NeededFile(path, present, None, source)
+    for transform in (settings, *settings.get('pipeline', ())):
+        guard = transform.get('leak_guard') or {}
+        for name in guard.get('split_files', ()):
+            yield _file(os.path.join(guard.get('data_root', ''), name))
+        if transform.get('paraphrases'):
+            yield NeededFile(*_place(transform['paraphrases']), Source(OWN_SENTENCES))
 
 
 def _file(path: str) -> NeededFile:
+    return NeededFile(*_place(path), source_of(path))
+
+
+def _place(path: str) -> tuple[str, bool, int | None]:
+    """Return a file with whether it is there, and its size."""
     present = os.path.isfile(path)
-    return NeededFile(path, present, os.path.getsize(path) if present else None, source_of(path))
+    return path, present, os.path.getsize(path) if present else None
 
 
 def _parquet(root: str, name: str) -> NeededFile:

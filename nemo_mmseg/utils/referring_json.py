@@ -197,6 +197,21 @@ def write_referring_json(
         write_text(file, start[:-2] + '\n' + ',\n'.join(lines) + '\n]}\n')
 
 
+def refuse_without_expressions(images: Sequence[dict], file: str, field: str) -> None:
+    """Refuse annotations that nobody described: a converter looked for sentences in vain.
+
+    Args:
+        images: What a converter made of them.
+        file: What it read, for the message.
+        field: Where it looked for sentences.
+
+    Raises:
+        DataError: There is no expression.
+    """
+    if not any(image['expressions'] for image in images):
+        raise fault(file, field, MISSING, 'a sentence in one entry of the file at least')
+
+
 def _json_lines(file: str) -> Iterator[tuple[int, Any]]:
     for number, line in enumerate(get(file).splitlines(), 1):
         if line.strip():

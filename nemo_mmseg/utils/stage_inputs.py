@@ -41,7 +41,7 @@ def files_of(cfg: Config) -> list[Path]:
     files = {
         Path(dataset.get('data_root') or '', dataset[key]).resolve()
         for dataset in data_sets_in(cfg)
-        for key in ('ann_file', 'split_file')
+        for key in ('ann_file', 'split_file', 'mask_file')
         if dataset.get(key)
     }
     return sorted(file for file in files if file.is_file())

@@ -106,6 +106,17 @@ def test_faults_of_labelme_s_files_are_named(labelme, shape, changes, words):
         write()
 
 
+def test_shapes_that_nobody_describes_are_no_data_set(labelme):
+    folder, content, write = labelme
+    for shape in content['shapes']:
+        shape['description'] = ' '
+    with pytest.raises(
+        DataError, match='labels: description of shapes is missing; allowed: a sent'
+    ):
+        write()
+    assert not (folder / 'own.json').exists()
+
+
 def test_a_folder_without_labelme_s_files(tmp_path):
     with pytest.raises(FileNotFoundError, match='no JSON file of LabelMe'):
         labelme_to_json(str(tmp_path), str(tmp_path), str(tmp_path / 'own.json'))
@@ -224,3 +235,16 @@ def test_faults_of_label_studio_s_export_are_named(label_studio, row, changes, w
     (tasks[0] if row is None else tasks[0]['annotations'][1]['result'][row]).update(changes)
     with pytest.raises(DataError, match=words):
         write()
+
+
+def test_regions_that_nobody_describes_are_no_data_set(label_studio):
+    folder, tasks, write = label_studio
+    for task in tasks:
+        for annotation in task['annotations']:
+            texts = [one for one in annotation['result'] if one['type'] != 'textarea']
+            annotation['result'] = texts
+    with pytest.raises(
+        DataError, match='export.json: text of a TextArea with perRegion is missing'
+    ):
+        write()
+    assert not (folder / 'own.json').exists()

@@ -62,6 +62,7 @@ def test_expressions_are_sorted_and_point_at_their_image(mini):
     ] * 2 + ['image_1.jpg']
 
 
+@pytest.mark.filterwarnings('ignore:.* values of sent_id')
 def test_expressions_of_equal_ids_do_not_follow_the_grouping(mini):
     for ref in mini.refs:
         for sentence in ref['sentences']:

@@ -102,6 +102,21 @@ def test_mini_data_there_and_back(request, generalized, tmp_path):
     assert read_referring_json(str(lines)).images == read_referring_json(str(out)).images
 
 
+def test_ref_zom_there_and_back(tmp_path):
+    data = MiniGRefCOCO(tmp_path)
+    for ref, source in zip(data.refs, ('one', 'many', 'zero', 'zero', 'zero')):
+        ref['source'] = source
+    data.refs[3]['ann_id'] = []  # nobody looks at it
+    data.write()
+    refcoco_to_json(*(str(tmp_path / one) for one in FILES))
+    shared = dict(data_prefix=dict(img_path='images'))
+    ours = build('ReferringJSONDataset', tmp_path, 'train', ann_file='x.json', **shared)
+    files = dict(ann_file='mini/instances.json', split_file='mini/grefs(unc).json')
+    assert_same_items(build('RefZOMDataset', tmp_path, 'train', **files, **shared), ours)
+    name = json_to_refcoco(str(tmp_path / 'x.json'), str(tmp_path / 'back'))
+    assert read(tmp_path / 'back' / name) == data.refs
+
+
 def test_own_data_there_and_back(tmp_path):
     """From the JSON form, with masks as PNGs, to RefCOCO's layout and back."""
     masks = {number: rectangle(number, 2 * number, 30 + number, 20) for number in range(1, 5)}
@@ -181,6 +196,7 @@ FILES = ('mini/grefs(unc).json', 'mini/instances.json', 'x.json')
     (lambda data: data.instances['annotations'][0].update(image_id=77), 'annotation 101: image_id'),
     (lambda data: data.instances['images'].append(data.instances['images'][0]), 'image 1: id is 1'),
     (lambda data: data.refs.append(data.refs[0]), 'reference 1: ref_id is 1; allowed: one that no'),
+    (lambda data: data.refs[0]['sentences'][0].update(exist=False), '10: exist is False; allowed'),
 ])  # fmt: skip
 def test_faults_of_refcoco_s_files_are_named(tmp_path, change, words):
     data = MiniGRefCOCO(tmp_path)
@@ -215,6 +231,51 @@ def test_captions_of_coco_s_annotations(mini, tmp_path):
     path.write_text(json.dumps(mini.instances))
     with pytest.raises(DataError, match='annotation 102: caption is .*; allowed: a text'):
         coco_captions_to_json(str(path), str(tmp_path / 'own.json'))
+
+
+def test_bad_captions_are_named(mini, tmp_path):
+    path, out = tmp_path / 'captions.json', tmp_path / 'own.json'
+    path.write_text(json.dumps(mini.instances))
+    with pytest.raises(DataError, match='captions.json: caption of annotations is missing; allow'):
+        coco_captions_to_json(str(path), str(out))
+    mini.instances['annotations'][1].update(caption='box', segmentation=compressed(masks_of(24)))
+    path.write_text(json.dumps(mini.instances))
+    with pytest.raises(
+        DataError, match=r'annotation 102: size of segmentation is \[24, 64\]; allow'
+    ):
+        coco_captions_to_json(str(path), str(out))
+    mini.instances['annotations'][1].update(image_id=77)
+    path.write_text(json.dumps(mini.instances))
+    with pytest.raises(
+        DataError, match='annotation 102: image_id is 77; allowed: the id of an ima'
+    ):
+        coco_captions_to_json(str(path), str(out))
+    path.write_text(path.read_text()[:-20])
+    with pytest.raises(ValueError, match=r'captions\.json.* not valid JSON'):
+        coco_captions_to_json(str(path), str(out))
+    assert not out.exists()
+
+
+def masks_of(height):
+    return np.ones((height, WIDTH), np.uint8)
+
+
+@pytest.mark.parametrize('height', [None, HEIGHT - 1])
+def test_a_missing_mask_and_one_of_another_size_are_named(tmp_path, height):
+    objects = [dict(id=5, mask='one.png')]
+    image = dict(file_name='1.jpg', height=HEIGHT, width=WIDTH, objects=objects)
+    image['expressions'] = [dict(text='cup', targets=[5])]
+    (tmp_path / 'own.json').write_text(json.dumps(dict(images=[image])))
+    error, words = FileNotFoundError, r'one\.png'
+    if height:
+        cv2.imwrite(str(tmp_path / 'one.png'), masks_of(height))
+        error, words = (
+            ValueError,
+            r'own\.json: image 1: object 5: .*one\.png is 64x47 pixels, annot',
+        )
+    with pytest.raises(error, match=words):
+        json_to_refcoco(str(tmp_path / 'own.json'), str(tmp_path / 'out'))
+    assert not (tmp_path / 'out' / 'instances.json').exists()
 
 
 TABLE = [

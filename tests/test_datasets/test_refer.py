@@ -74,3 +74,22 @@ def test_an_image_larger_than_what_is_decoded_is_refused(mini):
     mini.instances['images'][0].update(height=30_000, width=3000)
     with pytest.raises(DataError, match=r'height and width is \[30000, 3000\]; allowed: at most'):
         load(mini.write())
+
+
+def test_two_references_of_one_id_are_refused(mini):
+    mini.refs[3]['ref_id'] = 1
+    with pytest.raises(
+        DataError, match=r'refs\(unc\).p, .*reference 1: ref_id is 1; allowed: .*2 ha'
+    ):
+        load(mini.write())
+    folder = mini.root / 'mini'
+    files = str(folder / 'refs(unc).p'), str(folder / 'instances.json')
+    # of relatives of RefCOCO it is not known whether they keep to it
+    with pytest.warns(UserWarning, match='1 values of ref_id are those of several entries, .*: 1'):
+        assert len(load_references(*files, 'train', existence=True)) == 5
+
+
+def test_two_expressions_of_one_id_are_named(mini):
+    mini.refs[3]['sentences'][0]['sent_id'] = 20
+    with pytest.warns(UserWarning, match=r'p, split train: 1 values of sent_id .* first: 20'):
+        assert len(load(mini.write())) == 5

@@ -16,6 +16,8 @@ from mmengine.registry import WEIGHT_INITIALIZERS, init_default_scope
 from mmseg.registry import DATASETS, HOOKS, METRICS, MODELS, TASK_UTILS, TRANSFORMS
 from torch import nn
 
+from nemo_mmseg.utils.config import leaf_datasets
+
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted(path for path in (ROOT / 'configs').rglob('*.py'))
 # Pipelines name configs: test_tools/test_train_tris.py reads them.
@@ -38,6 +40,11 @@ made_files = cache(make_metafiles.render)
 def read(path) -> Config:
     """A config that the caller may change; the file is read once."""
     return copy.deepcopy(_read(str(path)))
+
+
+def train_parts(cfg: Config | dict) -> list[dict]:
+    """The data sets that a config trains on: several where it joins some."""
+    return list(leaf_datasets(cfg['train_dataloader']['dataset']))
 
 
 def short(path: Path) -> str:
@@ -152,9 +159,9 @@ def test_the_name_says_what_the_config_does(path):
         assert cfg.auto_scale_lr.base_batch_size == int(gpus) * int(batch)
     assert cfg.train_cfg['max_epochs' if unit == 'e' else 'max_iters'] == int(length)
     assert tuple(cfg.image_size) == (int(height), int(width))
-    pipeline = cfg.train_dataloader.dataset.pipeline
-    kinds = set(AUGMENTATIONS.values()) & {one.type for one in pipeline}
-    assert kinds == ({AUGMENTATIONS[augmentation]} if augmentation else set())
+    for part in train_parts(cfg):
+        kinds = set(AUGMENTATIONS.values()) & {one.type for one in part.pipeline}
+        assert kinds == ({AUGMENTATIONS[augmentation]} if augmentation else set())
     assert ('masked' in cfg.model.get('train_cfg', {})) == ('maskris_' in path.stem)
 
 
@@ -189,10 +196,11 @@ AUGMENTED = [(p, name) for p in RUNNABLE for name in AUGMENTATIONS if f'_{name}_
 @pytest.mark.parametrize('path, name', AUGMENTED, ids=lambda value: Path(value).name)
 def test_an_augmentation_changes_nothing_but_the_training_samples(path, name):
     cfg, baseline = (read(one).to_dict() for one in (path, str(path).replace(f'_{name}_', '_')))
-    mixing = cfg['train_dataloader']['dataset'].pop('pipeline')[1]
-    sample, *load, pack = baseline['train_dataloader']['dataset'].pop('pipeline')
-    assert mixing['transforms'] == load, 'samples that are not mixed are those of the baseline'
-    assert tuple(mixing.get('size', baseline['image_size'])) == tuple(baseline['image_size'])
+    for mixed, plain in zip(train_parts(cfg), train_parts(baseline), strict=True):
+        mixing = mixed.pop('pipeline')[1]
+        sample, *load, pack = plain.pop('pipeline')
+        assert mixing['transforms'] == load, 'samples that are not mixed are those of the baseline'
+        assert tuple(mixing.get('size', baseline['image_size'])) == tuple(baseline['image_size'])
     for key in set(baseline) - {'bank', name, 'custom_hooks'}:
         assert cfg[key] == baseline[key], key
 
@@ -255,10 +263,11 @@ def test_a_bank_holds_one_set_of_expressions():
     # the fingerprint of a bank knows the texts: one file for two data sets is refused
     seen = {}
     for path in WITH_NEMO:
-        cfg = read(path)
-        data = cfg.train_dataloader.dataset
-        texts = data.split_file, data.ann_file, data.get('text_key', 'sent'), data.split
-        assert seen.setdefault(cfg.nemo.bank.path, texts) == texts, short(path)
+        for data in train_parts(read(path)):
+            (mosaic,) = [one for one in data.pipeline if one.type == 'NeMoMosaic']
+            files = data.get('split_file'), data.ann_file, data.get('leak_guard')
+            texts = *files, data.get('text_key', 'sent'), data.split
+            assert seen.setdefault(mosaic.bank.path, texts) == texts, short(path)
 
 
 def documented_options() -> dict[str, str]:

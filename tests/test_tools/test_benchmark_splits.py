@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from benchmark_splits import published_scores, splits_of
+from benchmark_splits import datasets_to_test, published_scores, splits_of, table_of
+from mmengine.config import Config
 from small_runs import run_tool, runner_of, small_config
 
+from nemo_mmseg.datasets.conversion import refcoco_to_json
 from nemo_mmseg.datasets.refer import split_names
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
@@ -37,6 +39,7 @@ def test_every_split_is_measured_by_both_protocols(refshapes, tmp_path, capsys):
     rows = list(csv.DictReader((tmp_path / 'benchmark.csv').open()))
     own, plain = 'OriginalProtocol(threshold=0.35)', 'OriginalProtocol'
     splits = ['val', 'testA', 'testB']
+    assert {row['data'] for row in rows} == {'refshapes+/refs(unc).p'}
     assert [(row['protocol'], row['split']) for row in rows] == [
         (protocol, split) for protocol in (own, plain) for split in splits
     ]
@@ -85,9 +88,41 @@ def test_published_scores_are_those_of_the_method_file(config, expected):
 def test_splits_are_those_of_the_split_file(refshapes, tmp_path):
     dataset = dict(data_root=f'{refshapes}/', split_file='refshapes+/refs(unc).p')
     assert splits_of(dataset) == ['val', 'testA', 'testB']
-    with pytest.raises(ValueError, match='ReferringJSONDataset has no split file'):
-        splits_of(dict(type='ReferringJSONDataset'))
+    with pytest.raises(ValueError, match='ParquetRefCOCODataset has no split file'):
+        splits_of(dict(type='ParquetRefCOCODataset', ann_file='jxu124/refcoco'))
     broken = tmp_path / 'grefs.json'
     broken.write_text('{}')
     with pytest.raises(ValueError, match='grefs.json: the file.*a list of references'):
         split_names(str(broken))
+
+
+def test_the_splits_of_the_json_form_are_read_from_it(refshapes, tmp_path):
+    folder, out = refshapes / 'refshapes+', tmp_path / 'own.json'
+    refcoco_to_json(str(folder / 'refs(unc).p'), str(folder / 'instances.json'), str(out))
+    dataset = dict(type='ReferringJSONDataset', data_root=f'{tmp_path}/', ann_file='own.json')
+    assert splits_of(dataset) == ['val', 'testA', 'testB']
+
+
+def test_a_joint_config_is_tested_on_all_that_it_trains_on():
+    cfg = Config.fromfile(CONFIGS / 'cris' / 'cris_r50_nemo_8xb8-50e_refcoco-joint-416x416.py')
+    found = datasets_to_test(cfg)
+    files = ['refcoco/refs(unc).p', 'refcoco+/refs(unc).p', 'refcocog/refs(umd).p']
+    assert [one.split_file for one in found] == files
+    own = cfg.test_dataloader.dataset
+    for one, file in zip(found, files):
+        changed = dict(split_file=file, ann_file=f'{file.split("/")[0]}/instances.json')
+        assert one == dict(own, **changed), 'it is read as the test data set'
+    plain = Config.fromfile(CONFIGS / 'cris' / 'cris_r50_8xb8-50e_refcoco-416x416.py')
+    assert datasets_to_test(plain) == [plain.test_dataloader.dataset]
+    plain.test_dataloader.dataset = cfg.train_dataloader.dataset
+    with pytest.raises(ValueError, match='ConcatDataset wraps data sets'):
+        datasets_to_test(plain)
+
+
+def test_a_line_divides_protocols_and_data_sets():
+    names = [('A', 'one'), ('A', 'one'), ('A', 'two'), ('B', 'two')]
+    rows = [dict(protocol=a, data=b, oIoU=1 / 3, published=None) for a, b in names]
+    lines = table_of(rows).splitlines()
+    kinds = ['-' if line.startswith('+') else line.split()[1] for line in lines]
+    assert kinds == ['-', 'protocol', '-', 'A', 'A', '-', 'A', '-', 'B', '-']
+    assert lines[3].split('|')[3:] == [' 0.33 ', '           ', '']

@@ -116,21 +116,24 @@ def test_a_run_on_the_json_form_is_that_on_refcoco_s_layout(refshapes, refshapes
     refcoco_to_json(str(folder / 'refs(unc).p'), str(folder / 'instances.json'), str(out))
     ends, records, scores = [], [], []
     for kind in ('refcoco', 'json'):
-        cfg = small_config(NEMO, refshapes, refshapes_bank)
-        for loader in (cfg.train_dataloader, cfg.val_dataloader):
-            if kind == 'json':
-                loader.dataset.pop('split_file')
-                loader.dataset.update(type='ReferringJSONDataset', ann_file=str(out))
+        name = NEMO.replace('-plus-', '-plus-json-') if kind == 'json' else NEMO
+        cfg = small_config(name, refshapes, refshapes_bank)
+        if kind == 'json':
+            for loader in (cfg.train_dataloader, cfg.val_dataloader):
+                assert loader.dataset.ann_file == 'refshapes+/referring.json'
+                loader.dataset.ann_file = str(out)
         cfg.train_cfg.update(max_epochs=1, val_interval=1)
-        cfg.val_evaluator.by = ['distractors', 'area']
+        cfg.val_evaluator.by = ['distractors', 'length', 'area', 'position', 'size_word']
         cfg.custom_hooks.append(dict(type='RecordSamples'))
         ends.append(train(cfg, tmp_path / kind)[1])
         records.append([one['digest'] for one in RecordSamples.records])
         (line,) = [line for line in logged(tmp_path / kind) if 'oIoU' in line]
-        scores.append({key: line[key] for key in line if 'IoU' in key})
+        scores.append({key: line[key] for key in line if 'IoU' in key or 'Pr@' in key})
     assert records[0] == records[1] and len(records[0]) > 10
     assert_same_weights(*ends)
-    assert scores[0] == scores[1] and any('distractors=' in key for key in scores[0])
+    assert scores[0] == scores[1] and 'Pr@0.5' in scores[0]
+    for by in ('distractors=', 'length=', 'area=', 'position=', 'size_word='):
+        assert any(key.startswith(by) for key in scores[0])
 
 
 def test_converters_there_and_back(mini, tmp_path, monkeypatch, capsys):

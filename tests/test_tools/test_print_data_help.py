@@ -21,6 +21,9 @@ CONFIGS = [
     'rela_swin-base-w12_8xb6-150000i_grefcoco-480x480',
     'tris-stage1_r50_1xb48-15e_referit-320x320',
     'cris_refshapes-clip_nemo_1xb16-4e_grefshapes-256x256',
+    'lavt_swin-base-w12_nemo_4xb8-40e_refcoco-joint-480x480',
+    'tris-stage2_r50_1xb48-15e_refcoco-320x320',
+    'tris-stage2_refshapes-clip_1xb16-6e_refshapes-plus-json-256x256',
 ]
 
 
@@ -61,6 +64,32 @@ def test_the_tool_lists_what_is_there_and_what_is_missing(mini, monkeypatch, cap
     assert main() == 0
     printed = capsys.readouterr().out
     assert 'MISSING' not in printed and '4 files and folders, 0 missing' in printed
+
+
+def test_all_data_sets_of_a_joint_config_are_listed_once():
+    files = needed_files(Config.fromfile(find_config(CONFIGS[-3])))
+    names = ['refcoco', 'refcoco+', 'refcocog']
+    annotations = [f'data/{name}/instances.json' for name in names]
+    splits = [f'data/{name}/refs({"umd" if "g" in name else "unc"}).p' for name in names]
+    assert sorted(file.path for file in files) == sorted(
+        [*annotations, *splits, 'data/coco/train2014/']
+    )
+
+
+def test_what_guards_and_transforms_read_is_listed(mini):
+    guard = dict(split_files=['mini/other.p'], data_root=str(mini.root))
+    pipeline = [
+        dict(type='SampleExpressions', paraphrases='ways.json'),
+        dict(type='NeMoMosaic', leak_guard=dict(guard, split_files=['mini/third.p'])),
+    ]
+    dataset = mini.config(pipeline, leak_guard=guard)
+    dataset['data_prefix'] = dict(img_path='images', mask_path='masks')
+    text = describe(needed_files(Config(dict(train_dataloader=dict(dataset=dataset)))))
+    for path in ('mini/other.p', 'mini/third.p', 'masks'):
+        assert f'MISSING: {mini.root}/{path}\n' in text
+    assert 'from: yours; not needed if no mask is a PNG' in text
+    assert 'MISSING: ways.json\n  read by: train\n  from: yours' in text
+    assert text.endswith('7 files and folders, 4 missing')
 
 
 def test_an_empty_folder_of_images_is_missing(mini):

@@ -14,6 +14,7 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import EpochBasedTrainLoop
 
+from nemo_mmseg.datasets.conversion import refcoco_to_json
 from nemo_mmseg.utils import run_tool as programs
 from nemo_mmseg.utils.file_lock import only_one
 
@@ -132,8 +133,10 @@ def test_pipelines_name_configs_that_fit_together(path, tmp_path):
     assert stage1.model.decode_head.type == 'TRISHead'
     assert stage2.model.decode_head.type == 'TRISMaskHead'
     data = stage2.train_dataloader.dataset
-    assert data.ann_file == str(tmp_path / 'pseudo_masks' / 'instances.json')
-    assert data.split_file == stage1.train_dataloader.dataset.split_file
+    is_json = data.type == 'ReferringJSONDataset'
+    masks, split_file = ('mask_file', 'ann_file') if is_json else ('ann_file', 'split_file')
+    assert data[masks] == str(tmp_path / 'pseudo_masks' / 'instances.json')
+    assert data[split_file] == stage1.train_dataloader.dataset[split_file]
     images = made.configs['affinity'].train_dataloader.dataset.data_prefix.img_path
     inside = stage1.train_dataloader.dataset
     assert images == str(Path(inside.data_root, inside.data_prefix.img_path).resolve())
@@ -280,6 +283,27 @@ def test_a_run_that_is_stopped_goes_on(run, tools, pipeline, tmp_path, monkeypat
     assert run(work_dir='other') == 1
     assert 'epoch_1.pth does not fit the network' in capsys.readouterr().err
     assert tools.new_calls() == STAGES[1:2]
+
+
+@pytest.mark.slow
+def test_the_json_form_makes_the_masks_and_scores_of_refcoco_s_layout(
+    run, tools, pipeline, refshapes, tmp_path
+):
+    assert run(work_dir='refcoco') == 0
+    folder, out = refshapes / 'refshapes+', tmp_path / 'referring.json'
+    refcoco_to_json(str(folder / 'refs(unc).p'), str(folder / 'instances.json'), str(out))
+    shipped = Config.fromfile(ROOT / 'configs/refshapes/pipelines/tris_refshapes-plus-json.py')
+    for name in ('stage1', 'stage2'):
+        pipeline[name].config = shipped[name].config
+        for loader in ('train', 'test'):
+            pipeline[name].options[f'{loader}_dataloader.dataset.ann_file'] = str(out)
+    assert run(work_dir='json') == 0
+    assert tools.new_calls() == 2 * STAGES
+    for file in ('confidence_labels/confidence_labels.json', 'pseudo_masks/instances.json'):
+        one, other = (json.loads((tmp_path / of / file).read_text()) for of in ('refcoco', 'json'))
+        assert one['annotations'] == other['annotations'] and len(one['annotations']) > 10
+    scores = [json.loads((tmp_path / of / 'scores.json').read_text()) for of in ('refcoco', 'json')]
+    assert scores[0] == scores[1]
 
 
 def assert_page(work_dir: Path, printed: str) -> None:

@@ -1,11 +1,11 @@
 """The paper's table: ``tools/analysis_tools/benchmark_splits.py CONFIG CHECKPOINT --out DIR``.
 
 Evaluates all splits of the config's test data set but ``train``, by the protocol of the config, as
-its method was published, and at the size of the image (``OriginalProtocol``). Prints oIoU, mIoU and
-Pr@X (of gRefCOCO gIoU, cIoU, ...), and beside them the published score, which ``method.yml`` in the
-config's folder has, and the difference. Writes ``DIR/benchmark.csv``. On several GPUs: ``torchrun
---nproc_per_node N tools/analysis_tools/benchmark_splits.py CONFIG CHECKPOINT --out DIR --launcher
-pytorch``.
+its method was published, and at the size of the image (``OriginalProtocol``). A config that trains
+on several data sets is tested on each of them. Prints oIoU, mIoU and Pr@X (of gRefCOCO gIoU, cIoU,
+...), and beside them the published score, which ``method.yml`` in the config's folder has, and the
+difference. Writes ``DIR/benchmark.csv``. On several GPUs: ``torchrun --nproc_per_node N
+tools/analysis_tools/benchmark_splits.py CONFIG CHECKPOINT --out DIR --launcher pytorch``.
 """
 
 import argparse
@@ -25,16 +25,20 @@ import nemo_mmseg  # noqa: F401  (registers our classes, whether or not the conf
 from nemo_mmseg.apis.evaluate import evaluate
 from nemo_mmseg.datasets.refer import split_names
 from nemo_mmseg.evaluation.predictions import write_csv
+from nemo_mmseg.negatives.leak_guard import split_images
 from nemo_mmseg.utils.atomic_write import check_folder_path
 from nemo_mmseg.utils.config import (
     add_config_arguments,
     add_run_arguments,
     find_config,
+    leaf_datasets,
     load_config,
 )
 from nemo_mmseg.utils.dist import leave_process_group
 
 SPLITS = ('val', 'testA', 'testB', 'test')
+# What tells data sets of one layout apart.
+FILES = ('data_root', 'ann_file', 'split_file')
 # The splits of a published row, by the number of its values.
 PUBLISHED = {1: SPLITS[:1], 2: ('val', 'test'), 3: SPLITS[:3]}
 # NETWORK_GPUSxbBATCH-LENGTH_DATA-HEIGHTxWIDTH
@@ -66,21 +70,54 @@ def main() -> None:
     check_folder_path(args.out)
     cfg = load_config(args)
     cfg.load_from, cfg.resume = None, False
-    splits = args.splits or splits_of(cfg.test_dataloader.dataset)
+    tests = [
+        (dataset, split)
+        for dataset in datasets_to_test(cfg)
+        for split in args.splits or splits_of(dataset)
+    ]
     published = published_scores(Path(find_config(args.config)))
     rows = []
     for protocol in protocols_of(cfg):
         own = protocol == cfg.model.test_cfg.protocol
-        for split in splits:
+        for dataset, split in tests:
             one = copy.deepcopy(cfg)
-            one.model.test_cfg.protocol = protocol
+            one.model.test_cfg.protocol, one.test_dataloader.dataset = protocol, dataset
             metrics = evaluate(one, args.checkpoint, split, None)
-            rows.append(row_of(protocol, split, metrics, published.get(split) if own else None))
+            scores = published.get(split) if own else None
+            rows.append(row_of(protocol, data_name(dataset), split, metrics, scores))
     if is_main_process():
         path = Path(args.out) / 'benchmark.csv'
         write_csv(path, rows)
         print(f'{table_of(rows)}\n{path}')
     leave_process_group()
+
+
+def datasets_to_test(cfg: Config) -> list[dict]:
+    """Return the configs of the data sets to test on, each read as the test data set is.
+
+    They are the test data set, or, where a config trains on several data sets, those.
+
+    Args:
+        cfg: Config of the run.
+
+    Raises:
+        ValueError: The config trains on one data set, and the test data set is a wrapper.
+    """
+    test = cfg.test_dataloader.dataset
+    loader = cfg.get('train_dataloader')
+    trained = list(leaf_datasets(loader.dataset)) if loader else []
+    files = [{key: one[key] for key in FILES if key in one} for one in trained]
+    different = [one for i, one in enumerate(files) if one not in files[:i]]
+    if len(different) > 1:
+        return [type(test)(test, **one) for one in different]
+    if list(leaf_datasets(test)) != [test]:
+        raise ValueError(f'{test.get("type")} wraps data sets: the splits of one can be tested')
+    return [test]
+
+
+def data_name(dataset: dict) -> str:
+    """Return the name of a data set in the table: its split file, else its file."""
+    return dataset.get('split_file') or dataset.get('ann_file') or dataset['type']
 
 
 def splits_of(dataset: dict) -> list[str]:
@@ -92,10 +129,12 @@ def splits_of(dataset: dict) -> list[str]:
     Raises:
         ValueError: It has no split file, or none of the usual splits.
     """
-    if 'split_file' not in dataset:
+    is_json = dataset.get('type') == 'ReferringJSONDataset'
+    if not is_json and 'split_file' not in dataset:
         raise ValueError(f'{dataset.get("type")} has no split file: name the splits with --splits')
-    file = os.path.join(dataset.get('data_root') or '', dataset['split_file'])
-    names = split_names(file)
+    file = dataset['ann_file' if is_json else 'split_file']
+    file = os.path.join(dataset.get('data_root') or '', file)
+    names = split_images(file) if is_json else split_names(file)
     found = [name for name in SPLITS if name in names]
     if not found:
         raise ValueError(f'{file} has the splits {sorted(names)}: name some with --splits')
@@ -133,12 +172,17 @@ def published_scores(config: Path) -> dict[str, dict[str, float]]:
 
 
 def row_of(
-    protocol: dict, split: str, metrics: dict[str, float], published: dict[str, float] | None
+    protocol: dict,
+    data: str,
+    split: str,
+    metrics: dict[str, float],
+    published: dict[str, float] | None,
 ) -> dict[str, object]:
     """Make a row of the table.
 
     Args:
         protocol: Config of the protocol.
+        data: Name of the data set.
         split: Name of the split.
         metrics: What was measured; measures of slices and of parts are left out.
         published: Scores by measure, or None.
@@ -150,7 +194,8 @@ def row_of(
     name = f'{protocol["type"]}({options})' if options else protocol['type']
     whole = {key: value for key, value in metrics.items() if '/' not in key and key != 'images'}
     expressions = int(whole.pop('expressions'))
-    row: dict[str, object] = dict(protocol=name, split=split, expressions=expressions, **whole)
+    row: dict[str, object] = dict(protocol=name, data=data, split=split)
+    row.update(expressions=expressions, **whole)
     row.update(published=None, difference=None)
     texts, differences = [], []
     for measure, score in (published or {}).items():
@@ -168,7 +213,8 @@ def table_of(rows: Sequence[dict]) -> str:
     for row, after in zip(rows, [*rows[1:], None]):
         known = ['' if cell is None else cell for cell in row.values()]
         cells = [f'{cell:.2f}' if isinstance(cell, float) else cell for cell in known]
-        ends = after is not None and after['protocol'] != row['protocol']
+        parts = 'protocol', 'data'
+        ends = after is not None and any(after[part] != row[part] for part in parts)
         table.add_row(cells, divider=ends)
     return table.get_string()
 

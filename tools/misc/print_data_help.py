@@ -47,7 +47,7 @@ def describe(files: dict[NeededFile, Iterable[str]]) -> str:
 def _source(file: NeededFile) -> list[str]:
     source = file.source
     if source is None:
-        return ['  from: not known; see docs/data.md for the layout of own data']
+        return ['  from: not known; docs/own_data.md tells how to make data of your own']
     lines = [f'  from: {source.where}', f'  size: {source.size or "not known"}']
     return [*lines, f'  then: {source.note}'] if source.note else lines
 

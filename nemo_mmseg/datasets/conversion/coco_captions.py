@@ -6,8 +6,9 @@ from typing import Any
 
 from nemo_mmseg.utils.annotation_schema import TEXT
 from nemo_mmseg.utils.faults import Faults, Rule
-from nemo_mmseg.utils.referring_json import write_referring_json
+from nemo_mmseg.utils.referring_json import refuse_without_expressions, write_referring_json
 
+from ..segmentation import clean_segmentation
 from .coco import images_with_objects, read_coco
 
 
@@ -34,7 +35,7 @@ def coco_captions_to_json(
 
     Raises:
         FileNotFoundError: There is no such file.
-        DataError: A field holds what it must not.
+        DataError: A field holds what it must not, or no annotation has a caption.
         ValueError: The file is damaged.
     """
     tables = read_coco(ann_file)
@@ -43,10 +44,17 @@ def coco_captions_to_json(
     for image in images.values():
         for one in image['objects']:
             captions = one.pop(key, [])
+            if captions and 'segmentation' in one:
+                size, entry = (
+                    (image['height'], image['width']),
+                    f'{ann_file}: annotation {one["id"]}',
+                )
+                clean_segmentation(one['segmentation'], *size, entry)
             image['expressions'] += [
                 dict(text=text, targets=[one['id']])
                 for text in (captions if type(captions) is list else [captions])
             ]
         if split is not None:
             image['split'] = split
+    refuse_without_expressions(list(images.values()), ann_file, f'{key} of annotations')
     write_referring_json(out, list(images.values()), head)

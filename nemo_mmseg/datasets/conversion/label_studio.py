@@ -13,7 +13,7 @@ from nemo_mmseg.utils.annotation_schema import LIST, NUMBER, SIDE, TEXT
 from nemo_mmseg.utils.faults import MISSING, Faults, Rule, fault
 from nemo_mmseg.utils.fileio import load_json
 from nemo_mmseg.utils.images import MAX_PIXELS, is_image_name
-from nemo_mmseg.utils.referring_json import write_referring_json
+from nemo_mmseg.utils.referring_json import refuse_without_expressions, write_referring_json
 
 from ..segmentation import encode_mask, encode_segmentation
 from .brush import decode_brush
@@ -73,7 +73,8 @@ def label_studio_to_json(
 
     Raises:
         FileNotFoundError: There is no such file.
-        DataError: A field holds what it must not, or a picture is not in the folder.
+        DataError: A field holds what it must not, a picture is not in the folder, or no region has
+            a text.
         ValueError: The file is damaged.
     """
     tasks = load_json(export)
@@ -114,6 +115,7 @@ def label_studio_to_json(
                     dict(text=text, targets=[numbers[one['id']]]) for text in one['value']['text']
                 ]
         images.append(image)
+    refuse_without_expressions(images, export, 'text of a TextArea with perRegion')
     write_referring_json(out, images)
 
 

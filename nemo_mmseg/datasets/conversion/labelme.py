@@ -15,7 +15,7 @@ from nemo_mmseg.utils.annotation_schema import LIST, NUMBER, SIDE, TEXT
 from nemo_mmseg.utils.faults import Faults, Rule, fault
 from nemo_mmseg.utils.fileio import load_json
 from nemo_mmseg.utils.images import decode_image
-from nemo_mmseg.utils.referring_json import write_referring_json
+from nemo_mmseg.utils.referring_json import refuse_without_expressions, write_referring_json
 
 from ..segmentation import encode_mask, encode_segmentation
 from .coco import json_rle, mask_fields
@@ -57,7 +57,7 @@ def labelme_to_json(folder: str, images_dir: str, out: str, split: str | None = 
 
     Raises:
         FileNotFoundError: There is no JSON file in the folder.
-        DataError: A field holds what it must not.
+        DataError: A field holds what it must not, or no shape has a description.
         ValueError: A file is damaged.
     """
     images, num_objects = [], 0
@@ -84,6 +84,7 @@ def labelme_to_json(folder: str, images_dir: str, out: str, split: str | None = 
         images.append(image)
     if not images:
         raise FileNotFoundError(f'{folder} has no JSON file of LabelMe')
+    refuse_without_expressions(images, folder, 'description of shapes')
     write_referring_json(out, images)
 
 

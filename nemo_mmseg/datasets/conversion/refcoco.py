@@ -12,6 +12,7 @@ import os.path as osp
 import pickle
 from collections.abc import Collection
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from nemo_mmseg.utils.annotation_schema import SPLIT, expression_rules, reference_rules
 from nemo_mmseg.utils.atomic_write import check_folder_path, write_bytes, write_text
@@ -38,7 +39,8 @@ def refcoco_to_json(split_file: str, ann_file: str, out: str) -> None:
     """Write all splits of a data set in RefCOCO's layout in the JSON form.
 
     Args:
-        split_file: ``refs(*).p``, or ``grefs(*).json``.
+        split_file: ``refs(*).p``, or ``grefs(*).json``. A reference whose ``source`` is ``'zero'``
+            has no target, as in Ref-ZOM.
         ann_file: ``instances.json``.
         out: File to write. A ``.jsonl`` has no place for the table of categories.
 
@@ -61,6 +63,11 @@ def refcoco_to_json(split_file: str, ann_file: str, out: str) -> None:
         if not {one['id'] for one in image['objects']}.issuperset(targets):
             allowed = f'annotations of image {image["id"]} in {ann_file}'
             raise fault(entry, 'ann_id', ref['ann_id'], allowed)
+        for one in ref['sentences']:
+            if one.get('exist', True) in (False, 0):
+                where = f'{entry}: expression {one["sent_id"]}'
+                allowed = 'true: the JSON form has no false expressions; RRefCOCODataset reads them'
+                raise fault(where, 'exist', one['exist'], allowed)
         described = [_expression(one, targets, ref) for one in ref['sentences']]
         image['expressions'] += described
         derived = _reference(image, described, categories, generalized) if described else {}
@@ -119,7 +126,8 @@ def _read_refs(split_file: str) -> list[dict]:
     if type(refs) is not list:
         raise fault(split_file, 'the file', refs, 'a list of references')
     rules, faults = {**SPLIT, **reference_rules(True)}, Faults()
-    faults.check(refs, rules, split_file, 'reference', 'ref_id')
+    known = [dict(ref, ann_id=[-1]) if _is_zero(ref) else ref for ref in refs]
+    faults.check(known, rules, split_file, 'reference', 'ref_id')
     entries = [(f'{split_file}: reference {ref["ref_id"]}', ref) for ref in refs]
     refuse_repeated(entries, 'ref_id', faults)
     for entry, ref in entries:
@@ -127,7 +135,13 @@ def _read_refs(split_file: str) -> list[dict]:
     return refs
 
 
+def _is_zero(ref: Any) -> bool:
+    return type(ref) is dict and ref.get('source') == 'zero'
+
+
 def _targets(ref: dict) -> list[int]:
+    if _is_zero(ref):
+        return []
     numbers = ref['ann_id'] if isinstance(ref['ann_id'], list) else [ref['ann_id']]
     return [number for number in dict.fromkeys(numbers) if number != -1]
 
@@ -209,7 +223,10 @@ def _annotation(
     size = image['height'], image['width']
     if 'mask' in described:
         path = osp.join(masks_dir, image_name(described['mask']))
-        rle = encode_mask(read_mask(path, *size))
+        try:
+            rle = encode_mask(read_mask(path, *size))
+        except ValueError as error:
+            raise ValueError(f'{entry}: {error}') from error
         annotation.update(segmentation=json_rle(rle), **mask_fields(rle))
     elif 'segmentation' in described:
         annotation['segmentation'] = described['segmentation']
