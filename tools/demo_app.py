@@ -6,13 +6,16 @@ lays out the page. It needs the extra ``demo``.
 """
 
 import argparse
+import base64
 import html
+import io
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from mmengine.config import DictAction
+from PIL import Image
 
 import nemo_mmseg  # noqa: F401  (registers our classes, whether or not the config asks for it)
 from nemo_mmseg.apis.inference import ReferringInferencer, read_config
@@ -22,6 +25,7 @@ from nemo_mmseg.webdemo import (
     MosaicView,
     PictureSegmenter,
     SegmentedPicture,
+    Tile,
     small_refshapes,
     small_refshapes_configs,
 )
@@ -38,14 +42,29 @@ THEME = gr.themes.Default(font=['system-ui', 'sans-serif'], font_mono=['monospac
 CSS = """
 .trouble {border-left: 4px solid #c0392b; padding: .5rem .8rem; background: #c0392b1a}
 .trouble p {margin: 0}
-.answers, .ranking-table {width: 100%; border-collapse: collapse; font-size: .95rem}
-.answers td, .answers th, .ranking-table td, .ranking-table th {
-  padding: .3rem .6rem; border-bottom: 1px solid #8884; text-align: left; overflow-wrap: anywhere}
-.ranking-box {max-height: 24rem; overflow: auto}
-.in-band {background: #1e643222}
+table.answers, table.ranking {width: 100%; border: 0 !important; font-size: .95rem}
+table.answers :is(td, th), table.ranking :is(td, th) {border: 0 !important; text-align: left;
+  border-bottom: 1px solid #8884 !important; padding: .3rem .5rem !important}
+table.ranking td:last-child {overflow-wrap: anywhere}
+table.ranking tr.in-band {background: #1e643222}
 .chosen {font-weight: 700}
-.tiles .grid-container {grid-template-columns: repeat(auto-fill, minmax(120px, 1fr)) !important}
+.tiles {display: grid; gap: .5rem; grid-template-columns: repeat(auto-fill, minmax(8rem, 1fr))}
+.tiles figure {margin: 0; border: 1px solid #8884; border-radius: .3rem; overflow: hidden}
+.tiles img {width: 100%; height: 8rem; object-fit: contain; display: block; margin: 0}
+.tiles figcaption {margin: 0; padding: .2rem .4rem; color: #fff; font-size: .8rem}
+#overlays .grid-container {grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)) !important}
+#mosaic img {width: 100%; height: 100%; object-fit: contain}
 """
+# Of the captions: what the image of a ranking is -> colour.
+COLORS = {
+    'above tau': '#8c2828',
+    'in the band': '#1e6432',
+    'too alike': '#965014',
+    'held back': '#464682',
+    'below the band': '#5a5a5a',
+}
+# Rows of a ranking above tau that are shown.
+ROWS_ABOVE = 10
 TAU_MEANS = {
     'relative': "share of the expression's similarity to its own image",
     'margin': "distance below the expression's similarity to its own image",
@@ -118,16 +137,32 @@ def answers_table(answer: SegmentedPicture) -> str:
 
 
 def ranking_table(view: MosaicView) -> str:
-    """Return the ranking as an HTML table; rows of the band are marked."""
+    """Return the ranking near the band as an HTML table; rows of the band are marked."""
     rows = ''
-    for one in view.candidates:
+    hidden = max(0, sum(one.state == 'above tau' for one in view.candidates) - ROWS_ABOVE)
+    for one in view.candidates[hidden:]:
         marks = ['in-band'] * (one.state == 'in the band') + ['chosen'] * one.chosen
         state = f'{one.state}, in the mosaic' if one.chosen else one.state
         cells = str(one.rank), f'{one.similarity:.3f}', state, one.name
         cells = ''.join(f'<td>{html.escape(cell)}</td>' for cell in cells)
         rows += f'<tr class="{" ".join(marks)}">{cells}</tr>'
     head = '<tr><th>rank</th><th>similarity</th><th></th><th>image</th></tr>'
-    return f'<div class="ranking-box"><table class="ranking-table">{head}{rows}</table></div>'
+    more = f'<p>{hidden} more images are above tau.</p>' if hidden else ''
+    return f'<h3>The ranking</h3>{more}<table class="ranking">{head}{rows}</table>'
+
+
+def tiles_html(title: str, tiles: Sequence[Tile]) -> str:
+    """Return small pictures with captions as HTML."""
+    figures = ''
+    for tile in tiles:
+        one, content = tile.candidate, io.BytesIO()
+        Image.fromarray(tile.picture).save(content, 'JPEG', quality=85)
+        source = f'data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}'
+        caption = f'rank {one.rank}, {one.similarity:.3f}<br>{one.state}' if one else 'random'
+        color = COLORS[one.state if one else 'below the band']
+        figures += f'<figure><img src="{source}" alt="{html.escape(one.name if one else "")}">'
+        figures += f'<figcaption style="background:{color}">{caption}</figcaption></figure>'
+    return f'<h3>{title}</h3><div class="tiles">{figures}</div>' if figures else ''
 
 
 def describe_view(view: MosaicView) -> str:
@@ -169,18 +204,24 @@ def picture_tab(segment: PictureSegmenter, about: str, examples: list[list[str]]
                 placeholder='the red car\nthe man on the left',
             )  # fmt: skip
             button = gr.Button('Segment', variant='primary', elem_id='segment')
-            if examples:
-                gr.Examples(examples, [picture, text], cache_examples=False)
         with gr.Column():
             message = gr.HTML(elem_id='picture-message')
             table = gr.HTML(elem_id='answers')
             overlays = gr.Gallery(
-                label='Masks', columns=2, object_fit='contain', elem_id='overlays', format='png'
+                label='Masks',
+                columns=2,
+                height='auto',
+                object_fit='contain',
+                elem_id='overlays',
+                format='png',
+                buttons=['download', 'fullscreen'],
             )
             files = gr.File(
                 label='Masks as PNG, all answers as JSON', file_count='multiple',
                 interactive=False, elem_id='files',
             )  # fmt: skip
+    if examples:  # below the answers, which on a phone come right after the button
+        gr.Examples(examples, [picture, text], cache_examples=False)
     outputs = [table, overlays, files]
     button.click(
         told(answer, len(outputs)), [picture, text], [message, *outputs], concurrency_limit=1
@@ -192,8 +233,8 @@ def _captions(answer: SegmentedPicture) -> list[str]:
     return [f'{record["expression"]}: {verdict}' for record, verdict in pairs]
 
 
-def mosaic_tab(browser: MosaicBrowser) -> None:
-    """Lay out the tab of mosaics."""
+def mosaic_tab(browser: MosaicBrowser, tab: gr.Tab) -> None:
+    """Lay out the tab of mosaics, which is filled when it is first looked at."""
     rule, (low, high) = browser.rule, browser.tau_range
     listed = browser.find()
 
@@ -209,9 +250,9 @@ def mosaic_tab(browser: MosaicBrowser) -> None:
         if seed is None or epoch is None or seed < 0 or epoch < 0:
             raise ValueError('seed and epoch are whole numbers from 0 on')
         view = browser.show(int(number), tau, int(top_k), int(seed), int(epoch))
-        return [
-            describe_view(view), view.mosaic, view.negatives, view.ranking, ranking_table(view)
-        ]  # fmt: skip
+        negatives = tiles_html('Its negatives', view.negatives)
+        edges = tiles_html('At the edges of the band', view.ranking)
+        return [describe_view(view), view.mosaic, negatives, edges + ranking_table(view)]
 
     with gr.Row():
         with gr.Column():
@@ -237,21 +278,18 @@ def mosaic_tab(browser: MosaicBrowser) -> None:
         with gr.Column():
             message = gr.HTML(elem_id='mosaic-message')
             note = gr.Markdown(elem_id='note')
-            mosaic = gr.Image(label='The mosaic', elem_id='mosaic', format='png', height=420)
-            negatives = gr.Gallery(
-                label='Its negatives', columns=3, elem_id='negatives', elem_classes='tiles',
-                format='png', height='auto',
+            mosaic = gr.Image(
+                label='The mosaic', elem_id='mosaic', format='png', height=420,
+                interactive=False, buttons=['download', 'fullscreen'],
             )  # fmt: skip
-    ranking = gr.Gallery(
-        label='At the edges of the band', columns=8, elem_id='ranking', elem_classes='tiles',
-        format='png', height='auto',
-    )  # fmt: skip
-    table = gr.HTML(elem_id='ranking-table')
+            negatives = gr.HTML(elem_id='negatives')
+    ranking = gr.HTML(elem_id='ranking')
     inputs = [expression, tau, top_k, seed, epoch]
-    outputs = [note, mosaic, negatives, ranking, table]
+    outputs = [note, mosaic, negatives, ranking]
     shown = told(show, len(outputs))
+    all_outputs = [message, *outputs]
     gr.on(
-        [one.change for one in inputs], shown, inputs, [message, *outputs],
+        [tab.select, *(one.change for one in inputs)], shown, inputs, all_outputs,
         trigger_mode='always_last', concurrency_limit=1, show_progress='minimal',
     )  # fmt: skip
     words.submit(told(find, 1), words, [message, expression])
@@ -275,11 +313,11 @@ def build_page(
         gr.Markdown('# Referring image segmentation\nGive a picture and what to look for in it.')
         with gr.Tab('Your picture'):
             picture_tab(segment, about, examples or [])
-        with gr.Tab('Mosaics'):
+        with gr.Tab('Mosaics') as tab:
             if isinstance(browser, str):
                 gr.HTML(trouble(browser), elem_id='mosaic-message')
             else:
-                mosaic_tab(browser)
+                mosaic_tab(browser, tab)
     return page
 
 
@@ -292,10 +330,9 @@ def prepare(args: argparse.Namespace) -> gr.Blocks:
     about, examples = '', []
     if args.refshapes:
         print(f'RefShapes and its bank: {args.data} (made on the first start)', flush=True)
-        pictures = small_refshapes(args.data)
+        examples = [list(pair) for pair in small_refshapes(args.data)]
         cfg, mosaics = small_refshapes_configs(args.data)
         weights, about = None, ABOUT_SMALL_NETWORK
-        examples = [[str(path), 'red star\nblue circle'] for path in pictures]
     else:
         cfg, weights = read_config(args.config)
         cfg.merge_from_dict(args.cfg_options or {})

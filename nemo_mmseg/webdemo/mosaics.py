@@ -22,21 +22,17 @@ from nemo_mmseg.negatives.bank import NegativeBank
 from nemo_mmseg.negatives.pool import ImagePool
 from nemo_mmseg.utils.images import read_image
 from nemo_mmseg.visualization.browse import draw_training_sample
-from nemo_mmseg.visualization.drawing import add_caption, fit_image
+from nemo_mmseg.visualization.drawing import fit_image
 
 # Epochs in which a mined mosaic of an expression is looked for.
 SEARCHED_EPOCHS = 100
 # Expressions that a search lists.
 LISTED = 40
-TILE_SIDE = 150  # of small pictures, in pixels
-# What an image of a ranking is -> colour of its caption.
-COLORS = {
-    'above tau': (140, 40, 40),
-    'in the band': (30, 100, 50),
-    'too alike': (150, 80, 20),
-    'held back': (70, 70, 130),
-    'below the band': (90, 90, 90),
-}
+TILE_SIDE = 200  # longer side of small pictures, in pixels
+# What an image of a ranking can be.
+STATES = 'above tau', 'in the band', 'too alike', 'held back', 'below the band'
+# Highest tau that is worth a look, where a mode allows more.
+HIGHEST_TAU = dict(relative=1.2, margin=0.5)
 
 
 @dataclass(frozen=True)
@@ -47,8 +43,8 @@ class Candidate:
         rank: Its place, from 1.
         name: Its file name in the pool.
         similarity: To the expression.
-        state: A key of ``COLORS``: ``'above tau'``; ``'in the band'``; ``'too alike'``, dropped by
-            ``i2i_sim_thres``; ``'held back'`` by a leak guard; ``'below the band'``.
+        state: One of ``STATES``. ``'too alike'`` are those that ``i2i_sim_thres`` drops,
+            ``'held back'`` those that a leak guard does.
         chosen: Whether it is in the mosaic.
     """
 
@@ -57,6 +53,19 @@ class Candidate:
     similarity: float
     state: str
     chosen: bool = False
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A small picture of an image.
+
+    Attributes:
+        picture: ``(H, W, 3)`` uint8 RGB, at most 200 pixels wide and high.
+        candidate: What the ranking says of it; None for a random image.
+    """
+
+    picture: np.ndarray
+    candidate: Candidate | None
 
 
 @dataclass(frozen=True)
@@ -73,8 +82,8 @@ class MosaicView:
         mosaic: The sample as training makes it, with the mask and the similarities of the cells,
             ``(H, W, 3)`` uint8 RGB; None where no epoch has a mined mosaic of the expression.
         record: The mosaic's record, see :class:`NeMoMosaic`; None as above.
-        negatives: The negatives in the order of their cells, as small pictures with their ranks.
-        ranking: Small pictures of candidates at the edges of the band.
+        negatives: The negatives in the order of their cells.
+        ranking: Candidates at the edges of the band.
     """
 
     expression: str
@@ -85,8 +94,8 @@ class MosaicView:
     index: int
     mosaic: np.ndarray | None
     record: dict | None
-    negatives: list[np.ndarray]
-    ranking: list[np.ndarray]
+    negatives: list[Tile]
+    ranking: list[Tile]
 
 
 @dataclass(frozen=True)
@@ -143,7 +152,9 @@ class MosaicBrowser:
     @property
     def tau_range(self) -> tuple[float, float]:
         """Lowest and highest tau in the config's ``tau_mode``."""
-        low, high, _ = TAU_MODES[self.rule.tau_mode]
+        rule, (low, high, _) = self.rule, TAU_MODES[self.rule.tau_mode]
+        if rule.tau is not None:
+            high = min(high, max(rule.tau, HIGHEST_TAU.get(rule.tau_mode, high)))
         return low, min(high, self.sources[0].bank.stored)
 
     def find(self, words: str | None = '', limit: int = LISTED) -> list[tuple[str, int]]:
@@ -209,11 +220,8 @@ class MosaicBrowser:
             index=index,
             mosaic=None if packed is None else draw_training_sample(packed),
             record=record,
-            negatives=_draw_negatives(record, candidates, pool) if record else [],
-            ranking=[
-                _tile(pool.path_of(one.name), f'{_place(one)}\n{one.state}', COLORS[one.state])
-                for one in at_the_edges(candidates)
-            ],
+            negatives=_tiles_of(record, candidates, pool) if record else [],
+            ranking=[_tile(pool, one.name, one) for one in at_the_edges(candidates)],
         )
 
 
@@ -323,7 +331,7 @@ def at_the_edges(candidates: Sequence[Candidate], number: int = 4) -> list[Candi
             last ones, of those that were dropped within it, and of the first below it. Defaults to
             4.
     """
-    groups = {state: [one for one in candidates if one.state == state] for state in COLORS}
+    groups = {state: [one for one in candidates if one.state == state] for state in STATES}
     shown = [
         *groups['above tau'][-number:],
         *groups['in the band'][: 2 * number],
@@ -335,26 +343,12 @@ def at_the_edges(candidates: Sequence[Candidate], number: int = 4) -> list[Candi
     return sorted(set(shown), key=lambda one: one.rank)
 
 
-def _draw_negatives(
-    record: dict, candidates: Sequence[Candidate], pool: ImagePool
-) -> list[np.ndarray]:
-    """Draw the negatives of a mosaic in the order of their cells."""
-    by_name, tiles = {one.name: one for one in candidates if one.chosen}, []
-    for name in record['names']:
-        known = by_name.get(name)
-        text = f'{_place(known)}\n{known.state}' if known else 'drawn at random'
-        color = COLORS[known.state if known else 'below the band']
-        tiles.append(_tile(pool.path_of(name), text, color))
-    return tiles
+def _tiles_of(record: dict, candidates: Sequence[Candidate], pool: ImagePool) -> list[Tile]:
+    """Return the negatives of a mosaic in the order of their cells."""
+    chosen = {one.name: one for one in candidates if one.chosen}
+    return [_tile(pool, name, chosen.get(name)) for name in record['names']]
 
 
-def _place(candidate: Candidate) -> str:
-    return f'rank {candidate.rank}, {candidate.similarity:.3f}'
-
-
-def _tile(path: str, caption: str, color: Sequence[int]) -> np.ndarray:
-    """Draw an image small under two lines of text, (H, 150, 3) uint8 RGB."""
-    image = fit_image(np.ascontiguousarray(read_image(path)[..., ::-1]), TILE_SIDE)
-    wide = np.full((TILE_SIDE, TILE_SIDE, 3), 255, np.uint8)
-    wide[: image.shape[0], : image.shape[1]] = image
-    return add_caption(wide, caption, background=color, font_size=12, num_lines=2)
+def _tile(pool: ImagePool, name: str, candidate: Candidate | None) -> Tile:
+    image = np.ascontiguousarray(read_image(pool.path_of(name))[..., ::-1])
+    return Tile(fit_image(image, TILE_SIDE), candidate)

@@ -48,7 +48,7 @@ def small_refshapes_configs(folder: str | os.PathLike) -> tuple[Config, Config]:
     return network, mosaics
 
 
-def small_refshapes(folder: str | os.PathLike, num_workers: int = 0) -> list[Path]:
+def small_refshapes(folder: str | os.PathLike, num_workers: int = 0) -> list[tuple[str, str]]:
     """Make a small RefShapes with its bank where there is none.
 
     Args:
@@ -56,7 +56,7 @@ def small_refshapes(folder: str | os.PathLike, num_workers: int = 0) -> list[Pat
         num_workers: Processes that decode images for the bank. Defaults to 0.
 
     Returns:
-        Pictures of the val split, as examples.
+        Examples of the val split: a picture, and two of its expressions, one a line.
 
     Raises:
         OSError: The folder cannot be written.
@@ -70,5 +70,7 @@ def small_refshapes(folder: str | os.PathLike, num_workers: int = 0) -> list[Pat
     for requirement in requirements_of(DATASETS.build(cfg.train_dataloader.dataset)):
         make(requirement, num_workers=num_workers, progress=False)
     cfg.val_dataloader.dataset.data_root = f'{folder}/'
-    pool = DATASETS.build(cfg.val_dataloader.dataset).pool
-    return [Path(pool.path(row)) for row in range(min(6, len(pool)))]
+    dataset = DATASETS.build(cfg.val_dataloader.dataset)
+    items = [dataset.get_data_info(index) for index in range(min(3, len(dataset)))]
+    # One expression each of the first two objects.
+    return [(item['img_path'], '\n'.join(item['expressions'][:4:3])) for item in items]
