@@ -64,7 +64,8 @@ TAU_MEANS = {
 
 def trouble(message: str) -> str:
     """Return a message for the person at the page, as HTML."""
-    return f'<div class="trouble" role="alert"><p>{html.escape(message)}</p></div>'
+    text = html.escape(message[:1].upper() + message[1:])
+    return f'<div class="trouble" role="alert"><p>{text}</p></div>'
 
 
 def told(function: Callable[..., list], num_outputs: int) -> Callable[..., list]:
@@ -248,7 +249,7 @@ def mosaic_tab(browser: MosaicBrowser, tab: gr.Tab) -> None:
             message = gr.HTML(elem_id='mosaic-message')
             note = gr.Markdown(elem_id='note')
             mosaic = gr.Image(
-                label='The mosaic', elem_id='mosaic', format='png', height=420,
+                label='The mosaic', show_label=False, elem_id='mosaic', format='png', height=420,
                 interactive=False, buttons=['download', 'fullscreen'],
             )  # fmt: skip
             negatives = gr.HTML(elem_id='negatives')

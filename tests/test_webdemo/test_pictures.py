@@ -108,7 +108,7 @@ def jpeg(size: tuple[int, int], color: int = 90) -> bytes:
         (b'dear diary', 'no JPEG, PNG, WebP'),
         (b'', 'empty'),
         (b'<svg xmlns="http://www.w3.org/2000/svg"/>', 'no JPEG'),
-        (jpeg((64, 64))[:-200], 'truncated'),
+        (jpeg((64, 64))[:-200], '(?i)truncated'),
         (jpeg((4200, 4200)), '4200x4200 pixels; allowed are 16.8 million'),
         (jpeg((9, 60)), '9x60 pixels; allowed are sides'),
         (jpeg((900, 30)), '900x30 pixels; allowed are sides'),
