@@ -122,11 +122,11 @@ def test_search(browser, cfg):
 
 
 def test_held_back_and_too_alike_images(mini, tmp_path):
-    """A bank written by hand: 5 images, similarities 0.9, 0.8, ... to every expression."""
+    """A bank written by hand, with vectors that turn away from those of the first image."""
     dataset = DATASETS.build(mini.config())
     number = len(dataset.pool)
     path = tmp_path / 'bank.safetensors'
-    angles = np.linspace(0, 1.5, number)
+    angles = np.linspace(0, 1, number)
     vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     similarities = np.linspace(0.9, 0.1, number)
     write_bank(dataset, path, similarities, vectors=vectors, stored=number - 1)

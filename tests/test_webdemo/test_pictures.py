@@ -159,7 +159,8 @@ def test_old_answers_are_removed(picture):
 def test_masks_are_those_of_the_inferencer(refshapes):
     path = next((refshapes / 'train2014').glob('*.jpg'))
     inferencer = ReferringInferencer(find_config(NETWORK), device='cpu')
-    answer = PictureSegmenter(inferencer)(path, 'red star\nblue circle')
+    segment = PictureSegmenter(inferencer)  # the files of its answers are there as long as it is
+    answer = segment(path, 'red star\nblue circle')
     expected = inferencer(str(path), ['red star', 'blue circle'], draw=False)
     for file, mask in zip(answer.files, expected['masks']):
         assert np.array_equal(np.array(Image.open(file)), mask)
