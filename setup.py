@@ -94,6 +94,7 @@ setup(
         'diffusion': requirements('diffusion'),
         'parquet': requirements('parquet'),
         'export': requirements('export'),
+        'demo': requirements('demo'),
         'docs': requirements('docs'),
     },
     zip_safe=False,

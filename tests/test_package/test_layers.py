@@ -21,6 +21,7 @@ MAY_IMPORT = {
     'engine': (*DATA, 'evaluation', 'models', 'visualization'),
     'apis': (*DATA, 'evaluation', 'models', 'visualization', 'engine'),
     'deployment': (*DATA, 'models', 'apis'),
+    'webdemo': (*DATA, 'evaluation', 'visualization', 'apis', 'refshapes'),
 }
 
 
