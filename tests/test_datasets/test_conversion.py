@@ -197,6 +197,9 @@ FILES = ('mini/grefs(unc).json', 'mini/instances.json', 'x.json')
     (lambda data: data.instances['images'].append(data.instances['images'][0]), 'image 1: id is 1'),
     (lambda data: data.refs.append(data.refs[0]), 'reference 1: ref_id is 1; allowed: one that no'),
     (lambda data: data.refs[0]['sentences'][0].update(exist=False), '10: exist is False; allowed'),
+    (lambda data: data.instances['annotations'][0].update(category='cup'), '101: category is'),
+    (lambda data: data.instances['annotations'][0].update(mask='1.png'), '101: mask is the text'),
+    (lambda data: data.instances['images'][0].update(objects=[7]), r'image 1: objects is \[7\]'),
 ])  # fmt: skip
 def test_faults_of_refcoco_s_files_are_named(tmp_path, change, words):
     data = MiniGRefCOCO(tmp_path)
@@ -205,6 +208,41 @@ def test_faults_of_refcoco_s_files_are_named(tmp_path, change, words):
     with pytest.raises(DataError, match=words):
         refcoco_to_json(*(str(tmp_path / one) for one in FILES))
     assert not (tmp_path / 'x.json').exists()
+
+
+@pytest.mark.parametrize('changes, words', [
+    # a pasted annotation of COCO, whose image is another one
+    (dict(objects=[dict(id=1, bbox=[1, 2, 3, 4], image_id=77)]), 'object 1: image_id is 77'),
+    (dict(objects=[dict(id=1, bbox=[1, 2, 3, 4], category_id=9)]), 'object 1: category_id is 9'),
+    (dict(expressions=[dict(text='cup', targets=[1], sent_id='q')]), "1: sent_id is the text 'q'"),
+    (dict(expressions=[dict(text='cup', targets=[1], sent='Cup')]), '1: sent is the text'),
+    # references that nobody describes must say all themselves
+    (dict(references=[dict(id=5)]), 'own.json: reference 5: ann_id is missing; allowed: a whole'),
+    (dict(references=[dict(id=5, ref_id=6)]), 'reference 5: ref_id is 6'),
+    (dict(references=[dict(id=1, image_id=4)]), 'reference 1: image_id is 4; allowed: 1, its im'),
+    (dict(references=[dict(id=1, ann_id=8)]), 'reference 1: ann_id is 8; allowed: annotations of'),
+])  # fmt: skip
+def test_what_would_not_be_what_it_says_in_refcoco_s_layout_is_refused(tmp_path, changes, words):
+    image = dict(
+        file_name='a.jpg', height=HEIGHT, width=WIDTH, objects=[dict(id=1, bbox=[1, 2, 3, 4])],
+        expressions=[dict(text='cup', targets=[1])],
+    )  # fmt: skip
+    (tmp_path / 'own.json').write_text(json.dumps(dict(images=[dict(image, **changes)])))
+    with pytest.raises(DataError, match=words):
+        json_to_refcoco(str(tmp_path / 'own.json'), str(tmp_path / 'out'))
+    assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize('name', ['refs(x).p', 'grefs(x).json', 'instances.json'])
+def test_published_files_are_not_replaced(mini, tmp_path, name):
+    files = [str(mini.root / 'mini' / one) for one in ('refs(unc).p', 'instances.json')]
+    refcoco_to_json(*files, str(tmp_path / 'x.json'))
+    (tmp_path / 'out').mkdir()
+    (tmp_path / 'out' / name).write_text('published')
+    with pytest.raises(FileExistsError, match='replaces no files'):
+        json_to_refcoco(str(tmp_path / 'x.json'), str(tmp_path / 'out'))
+    assert [one.name for one in (tmp_path / 'out').iterdir()] == [name]
+    assert (tmp_path / 'out' / name).read_text() == 'published'
 
 
 def write_pictures(folder, *names):

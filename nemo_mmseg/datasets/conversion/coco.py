@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from pycocotools import mask as coco_mask
@@ -12,6 +13,8 @@ from nemo_mmseg.utils.fileio import load_json
 from nemo_mmseg.utils.referring_json import NAMED_CATEGORY, OPTIONAL_LIST, refuse_repeated
 
 TABLES = dict(images=LIST, annotations=LIST, categories=OPTIONAL_LIST)
+# Names that have another meaning in the JSON form.
+RESERVED = dict(images=('objects', 'expressions', 'references'), annotations=('mask', 'category'))
 
 
 def read_coco(file: str) -> dict:
@@ -19,10 +22,30 @@ def read_coco(file: str) -> dict:
 
     Raises:
         FileNotFoundError: There is no such file.
-        DataError: A field holds what it must not, or an annotation is of no image of the file.
+        DataError: A field holds what it must not or has a name that the JSON form needs, or an
+            annotation is of no image of the file.
         ValueError: The file is damaged.
     """
-    tables, faults = load_json(file), Faults()
+    tables = load_json(file)
+    check_coco(tables, file)
+    for kind, names in RESERVED.items():
+        for one in tables[kind]:
+            taken = [name for name in names if name != 'category' or not _lacks_category(one)]
+            refuse_names(one, taken, f'{file}: {kind[:-1]} {one["id"]}')
+    return tables
+
+
+def check_coco(tables: Any, file: str) -> None:
+    """Check what ``instances.json`` holds.
+
+    Args:
+        tables: The content.
+        file: Its name, for messages.
+
+    Raises:
+        DataError: A field holds what it must not, or an annotation is of no image of the file.
+    """
+    faults = Faults()
     if type(tables) is not dict:
         raise fault(file, 'the file', tables, 'a dict of images and annotations')
     faults.check_one(tables, TABLES, file)
@@ -36,7 +59,23 @@ def read_coco(file: str) -> dict:
         if one['image_id'] not in known:
             entry = f'{file}: annotation {one["id"]}'
             raise fault(entry, 'image_id', one['image_id'], 'the id of an image of the file')
-    return tables
+
+
+def refuse_names(record: dict, names: Iterable[str], entry: str) -> None:
+    """Refuse fields to carry along that the other form would take for its own.
+
+    Args:
+        record: The entry of a file.
+        names: Of the fields.
+        entry: File and entry, for the message.
+
+    Raises:
+        DataError: The entry has one of them.
+    """
+    for name in names:
+        if name in record:
+            allowed = 'a field of another name: the form to write has a field of this name'
+            raise fault(entry, name, record[name], allowed)
 
 
 def images_with_objects(tables: dict) -> tuple[dict, dict[int, dict]]:

@@ -7,6 +7,7 @@ some names. Only what differs from the derived is kept beside: with an expressio
 
 from __future__ import annotations
 
+import errno
 import json
 import os.path as osp
 import pickle
@@ -15,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from nemo_mmseg.utils.annotation_schema import SPLIT, expression_rules, reference_rules
-from nemo_mmseg.utils.atomic_write import check_folder_path, write_bytes, write_text
+from nemo_mmseg.utils.atomic_write import atomic_write, check_folder_path
 from nemo_mmseg.utils.faults import MISSING, Faults, fault
 from nemo_mmseg.utils.fileio import load_json, load_plain_pickle
 from nemo_mmseg.utils.images import image_name
@@ -27,7 +28,14 @@ from nemo_mmseg.utils.referring_json import (
 )
 
 from ..segmentation import clean_segmentation, encode_mask, encode_segmentation, read_mask
-from .coco import images_with_objects, json_rle, mask_fields, read_coco
+from .coco import (
+    check_coco,
+    images_with_objects,
+    json_rle,
+    mask_fields,
+    read_coco,
+    refuse_names,
+)
 
 # What an image, an object and an expression of the JSON form have that has another place there.
 IMAGE_PARTS = ('objects', 'expressions', 'references')
@@ -54,15 +62,11 @@ def refcoco_to_json(split_file: str, ann_file: str, out: str) -> None:
     head, images = images_with_objects(tables)
     categories = {one['id']: one['category_id'] for one in tables['annotations']}
     generalized = any(len(_targets(ref)) != 1 for ref in refs if ref['sentences'])
+    objects = {number: image['objects'] for number, image in images.items()}
+    _check_objects(refs, objects, split_file, ann_file)
     for ref in refs:
         entry = f'{split_file}: reference {ref["ref_id"]}'
-        image, targets = images.get(ref['image_id']), _targets(ref)
-        if image is None:
-            allowed = f'the id of an image of {ann_file}'
-            raise fault(entry, 'image_id', ref['image_id'], allowed)
-        if not {one['id'] for one in image['objects']}.issuperset(targets):
-            allowed = f'annotations of image {image["id"]} in {ann_file}'
-            raise fault(entry, 'ann_id', ref['ann_id'], allowed)
+        image, targets = images[ref['image_id']], _targets(ref)
         for one in ref['sentences']:
             if one.get('exist', True) in (False, 0):
                 where = f'{entry}: expression {one["sent_id"]}'
@@ -81,7 +85,8 @@ def refcoco_to_json(split_file: str, ann_file: str, out: str) -> None:
 def json_to_refcoco(file: str, out_dir: str, masks_dir: str | None = None) -> str:
     """Write a file of the JSON form in RefCOCO's layout, or gRefCOCO's.
 
-    Masks that are PNGs become RLEs. An expression without a split is one of ``train``.
+    Masks that are PNGs become RLEs. An expression without a split is one of ``train``. Files that
+    are there are not replaced.
 
     Args:
         file: The file.
@@ -93,46 +98,84 @@ def json_to_refcoco(file: str, out_dir: str, masks_dir: str | None = None) -> st
         Name of the file with the references.
 
     Raises:
+        FileExistsError: The folder has one of the files.
         FileNotFoundError: A file is missing.
         DataError: A field holds what it must not.
         ValueError: A file or a mask is damaged, or a mask of another size than its image.
     """
     check_folder_path(out_dir)
+    stem = Path(file).stem
+    _refuse_present(out_dir, 'instances.json', f'refs({stem}).p', f'grefs({stem}).json')
     data = read_referring_json(file)
+    refuse_names(data.head, ('annotations',), file)
     folder = osp.dirname(file) if masks_dir is None else masks_dir
     annotations = [
         _annotation(one, image, data, folder, f'{file}: image {image["id"]}: object {one["id"]}')
         for image in data.images
         for one in image['objects']
     ]
-    refs = _references(data, {one['id']: one['category_id'] for one in annotations})
     instances = dict(
         data.head,
         images=[_without(image, IMAGE_PARTS) for image in data.images],
         annotations=annotations,
         categories=_categories(data, annotations),
     )
-    stem = Path(file).stem
+    check_coco(instances, file)
+    refs = _references(data, {one['id']: one['category_id'] for one in annotations}, file)
     generalized = any(isinstance(ref['ann_id'], list) for ref in refs)
     name = f'grefs({stem}).json' if generalized else f'refs({stem}).p'
     content = json.dumps(refs).encode() if generalized else pickle.dumps(refs, protocol=2)
-    write_bytes(Path(out_dir) / name, content)
-    write_text(Path(out_dir) / 'instances.json', json.dumps(instances))
+    # Each belongs to the other, so both get their names when both are written.
+    table = Path(out_dir) / 'instances.json'
+    with atomic_write(Path(out_dir) / name) as refs_part, atomic_write(table) as table_part:
+        refs_part.write_bytes(content)
+        table_part.write_text(json.dumps(instances), 'utf-8')
     return name
+
+
+def _refuse_present(folder: str, *names: str) -> None:
+    for name in names:
+        if (Path(folder) / name).exists():
+            message = 'the converter replaces no files; name another folder. This is there'
+            raise FileExistsError(errno.EEXIST, message, osp.join(folder, name))
 
 
 def _read_refs(split_file: str) -> list[dict]:
     refs = load_json(split_file) if split_file.endswith('.json') else load_plain_pickle(split_file)
     if type(refs) is not list:
         raise fault(split_file, 'the file', refs, 'a list of references')
+    _check_refs(refs, split_file)
+    return refs
+
+
+def _check_refs(refs: list, file: str) -> None:
     rules, faults = {**SPLIT, **reference_rules(True)}, Faults()
     known = [dict(ref, ann_id=[-1]) if _is_zero(ref) else ref for ref in refs]
-    faults.check(known, rules, split_file, 'reference', 'ref_id')
-    entries = [(f'{split_file}: reference {ref["ref_id"]}', ref) for ref in refs]
+    faults.check(known, rules, file, 'reference', 'ref_id')
+    entries = [(f'{file}: reference {ref["ref_id"]}', ref) for ref in refs]
     refuse_repeated(entries, 'ref_id', faults)
     for entry, ref in entries:
         faults.check(ref['sentences'], expression_rules('sent'), entry, 'expression', 'sent_id')
-    return refs
+
+
+def _check_objects(
+    refs: list[dict], objects: dict[int, list[dict]], split_file: str, ann_file: str
+) -> None:
+    """Refuse references of images that there are not, or of objects that their images lack.
+
+    Args:
+        refs: The references.
+        objects: Those of each image, by its id.
+        split_file: Where the references come from, for messages.
+        ann_file: Where the objects come from, for messages.
+    """
+    for ref in refs:
+        entry, number = f'{split_file}: reference {ref["ref_id"]}', ref['image_id']
+        if number not in objects:
+            raise fault(entry, 'image_id', number, f'the id of an image of {ann_file}')
+        if not {one['id'] for one in objects[number]}.issuperset(_targets(ref)):
+            allowed = f'annotations of image {number} in {ann_file}'
+            raise fault(entry, 'ann_id', ref['ann_id'], allowed)
 
 
 def _is_zero(ref: Any) -> bool:
@@ -192,21 +235,30 @@ def _reference(
     )
 
 
-def _references(data: ReferringJSON, categories: dict[int, int]) -> list[dict]:
-    """Return all references by rising id."""
+def _references(data: ReferringJSON, categories: dict[int, int], file: str) -> list[dict]:
+    """Return all references by rising id, checked."""
     expressions = [one for image in data.images for one in image['expressions']]
     generalized = any(len(one['targets']) != 1 for one in expressions)
     refs = []
     for image in data.images:
+        where = f'{file}: image {image["id"]}'
         spoken: dict[int, list[dict]] = {}
         for one in image['expressions']:
+            refuse_names(one, ('sent_id', 'sent'), f'{where}: expression {one["id"]}')
             spoken.setdefault(one['ref_id'], []).append(one)
+        for one in image.get('references', ()):
+            entry = f'{where}: reference {one["id"]}'
+            refuse_names(one, ('ref_id',), entry)
+            if one.get('image_id', image['id']) != image['id']:
+                raise fault(entry, 'image_id', one['image_id'], f'{image["id"]}, its image')
         others = {one['id']: _without(one, ('id',)) for one in image.get('references', ())}
         for ref_id in spoken | others:
             ref = {'ref_id': ref_id}
             if ref_id in spoken:
                 ref = _reference(image, spoken[ref_id], categories, generalized)
             refs.append(ref | others.get(ref_id, {}))
+    _check_refs(refs, file)
+    _check_objects(refs, {image['id']: image['objects'] for image in data.images}, file, file)
     return sorted(refs, key=lambda ref: ref['ref_id'])
 
 
@@ -214,6 +266,7 @@ def _annotation(
     described: dict, image: dict, data: ReferringJSON, masks_dir: str, entry: str
 ) -> dict:
     """Turn an object into an annotation of ``instances.json``."""
+    refuse_names(described, ('image_id', 'category_id'), entry)
     annotation = dict(
         id=described['id'],
         image_id=image['id'],
