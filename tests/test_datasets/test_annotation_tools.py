@@ -91,7 +91,9 @@ def test_labelme(labelme):
     (0, dict(points=[[1, 2], [3, '4'], [1, 5]]), 'points is .*; allowed: a list of points'),
     (0, dict(shape_type='line'), "shape_type is the text 'line'; allowed: one of polygon"),
     (0, dict(label=''), 'label is'),
-    (0, dict(points=[[1e9, 2], [3, 4], [1, 5]]), 'a coordinate of segmentation'),
+    (0, dict(points=[[1e9, 2], [3, 4], [1, 5]]), "shape 'cup': a coordinate of segmentation"),
+    # beside the mask of the same object
+    (1, dict(points=[[1e9, 30], [30, 20]]), "shape 'bowl': a coordinate of segmentation"),
     (2, dict(points=[[50, 10], [70, 14]]), "shape 'bowl': points is"),
     (2, dict(points=[[50, 10], [58, 14]]), '10x5 pixels, annotated as 9x5'),
     (2, dict(mask='?'), "shape 'bowl': mask is the text"),
@@ -102,8 +104,9 @@ def test_labelme(labelme):
 def test_faults_of_labelme_s_files_are_named(labelme, shape, changes, words):
     _, content, write = labelme
     (content if shape is None else content['shapes'][shape]).update(changes)
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(ValueError, match=words) as caught:
         write()
+    assert 'a.json: ' in str(caught.value)
 
 
 def test_shapes_that_nobody_describes_are_no_data_set(labelme):
@@ -218,6 +221,7 @@ def test_label_studio(label_studio):
 
 @pytest.mark.parametrize('row, changes, words', [
     (0, dict(value=dict(points=[[1, 2], ['3', 4]])), 'result r1: value: points is'),
+    (0, dict(value=dict(points=[[999, 2], [3, 4], [1, 5]])), 'region r1: a coordinate of segm'),
     (0, dict(original_width=None), 'result r1: original_width is None'),
     (0, dict(image_rotation=90), 'result r1: image_rotation is 90; allowed: 0'),
     (0, dict(original_width=WIDTH + 1), 'region r2: original_height and original_width is'),
@@ -233,8 +237,9 @@ def test_label_studio(label_studio):
 def test_faults_of_label_studio_s_export_are_named(label_studio, row, changes, words):
     _, tasks, write = label_studio
     (tasks[0] if row is None else tasks[0]['annotations'][1]['result'][row]).update(changes)
-    with pytest.raises(DataError, match=words):
+    with pytest.raises(DataError, match=words) as caught:
         write()
+    assert 'export.json: task 1' in str(caught.value)
 
 
 def test_regions_that_nobody_describes_are_no_data_set(label_studio):

@@ -217,7 +217,8 @@ def test_faults_of_refcoco_s_files_are_named(tmp_path, change, words):
     (dict(expressions=[dict(text='cup', targets=[1], sent_id='q')]), "1: sent_id is the text 'q'"),
     (dict(expressions=[dict(text='cup', targets=[1], sent='Cup')]), '1: sent is the text'),
     # references that nobody describes must say all themselves
-    (dict(references=[dict(id=5)]), 'own.json: reference 5: ann_id is missing; allowed: a whole'),
+    (dict(references=[dict(id=5)]), 'own.json: reference 5: split is missing; allowed: the na'),
+    (dict(references=[dict(id=5, split='val')]), 'own.json: reference 5: image_id is missing; a'),
     (dict(references=[dict(id=5, ref_id=6)]), 'reference 5: ref_id is 6'),
     (dict(references=[dict(id=1, image_id=4)]), 'reference 1: image_id is 4; allowed: 1, its im'),
     (dict(references=[dict(id=1, ann_id=8)]), 'reference 1: ann_id is 8; allowed: annotations of'),

@@ -12,6 +12,8 @@ from nemo_mmseg.utils.faults import MISSING, Faults, all_sound, fault
 from nemo_mmseg.utils.fileio import load_json
 from nemo_mmseg.utils.referring_json import NAMED_CATEGORY, OPTIONAL_LIST, refuse_repeated
 
+from ..segmentation import clean_segmentation, encode_segmentation
+
 TABLES = dict(images=LIST, annotations=LIST, categories=OPTIONAL_LIST)
 # Names that have another meaning in the JSON form.
 RESERVED = dict(images=('objects', 'expressions', 'references'), annotations=('mask', 'category'))
@@ -123,6 +125,22 @@ def _object(annotation: dict, names: dict[int, str]) -> dict:
 def mask_fields(rle: dict) -> dict[str, Any]:
     """Return ``bbox``, COCO's ``[x, y, width, height]``, and ``area`` of a compressed RLE."""
     return dict(bbox=coco_mask.toBbox(rle).tolist(), area=int(coco_mask.area(rle)))
+
+
+def measured(segmentation: list | dict, height: int, width: int, entry: str) -> dict[str, Any]:
+    """Return ``bbox`` and ``area`` of a segmentation, checked.
+
+    Args:
+        segmentation: Polygons, an RLE or a list of RLEs.
+        height: Of the image, in pixels.
+        width: Of the image, in pixels.
+        entry: File and object, for messages.
+
+    Raises:
+        DataError: It is wrong or empty.
+    """
+    clean_segmentation(segmentation, height, width, entry)
+    return mask_fields(encode_segmentation(segmentation, height, width))
 
 
 def json_rle(rle: dict) -> dict:

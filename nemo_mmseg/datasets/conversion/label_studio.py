@@ -15,10 +15,10 @@ from nemo_mmseg.utils.fileio import load_json
 from nemo_mmseg.utils.images import MAX_PIXELS, is_image_name
 from nemo_mmseg.utils.referring_json import refuse_without_expressions, write_referring_json
 
-from ..segmentation import encode_mask, encode_segmentation
+from ..segmentation import encode_mask
 from .brush import decode_brush
-from .coco import json_rle, mask_fields
-from .shapes import ellipse, rectangle
+from .coco import json_rle, measured
+from .shapes import POINTS, ellipse, rectangle
 
 # Types of results that draw a region; each also comes with "labels" behind it.
 KINDS = ('polygon', 'rectangle', 'ellipse', 'brush')
@@ -34,17 +34,13 @@ SHARE = replace(NUMBER, allowed='a number, in per cent of the picture')
 TURN = replace(NUMBER, optional=True)
 
 
-def _are_points(value: list) -> bool:
-    return all(type(p) is list and len(p) == 2 and NUMBER.holds(*p) for p in value)
-
-
 def _are_bytes(value: list) -> bool:
     return set(map(type, value)) == {int} and 0 <= min(value) and max(value) < 256
 
 
 # Of the value of a result.
 VALUE = dict(
-    polygon=dict(points=Rule('a list of points [x, y]', (list,), also=_are_points)),
+    polygon=dict(points=POINTS),
     rectangle=dict(x=SHARE, y=SHARE, width=SHARE, height=SHARE, rotation=TURN),
     ellipse=dict(x=SHARE, y=SHARE, radiusX=SHARE, radiusY=SHARE, rotation=TURN),
     brush=dict(
@@ -176,11 +172,7 @@ def _object(result: dict, number: int, image: dict, entry: str) -> dict:
     if found != list(size):
         raise fault(entry, 'original_height and original_width', found, f'{list(size)}, as before')
     segmentation = _segmentation(result, *size, entry)
-    return dict(
-        id=number,
-        segmentation=segmentation,
-        **mask_fields(encode_segmentation(segmentation, *size)),
-    )
+    return dict(id=number, segmentation=segmentation, **measured(segmentation, *size, entry))
 
 
 def _segmentation(result: dict, height: int, width: int, entry: str) -> list | dict:

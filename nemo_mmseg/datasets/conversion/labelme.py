@@ -11,29 +11,25 @@ from typing import Any
 
 import numpy as np
 
-from nemo_mmseg.utils.annotation_schema import LIST, NUMBER, SIDE, TEXT
+from nemo_mmseg.utils.annotation_schema import LIST, SIDE, TEXT
 from nemo_mmseg.utils.faults import Faults, Rule, fault
 from nemo_mmseg.utils.fileio import load_json
 from nemo_mmseg.utils.images import decode_image
 from nemo_mmseg.utils.referring_json import refuse_without_expressions, write_referring_json
 
-from ..segmentation import encode_mask, encode_segmentation
-from .coco import json_rle, mask_fields
-from .shapes import ellipse, rectangle
+from ..segmentation import clean_segmentation, encode_mask, encode_segmentation
+from .coco import json_rle, measured
+from .shapes import POINTS, ellipse, rectangle
 
 NONE = type(None)
 KINDS = ('polygon', 'rectangle', 'oriented_rectangle', 'circle', 'mask')
 NUM_POINTS = dict(rectangle=2, oriented_rectangle=4, circle=2, mask=2)
 
 
-def _are_points(value: list) -> bool:
-    return all(type(p) is list and len(p) == 2 and NUMBER.holds(*p) for p in value)
-
-
 PICTURE = dict(imagePath=TEXT, imageHeight=SIDE, imageWidth=SIDE, shapes=LIST)
 SHAPE = dict(
     label=TEXT,
-    points=Rule('a list of points [x, y]', (list,), also=_are_points),
+    points=POINTS,
     shape_type=Rule(
         f'one of {", ".join(KINDS)}', (str, NONE), also=(None, *KINDS).__contains__, optional=True
     ),
@@ -112,11 +108,11 @@ def _object(number: int, shapes: list[dict], image: dict, file: str) -> dict:
     entry = f'{file}: shape {shapes[0]["label"]!r}'
     parts = [_part(one, *size, entry) for one in shapes]
     if any(type(part) is dict for part in parts):  # then RLEs all
-        parts = [
-            part if type(part) is dict else json_rle(encode_segmentation([part], *size))
-            for part in parts
-        ]
-    about = mask_fields(encode_segmentation(parts, *size))
+        for row, part in enumerate(parts):
+            if type(part) is not dict:
+                clean_segmentation([part], *size, entry)
+                parts[row] = json_rle(encode_segmentation([part], *size))
+    about = measured(parts, *size, entry)
     return dict(id=number, category=shapes[0]['label'], segmentation=parts, **about)
 
 

@@ -27,12 +27,13 @@ from nemo_mmseg.utils.referring_json import (
     write_referring_json,
 )
 
-from ..segmentation import clean_segmentation, encode_mask, encode_segmentation, read_mask
+from ..segmentation import encode_mask, read_mask
 from .coco import (
     check_coco,
     images_with_objects,
     json_rle,
     mask_fields,
+    measured,
     read_coco,
     refuse_names,
 )
@@ -284,8 +285,7 @@ def _annotation(
     elif 'segmentation' in described:
         annotation['segmentation'] = described['segmentation']
         if not {'bbox', 'area'} <= described.keys():
-            clean_segmentation(described['segmentation'], *size, entry)
-            annotation.update(mask_fields(encode_segmentation(described['segmentation'], *size)))
+            annotation.update(measured(described['segmentation'], *size, entry))
     else:
         annotation['area'] = described['bbox'][2] * described['bbox'][3]
     if 'category' not in described:

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
+from nemo_mmseg.utils.annotation_schema import NUMBER
+from nemo_mmseg.utils.faults import Rule
+
 CORNERS = 64  # of an ellipse
+
+
+def _are_points(value: list[Any]) -> bool:
+    return all(type(p) is list and len(p) == 2 and NUMBER.holds(*p) for p in value)
+
+
+POINTS = Rule('a list of points [x, y]', (list,), also=_are_points)
 
 
 def rectangle(x: float, y: float, width: float, height: float, degrees: float = 0.0) -> list[float]:
