@@ -82,16 +82,23 @@ class ParquetRefCOCODataset(RefCOCODataset):
         if split not in splits:
             raise ValueError(f'{WHAT}: split={split!r} is none of {list(splits)} of {dataset}')
         self.dataset = dataset
-        self.source = in_root(data_root, ann_file)
         super().__init__(
             data_root=data_root,
             ann_file='',
-            split_file=self.source,
+            split_file=ann_file,
             split=split,
             data_prefix=data_prefix,
             **kwargs,
         )
-        self._metainfo['dataset_name'] = dataset
+
+    def locate(self, data_root: str, split_file: str) -> str:
+        """Return the folder or the file, or the name of a data set in the hub's cache."""
+        return in_root(data_root, split_file)
+
+    @property
+    def default_name(self) -> str:
+        """Name of the data set, if ``metainfo`` gives none."""
+        return self.dataset
 
     @property
     def published_name(self) -> str:
@@ -100,7 +107,7 @@ class ParquetRefCOCODataset(RefCOCODataset):
 
     def load_reference_list(self, errors: list[str] | None = None) -> list[Reference]:
         """Read the split, and warn where it is not what it is called."""
-        references = load_parquet_references(self.source, self.split, self.text_key, errors)
+        references = load_parquet_references(self.split_file, self.split, self.text_key, errors)
         self.compare_with_published(references, self.published_name)
         return references
 

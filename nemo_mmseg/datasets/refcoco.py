@@ -62,7 +62,7 @@ class RefCOCODataset(BaseReferringDataset):
         if unlabelled not in ('error', 'leave_out'):
             raise ValueError(f"unlabelled must be 'error' or 'leave_out', not {unlabelled!r}")
         self.split = split
-        self.split_file = split_file if osp.isabs(split_file) else osp.join(data_root, split_file)
+        self.split_file = self.locate(data_root, split_file)
         self.text_key = text_key
         self.unlabelled = unlabelled
         self.gt_overlay = gt_overlay and in_root(data_root, gt_overlay)
@@ -70,7 +70,7 @@ class RefCOCODataset(BaseReferringDataset):
         super().__init__(
             data_root=data_root, ann_file=ann_file, data_prefix=dict(data_prefix), **kwargs
         )
-        self._metainfo.setdefault('dataset_name', Path(self.split_file).parent.name)
+        self._metainfo.setdefault('dataset_name', self.default_name)
 
     def load_reference_list(self, errors: list[str] | None = None) -> list[Reference]:
         """Read the split, and warn where a known data set has other counts than published."""
@@ -93,6 +93,15 @@ class RefCOCODataset(BaseReferringDataset):
         if self.gt_overlay or self.reviewed:
             add_clean_labels(items, self.gt_overlay, self.reviewed)
         return items
+
+    def locate(self, data_root: str, split_file: str) -> str:
+        """Return the path of the file of splits."""
+        return osp.join(data_root, split_file)
+
+    @property
+    def default_name(self) -> str:
+        """Name of the data set, if ``metainfo`` gives none."""
+        return Path(self.split_file).parent.name
 
     @property
     def published_name(self) -> str:

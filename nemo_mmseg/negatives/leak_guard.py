@@ -23,6 +23,7 @@ import numpy as np
 from nemo_mmseg.utils.annotation_schema import FILE_NAME, SPLIT
 from nemo_mmseg.utils.faults import Faults, fault
 from nemo_mmseg.utils.fileio import load_json, load_plain_pickle
+from nemo_mmseg.utils.parquet import find_shards, is_parquet, read_rows, shards_by_split
 from nemo_mmseg.utils.referring_json import read_referring_json
 
 from .bank import NegativeBank
@@ -64,8 +65,9 @@ def split_images(split_file: str) -> dict[str, frozenset[str]]:
     """Read the images of every split of a data set.
 
     Args:
-        split_file: ``refs(*).p``, gRefCOCO's ``grefs(unc).json``, or this package's JSON form
-            (:mod:`nemo_mmseg.utils.referring_json`).
+        split_file: ``refs(*).p``, gRefCOCO's ``grefs(unc).json``, this package's JSON form
+            (:mod:`nemo_mmseg.utils.referring_json`), or RefCOCO's Parquet: a file, its folder, or
+            its name in the hub's cache.
 
     Returns:
         By split, the keys of its images; see :func:`image_key`.
@@ -83,6 +85,9 @@ def split_images(split_file: str) -> dict[str, frozenset[str]]:
 
 def _keys_by_split(split_file: str) -> Iterator[tuple[str, set[str]]]:
     """Yield the split and the image of each reference, or expression."""
+    if is_parquet(split_file):
+        yield from _keys_in_parquet(split_file)
+        return
     is_json = split_file.endswith('.json')
     lines = split_file.endswith('.jsonl')
     refs = None if lines else (load_json if is_json else load_plain_pickle)(split_file)
@@ -97,6 +102,17 @@ def _keys_by_split(split_file: str) -> Iterator[tuple[str, set[str]]]:
     Faults().check(refs, {**SPLIT, 'file_name': FILE_NAME}, split_file, 'reference', 'ref_id')
     for ref in refs:
         yield ref['split'], _keys(ref)
+
+
+def _keys_in_parquet(source: str) -> Iterator[tuple[str, set[str]]]:
+    """Yield the split and the image of each row; ``validation`` is called ``val``."""
+    rules = {**SPLIT, 'file_name': FILE_NAME}
+    for name in shards_by_split(source):
+        for file in find_shards(source, [name]):
+            for row, ref in read_rows(file, [*rules, 'ann_id'], 'a leak guard'):
+                Faults().check_one(ref, rules, f'{file}: row {row}')
+                split = 'val' if ref['split'] == 'validation' else ref['split']
+                yield split, _keys(ref)
 
 
 def _keys(ref: dict) -> set[str]:

@@ -15,7 +15,7 @@ from typing import Any
 from .faults import MISSING, DataError, fault
 
 # `validation-00000-of-00001.parquet`, `validation-00000-of-00001-abc.parquet`, `validation.parquet`
-_SHARD = re.compile(r'(?P<split>.+?)(-\d{5}-of-\d{5}(-\w+)?)?\.parquet')
+_SHARD = re.compile(r'(?P<split>.+?)(-(?P<row>\d{5})-of-(?P<count>\d{5})(-\w+)?)?\.parquet')
 _REPOSITORY = re.compile(r'[\w.-]+/[\w.-]+')
 # What the columns that are read may take in memory: RefCOCO's annotations take 0.1 GB, the largest
 # row of RefCOCO-M a few MB.
@@ -82,17 +82,46 @@ def find_shards(source: str, names: Sequence[str]) -> list[str]:
         Paths of the files of the first name that has some, sorted.
 
     Raises:
-        FileNotFoundError: There is no such folder, data set or split; the message says how to get
-            the data set, or which splits there are.
+        FileNotFoundError: There is no such folder, data set or split, or some of its files are
+            missing; the message says how to get the data set, or which splits or files there are.
+        ValueError: The split is there twice.
     """
     found = shards_by_split(source)
     for name in (*names, ''):
         if name in found:
+            if name:
+                _check_whole(found[name], name, source)
             return found[name]
     raise FileNotFoundError(
         f'{source} has no Parquet file of the split {" or ".join(map(repr, names))}; it has: '
         f'{", ".join(sorted(found)) or "none of any split"}'
     )
+
+
+def _check_whole(files: list[str], split: str, source: str) -> None:
+    """Refuse a split of which parts are missing, or which is there twice."""
+    parts = [_SHARD.fullmatch(os.path.basename(file)) for file in files]
+    counts = {int(part['count'] or 1) for part in parts}
+    rows = [int(part['row'] or 0) for part in parts]
+    if len(counts) > 1 or len(set(rows)) < len(rows):
+        names = ', '.join(os.path.relpath(file, source) for file in files[:6])
+        raise ValueError(f'{source} has the split {split!r} more than once: {names}')
+    (count,) = counts
+    if missing := sorted(set(range(count)) - set(rows)):
+        names = ', '.join(f'{split}-{row:05}-of-{count:05}.parquet' for row in missing[:6])
+        raise FileNotFoundError(
+            f'{source} has {len(rows)} of the {count} files of the split {split!r}; missing: {names}'
+        )
+
+
+def is_parquet(source: str) -> bool:
+    """Whether a source is one of :func:`find_shards`: a Parquet file, a folder, a name of the hub.
+
+    A missing file without suffix is taken for a name of the hub.
+    """
+    if source.endswith('.parquet') or os.path.isdir(source):
+        return True
+    return not os.path.splitext(source)[1] and not os.path.exists(source)
 
 
 def _cached(source: str) -> Path:

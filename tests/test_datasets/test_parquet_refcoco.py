@@ -10,10 +10,12 @@ import pytest
 from check_data import check_data
 from mmengine.config import Config
 from mmseg.registry import DATASETS
+from nemo_helpers import mosaic_config
 from parquet_files import REFCOCO, refcoco_rows, write
 
 from nemo_mmseg.datasets.fingerprint import Fingerprint, SplitCounts
 from nemo_mmseg.datasets.parquet_refcoco import load_parquet_references
+from nemo_mmseg.negatives.leak_guard import LeakError, split_images
 from nemo_mmseg.utils.faults import DataError
 from nemo_mmseg.utils.parquet import find_shards, import_pyarrow
 
@@ -95,6 +97,55 @@ def test_a_missing_library_split_or_folder_is_named(mini, monkeypatch):
     monkeypatch.setitem(sys.modules, 'pyarrow', None)
     with pytest.raises(ImportError, match=r'RefCOCO needs pyarrow .*nemo-mmsegmentation\[parquet'):
         import_pyarrow('RefCOCO')
+
+
+def test_parts_that_are_missing_or_there_twice_are_named(mini):
+    folder = hub_folder(mini)
+    (folder / 'data' / 'train-00001-of-00002-3c4d.parquet').unlink()
+    with pytest.raises(
+        FileNotFoundError,
+        match=r"1 of the 2 files of the split 'train'; missing: train-00001-of-00002\.parquet",
+    ):
+        find_shards(str(folder), ('train',))
+    assert len(find_shards(str(folder), ('val', 'validation'))) == 1
+    first = str(folder / 'data' / 'train-00000-of-00002-1a2b.parquet')
+    assert find_shards(first, ('train',)) == [first], 'a part that was asked for'
+    for other in ('train-00000-of-00002.parquet', 'train-00000-of-00003.parquet', 'train.parquet'):
+        path = write(folder / other, refcoco_rows(mini, 'train'), REFCOCO)
+        with pytest.raises(ValueError, match="has the split 'train' more than once: .*" + other):
+            find_shards(str(folder), ('train',))
+        path.unlink()
+
+
+@pytest.mark.filterwarnings('ignore:.*were published')
+def test_the_name_of_a_config_is_kept(mini):
+    hub_folder(mini)
+    assert DATASETS.build(settings(mini, 'hub')).metainfo['dataset_name'] == 'refcoco'
+    named = DATASETS.build(settings(mini, 'hub', metainfo=dict(dataset_name='mine')))
+    assert named.metainfo['dataset_name'] == 'mine'
+
+
+def test_splits_and_images_of_parquet_are_those_of_the_pickle(mini):
+    folder = hub_folder(mini)
+    of_pickle = split_images(str(mini.root / 'mini' / 'refs(unc).p'))
+    of_parquet = split_images(str(folder))
+    assert of_parquet == {split: of_pickle[split] for split in ('train', 'val')}
+
+
+@pytest.mark.filterwarnings('ignore:.*were published')
+def test_a_folder_of_negatives_with_test_images_is_refused(mini):
+    hub_folder(mini)
+    val = {row['image_id'] for row in refcoco_rows(mini, 'val')}
+    folder = mini.root / 'negatives'
+    folder.mkdir()
+    for image in mini.instances['images']:
+        (folder / image['file_name']).write_bytes(
+            (mini.root / 'images' / image['file_name']).read_bytes()
+        )
+    bank = dict(path='none', images=str(folder))
+    mosaic = mosaic_config(transforms=LOAD, mined=0, random=1.0, bank=bank)
+    with pytest.raises(LeakError, match=rf'{len(val)} of the .* of .*hub val'):
+        DATASETS.build({**settings(mini, 'hub'), 'pipeline': [mosaic]})
 
 
 def changed(key, value):
