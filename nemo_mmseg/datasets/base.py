@@ -156,11 +156,19 @@ class BaseReferringDataset(BaseDataset, ABC):
         if self.leak_guard is not None:
             references = self._without_leaks(references)
         if self.check_images:
+            self.write_images()
             self._look_for_files(references)
         items = [self._item(group) for group in _grouped(references, self.group_by)]
         items = _with_siblings(_subset(items, self.indices))
         self._pool = self._pool_of(items)
         return items
+
+    def images_inside(self) -> set[str]:
+        """Return the paths of images that other files hold, and :meth:`write_images` writes."""
+        return set()
+
+    def write_images(self) -> None:
+        """Write the images that other files hold, where they are missing."""
 
     def full_init(self) -> None:
         """Read the items, and let transforms refuse what does not go with them."""

@@ -93,7 +93,7 @@ class ReferringJSONDataset(BaseReferringDataset):
         spoken, lacking = 0, []
         for image in data.images:
             for one in image['objects']:
-                _take_mask(one, found.get(one['id']), image, self.mask_file)
+                _take_mask(one, found.get(one['id']), image, self.mask_file, faults)
             masked = {one['id'] for one in image['objects'] if 'segmentation' in one}
             mine = [one for one in image['expressions'] if self.split in (None, one['split'])]
             kept = [one for one in mine if masked.issuperset(one['targets'])]
@@ -104,8 +104,9 @@ class ReferringJSONDataset(BaseReferringDataset):
             ids = ', '.join(map(str, lacking[:10])) + ', ...' * (len(lacking) > 10)
             said = f'{len(lacking)} of {spoken} expressions have no mask in {self.mask_file}: {ids}'
             if self.unlabelled == 'error':
-                raise DataError(f'{said}. unlabelled="leave_out" leaves them out')
-            print_log(f'{said}. They are left out', 'current')
+                faults.add(DataError(f'{said}. unlabelled="leave_out" leaves them out'))
+            else:
+                print_log(f'{said}. They are left out', 'current')
 
     def _references_of(self, image: dict, data: ReferringJSON, faults: Faults) -> list[Reference]:
         spoken: dict[int, list[dict]] = {}
@@ -175,7 +176,9 @@ class ReferringJSONDataset(BaseReferringDataset):
         refuse_missing(masks, folder, 'masks')
 
 
-def _take_mask(described: dict, found: dict | None, image: dict, file: str) -> None:
+def _take_mask(
+    described: dict, found: dict | None, image: dict, file: str, faults: Faults
+) -> None:
     """Give an object the mask, box and area of an annotation of its id, or no mask."""
     for key in ('mask', 'segmentation'):
         described.pop(key, None)
@@ -183,7 +186,9 @@ def _take_mask(described: dict, found: dict | None, image: dict, file: str) -> N
         return
     if found['image_id'] != image['id']:
         allowed = f'{image["id"]}, the image of the object'
-        raise fault(f'{file}: annotation {found["id"]}', 'image_id', found['image_id'], allowed)
+        entry = f'{file}: annotation {found["id"]}'
+        faults.add(fault(entry, 'image_id', found['image_id'], allowed))
+        return
     described.update({key: found[key] for key in TAKEN if key in found})
 
 

@@ -146,7 +146,8 @@ class RefCOCOMDataset(BaseReferringDataset):
     1,190 images, 2,080 masks and 5,598 expressions: those whose object could be segmented well, and
     which are not harmful. The images lie in the Parquet file. Those that ``img_path`` lacks are
     written there when the data set is built, with the name and bytes that they have in the file;
-    with COCO's folder ``train2014``, which has them all, nothing is written.
+    with COCO's folder ``train2014``, which has them all, or with ``check_images=False``, nothing is
+    written.
 
     The file has no sentence ids; they are counted from 0 in its order. ``ref_id`` and the id of the
     annotation are the sample's. ``num_distractors`` is -1: not all objects are annotated.
@@ -184,10 +185,14 @@ class RefCOCOMDataset(BaseReferringDataset):
         self.compare_with_published(references, 'refcoco-m')
         return references
 
-    def load_data_list(self) -> list[dict]:
-        """Make the items (called by MMEngine), and write the images that are missing."""
+    def images_inside(self) -> set[str]:
+        """Return the paths of all images, which the Parquet files hold."""
+        names = (name for file in find_shards(self.source, SPLIT_NAMES) for name in _names_in(file))
+        return {os.path.join(self.data_prefix['img_path'], name) for name in names}
+
+    def write_images(self) -> None:
+        """Write the images that are missing."""
         write_images(self.source, self.data_prefix['img_path'])
-        return super().load_data_list()
 
 
 def references_of(samples: Sequence[MaskedSample], faults: Faults) -> list[Reference]:

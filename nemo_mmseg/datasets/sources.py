@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from nemo_mmseg.utils.parquet import in_root, shards_by_split
+from nemo_mmseg.utils.parquet import in_root, is_parquet, shards_by_split
 
 REFER = 'https://github.com/lichengunc/refer (its servers are often down: see its issue 14)'
 ROBUST = 'https://github.com/jianzongwu/robust-ref-seg (Google Drive)'
@@ -120,7 +120,8 @@ def files_of(settings: dict) -> Iterator[NeededFile]:
     for transform in (settings, *settings.get('pipeline', ())):
         guard = transform.get('leak_guard') or {}
         for name in guard.get('split_files', ()):
-            yield _file(os.path.join(guard.get('data_root', ''), name))
+            path = os.path.join(guard.get('data_root', ''), name)
+            yield _parquet('', path) if is_parquet(path) else _file(path)
         if transform.get('paraphrases'):
             yield NeededFile(*_place(transform['paraphrases']), Source(OWN_SENTENCES))
 

@@ -110,7 +110,8 @@ def _check_whole(files: list[str], split: str, source: str) -> None:
     if missing := sorted(set(range(count)) - set(rows)):
         names = ', '.join(f'{split}-{row:05}-of-{count:05}.parquet' for row in missing[:6])
         raise FileNotFoundError(
-            f'{source} has {len(rows)} of the {count} files of the split {split!r}; missing: {names}'
+            f'{source} has {len(rows)} of the {count} files of the split {split!r}; missing: '
+            f'{names}'
         )
 
 

@@ -96,6 +96,7 @@ def test_labelme(labelme):
     (1, dict(points=[[1e9, 30], [30, 20]]), "shape 'bowl': a coordinate of segmentation"),
     (2, dict(points=[[50, 10], [70, 14]]), "shape 'bowl': points is"),
     (2, dict(points=[[50, 10], [58, 14]]), '10x5 pixels, annotated as 9x5'),
+    (0, dict(description='cup\n' + 1001 * 'x'), "shape 'cup': a line of description is the text"),
     (2, dict(mask='?'), "shape 'bowl': mask is the text"),
     (None, dict(imageWidth=0), 'a.json: imageWidth is 0'),
     (None, dict(imagePath='../../other/a.png'), 'a.json: imagePath is the text'),

@@ -370,6 +370,7 @@ def test_pictures_masks_and_a_table(folders):
     ('a.png,1.png,left,bowl,train', "line 7: category is the text 'bowl'; allowed: 'cup'"),
     ('a.png,empty.png,left,cup,train', 'line 7: mask is the text .*not black all over'),
     ('a.png,small.png,left,cup,train', r'line 7: .*small\.png is 64x47 pixels, annotated as 64x48'),
+    ('a.png,1.png,left,cup,', 'line 7: split is missing; allowed: in all .*; line 2 has one'),
     ('a.png,gone.png,left,cup,train', r'gone\.png'),
     ('gone.png,1.png,left,cup,train', r'gone\.png'),
     ('a.png,"1.png,left,cup,train', r'table\.csv is no CSV'),

@@ -399,6 +399,17 @@ def test_objects_that_a_file_has_no_mask_of_are_named_or_left_out(own):
         own.build(unlabelled='no')
 
 
+def test_check_data_lists_the_faults_of_a_file_of_masks_with_all_others(own):
+    own.images[1]['expressions'][0]['text'] = ' '
+    own.write()
+    mask_file(own, {2: MASKS[5], 1: MASKS[1], 6: MASKS[2]}, image_id=3)
+    cfg = Config(dict(val_dataloader=dict(dataset=own.config(mask_file='made.json'))))
+    (report,) = check_data(cfg, ['val'], progress=False)
+    for words in ('text is', 'annotation 2: image_id is 3', 'expressions have no mask in'):
+        assert any(words in error for error in report.errors), (words, report.errors)
+    assert report.counts['expressions'] > 0, 'the others are looked at'
+
+
 @pytest.mark.parametrize('changes, words', [
     (dict(image_id=2), r'annotation 1: image_id is 2; allowed: 1, the image of the object'),
     (dict(id='1'), "annotation at position 0: id is the text '1'"),

@@ -99,6 +99,18 @@ def test_images_that_are_there_are_not_written_again(mini):
     assert (mini.root / 'images' / 'image_1.jpg').read_bytes() == before
 
 
+@pytest.mark.filterwarnings('ignore:.*were published')
+def test_no_images_are_written_where_they_are_not_looked_for(mini):
+    write_m(mini)
+    folder = mini.root / 'refcoco-m' / 'images'
+    assert len(DATASETS.build(alone(mini, check_images=False))) == 3 and not folder.exists()
+    cfg = Config(dict(test_dataloader=dict(dataset=alone(mini))))
+    (report,) = check_data(cfg, ['test'], decode=False, progress=False)
+    assert not report.errors and not folder.exists(), 'they are in the Parquet file'
+    (report,) = check_data(cfg, ['test'], progress=False)
+    assert not report.errors and len(list(folder.glob('*.jpg'))) == 2
+
+
 def test_counts_are_compared_with_the_published_ones(mini):
     write_m(mini)
     with pytest.warns(UserWarning, match='3 references, 4 expressions, 2 images, but 2080 refer'):

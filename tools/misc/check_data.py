@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
@@ -101,10 +102,10 @@ def check_dataset(
     report = DataReport(loaders, name, str(settings.get('split', '')))
     # Images are looked for one by one below: the data set's own check ends at the first.
     settings = dict(settings, pipeline=[], group_by='image', check_images=False, lazy_init=True)
-    found = _read(settings, report)
+    found = _read(settings, report, decode)
     if found is None:
         return report
-    references, items = found
+    references, items, inside = found
     report.fingerprint = str(Fingerprint.of(references))
     report.counts = dict(
         references=len({ref for item in items for ref in item['ref_ids']}),
@@ -133,7 +134,7 @@ def check_dataset(
         if count > 1
     ][:MOST_REMARKS]
     title = f'{name} {report.split}'
-    look = _look_inside if decode else _look_for
+    look = _look_inside if decode else partial(_look_for, inside=inside)
     with ThreadPoolExecutor(num_workers) as pool:
         found = pool.map(look, items)
         bar = tqdm(found, total=len(items), desc=title, unit='image', disable=not progress)
@@ -146,8 +147,13 @@ def check_dataset(
     return report
 
 
-def _read(settings: dict, report: DataReport) -> tuple[list[Reference], list[dict]] | None:
-    """Read references and items, with every fault of the files; None where nothing can be read."""
+def _read(
+    settings: dict, report: DataReport, decode: bool
+) -> tuple[list[Reference], list[dict], set[str]] | None:
+    """Read references, items and which images other files hold, with every fault of the files.
+
+    To be decoded, such images are written. None where nothing can be read.
+    """
     with warnings.catch_warnings(record=True) as remarks:
         warnings.simplefilter('always')
         try:
@@ -156,7 +162,10 @@ def _read(settings: dict, report: DataReport) -> tuple[list[Reference], list[dic
             references = dataset.load_reference_list(report.errors)
             dataset.load_reference_list = lambda: references
             dataset.full_init()
-            return references, [dataset.get_data_info(index) for index in range(len(dataset))]
+            if decode:
+                dataset.write_images()
+            items = [dataset.get_data_info(index) for index in range(len(dataset))]
+            return references, items, dataset.images_inside()
         except Exception as error:  # whatever the files hold, the other data sets are looked at
             report.errors.append(f'{type(error).__name__}: {error} (nothing further was checked)')
             return None
@@ -189,11 +198,11 @@ def _objects(item: dict) -> dict[int, dict]:
     return {instance['ann_id']: instance for instance in item['instances']}
 
 
-def _look_for(item: dict) -> tuple[list[str], int]:
+def _look_for(item: dict, inside: set[str]) -> tuple[list[str], int]:
     """Find the errors that can be told without decoding; no image counts as turned."""
     masks = [one['segmentation'] for one in _objects(item).values()]
     files = [item['img_path'], *(one.path for one in masks if isinstance(one, MaskFile))]
-    missing = [shown(path, 300) for path in files if not osp.isfile(path)]
+    missing = [shown(path, 300) for path in files if not osp.isfile(path) and path not in inside]
     names = [path.removeprefix('the text ') for path in missing]
     return [f'image {item["img_id"]}: {name} is missing' for name in names], 1
 

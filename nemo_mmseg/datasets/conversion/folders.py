@@ -40,7 +40,14 @@ def folders_to_json(images_dir: str, masks_dir: str, csv_file: str, out: str) ->
     """
     images: dict[str, dict] = {}
     objects: dict[tuple[str, str], dict] = {}
+    first_split, first_line = MISSING, ''
     for entry, row in _rows(csv_file):
+        split = row.get('split') or MISSING
+        first_split, first_line = (first_split, first_line) if first_line else (split, entry)
+        if (split is MISSING) != (first_split is MISSING):
+            allowed = 'in all lines or in none; ' + first_line.removeprefix(f'{csv_file}: ')
+            said = 'has none' if first_split is MISSING else 'has one'
+            raise fault(entry, 'split', split, f'{allowed} {said}')
         name = row['image']
         if name not in images:
             height, width = read_image(osp.join(images_dir, name)).shape[:2]

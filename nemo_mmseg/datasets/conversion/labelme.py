@@ -76,6 +76,10 @@ def labelme_to_json(folder: str, images_dir: str, out: str, split: str | None = 
             image['objects'].append(_object(num_objects, shapes, image, file))
             lines = [line for one in shapes for line in (one.get('description') or '').splitlines()]
             texts = dict.fromkeys(line.strip() for line in lines if line.strip())
+            for text in texts:
+                if not TEXT.holds(text):
+                    entry = f'{file}: shape {shapes[0]["label"]!r}'
+                    raise fault(entry, 'a line of description', text, TEXT.allowed)
             image['expressions'] += [dict(text=text, targets=[num_objects]) for text in texts]
         images.append(image)
     if not images:
