@@ -27,6 +27,7 @@ yapf.yapflib.yapf_api.FormatCode = lambda text, **_: (text, False)
 
 from mini_refcoco import gref_mini, mini  # noqa: E402, F401  (fixtures)
 from mmengine.registry import init_default_scope  # noqa: E402
+from own_data import own  # noqa: E402, F401  (fixture)
 
 
 @pytest.fixture(scope='session', autouse=True)

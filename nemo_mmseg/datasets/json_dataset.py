@@ -17,7 +17,8 @@ from nemo_mmseg.utils.images import image_name
 from nemo_mmseg.utils.referring_json import ReferringJSON, read_referring_json
 
 from .base import BaseReferringDataset, refuse_missing
-from .refer import Reference, instances_of
+from .instances import instances_of
+from .refer import Reference
 from .segmentation import MaskFile, clean_segmentation
 
 # What an object has of an annotation of a file of masks.
@@ -176,9 +177,7 @@ class ReferringJSONDataset(BaseReferringDataset):
         refuse_missing(masks, folder, 'masks')
 
 
-def _take_mask(
-    described: dict, found: dict | None, image: dict, file: str, faults: Faults
-) -> None:
+def _take_mask(described: dict, found: dict | None, image: dict, file: str, faults: Faults) -> None:
     """Give an object the mask, box and area of an annotation of its id, or no mask."""
     for key in ('mask', 'segmentation'):
         described.pop(key, None)

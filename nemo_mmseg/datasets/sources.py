@@ -21,7 +21,7 @@ TO_JSON = 'python tools/dataset_converters/to_referring_json.py refcoco ... (doc
 
 
 @dataclass(frozen=True)
-class Source:
+class Origin:
     """Where files come from.
 
     Attributes:
@@ -39,29 +39,29 @@ OWN_MASKS = 'yours; not needed if no mask is a PNG (docs/own_data.md)'
 OWN_SENTENCES = 'yours (docs/data.md#paraphrases)'
 # The end of a path, as a pattern -> its source; the first that fits counts.
 SOURCES = {
-    'reviewed_*.json': Source(OWN),
-    'refshapes*/referring.json': Source(TO_JSON),
-    'pseudo_masks/*/*': Source('python tools/train_tris.py PIPELINE (docs/weak_supervision.md)'),
-    '*refshapes*/*': Source('python tools/dataset_converters/make_refshapes.py data/refshapes'),
-    'train2014': Source(f'{COCO}: 2014 train images', '13 GB, 82,783 images', 'unzip'),
-    'trainval2014': Source(
+    'reviewed_*.json': Origin(OWN),
+    'refshapes*/referring.json': Origin(TO_JSON),
+    'pseudo_masks/*/*': Origin('python tools/train_tris.py PIPELINE (docs/weak_supervision.md)'),
+    '*refshapes*/*': Origin('python tools/dataset_converters/make_refshapes.py data/refshapes'),
+    'train2014': Origin(f'{COCO}: 2014 train images', '13 GB, 82,783 images', 'unzip'),
+    'trainval2014': Origin(
         f'{COCO}: 2014 train and val images',
         '13 GB and 6 GB, 123,287 images',
         'unzip both into this one folder',
     ),
-    'refcoco/*': Source(REFER, '', 'refcoco.zip: unzip'),
-    'refcoco+/*': Source(REFER, '', 'refcoco+.zip: unzip'),
-    'refcocog/*': Source(REFER, '', 'refcocog.zip: unzip'),
-    'grefcoco/*': Source('https://github.com/henghuiding/gRefCOCO'),
-    'rrefcoco*/*': Source(ROBUST),
-    'ref-zom/refs(final).p': Source(ZOM, '', 'rename "Ref-ZOM(final).p"'),
-    'ref-zom/*': Source(ZOM),
-    'referit/annotations/*': Source('https://github.com/hassanhub/MultiGrounding'),
-    'referit/images': Source('IAPR TC-12 (SAIAPR)', '', 'all images in one folder'),
-    'jxu124/refcoco': Source(f'{HUB} jxu124/refcoco', '39 MB', LOCAL),
-    'jxu124/refcocoplus': Source(f'{HUB} jxu124/refcocoplus', '40 MB', LOCAL),
-    'jxu124/refcocog': Source(f'{HUB} jxu124/refcocog', '46 MB', LOCAL),
-    'moondream/refcoco-m': Source(f'{HUB} moondream/refcoco-m', '610 MB', LOCAL),
+    'refcoco/*': Origin(REFER, '', 'refcoco.zip: unzip'),
+    'refcoco+/*': Origin(REFER, '', 'refcoco+.zip: unzip'),
+    'refcocog/*': Origin(REFER, '', 'refcocog.zip: unzip'),
+    'grefcoco/*': Origin('https://github.com/henghuiding/gRefCOCO'),
+    'rrefcoco*/*': Origin(ROBUST),
+    'ref-zom/refs(final).p': Origin(ZOM, '', 'rename "Ref-ZOM(final).p"'),
+    'ref-zom/*': Origin(ZOM),
+    'referit/annotations/*': Origin('https://github.com/hassanhub/MultiGrounding'),
+    'referit/images': Origin('IAPR TC-12 (SAIAPR)', '', 'all images in one folder'),
+    'jxu124/refcoco': Origin(f'{HUB} jxu124/refcoco', '39 MB', LOCAL),
+    'jxu124/refcocoplus': Origin(f'{HUB} jxu124/refcocoplus', '40 MB', LOCAL),
+    'jxu124/refcocog': Origin(f'{HUB} jxu124/refcocog', '46 MB', LOCAL),
+    'moondream/refcoco-m': Origin(f'{HUB} moondream/refcoco-m', '610 MB', LOCAL),
 }
 # Settings that name a file of JSON or a pickle, and those that name Parquet files.
 FILES = ('ann_file', 'split_file', 'mask_file', 'reviewed')
@@ -83,10 +83,10 @@ class NeededFile:
     path: str
     present: bool
     size: int | None
-    source: Source | None
+    source: Origin | None
 
 
-def source_of(path: str) -> Source | None:
+def source_of(path: str) -> Origin | None:
     """Return where a file or folder comes from, by its last two parts; None if not known."""
     parts = posixpath.normpath(path.replace(os.sep, '/')).split('/')
     for pattern, source in SOURCES.items():
@@ -115,7 +115,7 @@ def files_of(settings: dict) -> Iterator[NeededFile]:
         if folder and settings.get('type') != 'RefCOCOMDataset':  # which has its images inside
             path = os.path.join(root, folder)
             present = os.path.isdir(path) and any(os.scandir(path))
-            source = Source(OWN_MASKS) if key == 'mask_path' else source_of(path)
+            source = Origin(OWN_MASKS) if key == 'mask_path' else source_of(path)
             yield NeededFile(path, present, None, source)
     for transform in (settings, *settings.get('pipeline', ())):
         guard = transform.get('leak_guard') or {}
@@ -123,7 +123,7 @@ def files_of(settings: dict) -> Iterator[NeededFile]:
             path = os.path.join(guard.get('data_root', ''), name)
             yield _parquet('', path) if is_parquet(path) else _file(path)
         if transform.get('paraphrases'):
-            yield NeededFile(*_place(transform['paraphrases']), Source(OWN_SENTENCES))
+            yield NeededFile(*_place(transform['paraphrases']), Origin(OWN_SENTENCES))
 
 
 def _file(path: str) -> NeededFile:

@@ -7,83 +7,19 @@ import cv2
 import numpy as np
 import pytest
 from check_data import check_data
-from mini_refcoco import HEIGHT, WIDTH, compressed, rectangle, uncompressed
+from mini_refcoco import HEIGHT, WIDTH, compressed
 from mmengine.config import Config
-from mmseg.registry import DATASETS, METRICS
+from mmseg.registry import METRICS
 from nemo_helpers import mosaic_config, write_bank
+from own_data import MASKS, picture
 
 from nemo_mmseg.datasets.samplers import SampleIndex
 from nemo_mmseg.negatives.bank import BankError
 from nemo_mmseg.negatives.leak_guard import LeakError, split_images
 from nemo_mmseg.utils.faults import DataError
 
-MASKS = {number: rectangle(4 * number, 3 * number, 4 * number + 20, 3 * number + 15)
-         for number in range(1, 6)}  # fmt: skip
 LOAD = [dict(type='LoadReferringImage'), dict(type='LoadReferentMask')]
 PACK = [dict(type='PackReferringInputs')]
-
-
-def image(number, objects, expressions, split='train'):
-    return dict(
-        file_name=f'{number}.png', height=HEIGHT, width=WIDTH, split=split, objects=objects,
-        expressions=[dict(text=text, targets=targets) for text, targets in expressions],
-    )  # fmt: skip
-
-
-class OwnData:
-    """Four images; masks as PNG, polygon, both kinds of RLE, and a box alone."""
-
-    def __init__(self, root):
-        self.root = root
-        self.images = [
-            image(
-                1,
-                [
-                    dict(id=1, category='box', mask='part/1.png'),
-                    dict(id=2, category='box', segmentation=[[8, 6, 28, 6, 28, 21, 8, 21]]),
-                    dict(id=3, category='cup', segmentation=compressed(MASKS[3])),
-                ],
-                [('left box', [1]), ('both boxes', [1, 2]), ('the box', [1]), ('a hat', [])],
-            ),
-            image(2, [dict(id=4, category='box', segmentation=uncompressed(MASKS[4]))],
-                  [('blue box', [4]), ('a dog', [])]),
-            image(3, [dict(id=5, category='cup', bbox=[20, 15, 20, 15])], [('cup', [5])], 'val'),
-            image(4, [dict(id=6, category='box', mask='6.png')], [('last box', [6])]),
-        ]  # fmt: skip
-
-    def write(self, name='own.json'):
-        (self.root / 'images').mkdir(exist_ok=True)
-        (self.root / 'masks' / 'part').mkdir(exist_ok=True, parents=True)
-        cv2.imwrite(str(self.root / 'masks' / 'part' / '1.png'), MASKS[1])
-        cv2.imwrite(str(self.root / 'masks' / '6.png'), 255 * MASKS[5])
-        for number in range(1, 5):
-            pixels = np.full((HEIGHT, WIDTH, 3), 40 * number, np.uint8)
-            cv2.imwrite(str(self.root / 'images' / f'{number}.png'), pixels)
-        if name.endswith('.jsonl'):
-            text = ''.join(json.dumps(one) + '\n' for one in self.images)
-        else:
-            text = json.dumps(dict(images=self.images))
-        (self.root / name).write_text(text)
-        return self
-
-    def config(self, pipeline=(), **changes):
-        settings = dict(
-            type='ReferringJSONDataset',
-            data_root=str(self.root),
-            ann_file='own.json',
-            data_prefix=dict(img_path='images', mask_path='masks'),
-            split='train',
-            pipeline=list(pipeline),
-        )
-        return {**settings, **changes}
-
-    def build(self, pipeline=(), **changes):
-        return DATASETS.build(self.config(pipeline, **changes))
-
-
-@pytest.fixture
-def own(tmp_path):
-    return OwnData(tmp_path).write()
 
 
 @pytest.mark.parametrize('name', ['own.json', 'own.jsonl'])
@@ -309,7 +245,7 @@ def test_a_mosaic_of_mined_negatives(own):
     for one in own.images:
         one['expressions'] = [one for one in one['expressions'] if len(one['targets']) == 1]
     for number in (5, 6):
-        own.images.append(image(number, [dict(id=10 + number, segmentation=compressed(MASKS[2]))],
+        own.images.append(picture(number, [dict(id=10 + number, segmentation=compressed(MASKS[2]))],
                                 [('thing', [10 + number])]))  # fmt: skip
     own.write()
     for number in (5, 6):
@@ -354,70 +290,3 @@ def test_the_leak_guard_knows_the_splits(own):
     own.build(leak_guard=guard)
     with pytest.raises(LeakError, match='1 of own.json val'):
         own.build(split='val', leak_guard=guard)
-
-
-def mask_file(own, masks, **changes):
-    """Masks of objects by id, in COCO's layout, as pseudo masks are."""
-    images = {one['id']: row for row, image in enumerate(own.images, 1) for one in image['objects']}
-    annotations = [
-        dict(id=number, image_id=images[number], category_id=0, segmentation=compressed(mask))
-        for number, mask in masks.items()
-    ]
-    annotations[0].update(changes)
-    sizes = [dict(id=row, file_name='x.png', height=HEIGHT, width=WIDTH) for row in range(1, 5)]
-    (own.root / 'made.json').write_text(json.dumps(dict(images=sizes, annotations=annotations)))
-
-
-def test_masks_of_a_file_take_the_place_of_the_annotated_ones(own):
-    made = {1: MASKS[5], 2: MASKS[4], 4: MASKS[1], 6: MASKS[2]}
-    mask_file(own, made)
-    dataset = own.build([*LOAD, *PACK], mask_file='made.json', group_by='image')
-    plain = own.build(group_by='image')
-    for index in range(len(plain)):
-        one, other = dataset.get_data_info(index), plain.get_data_info(index)
-        for key in ('expressions', 'sent_ids', 'ref_ids', 'num_targets', 'num_distractors'):
-            assert one[key] == other[key]
-    masks = dataset[SampleIndex(0)]['data_samples'].gt_sem_seg.data.numpy()
-    both = np.maximum(MASKS[5], MASKS[4])
-    np.testing.assert_array_equal(masks, [MASKS[5], MASKS[5], both, 0 * both])
-    masks = dataset[SampleIndex(2)]['data_samples'].gt_sem_seg.data.numpy()
-    np.testing.assert_array_equal(masks[0], MASKS[2])
-    assert dataset.fingerprint == plain.fingerprint, 'one bank serves both'
-
-
-def test_objects_that_a_file_has_no_mask_of_are_named_or_left_out(own):
-    mask_file(own, {1: MASKS[5], 4: MASKS[1]})
-    # "both boxes" and "last box"
-    message = r'2 of 7 expressions have no mask in .*made\.json: 2, 8\. unlabelled="leave_out"'
-    with pytest.raises(DataError, match=message):
-        own.build(mask_file='made.json')
-    dataset = own.build(mask_file='made.json', unlabelled='leave_out', group_by='image')
-    items = [dataset.get_data_info(index) for index in range(len(dataset))]
-    left = [['left box', 'the box', 'a hat'], ['blue box', 'a dog']]
-    assert [item['expressions'] for item in items] == left
-    with pytest.raises(ValueError, match="unlabelled must be 'error' or 'leave_out', not 'no'"):
-        own.build(unlabelled='no')
-
-
-def test_check_data_lists_the_faults_of_a_file_of_masks_with_all_others(own):
-    own.images[1]['expressions'][0]['text'] = ' '
-    own.write()
-    mask_file(own, {2: MASKS[5], 1: MASKS[1], 6: MASKS[2]}, image_id=3)
-    cfg = Config(dict(val_dataloader=dict(dataset=own.config(mask_file='made.json'))))
-    (report,) = check_data(cfg, ['val'], progress=False)
-    for words in ('text is', 'annotation 2: image_id is 3', 'expressions have no mask in'):
-        assert any(words in error for error in report.errors), (words, report.errors)
-    assert report.counts['expressions'] > 0, 'the others are looked at'
-
-
-@pytest.mark.parametrize('changes, words', [
-    (dict(image_id=2), r'annotation 1: image_id is 2; allowed: 1, the image of the object'),
-    (dict(id='1'), "annotation at position 0: id is the text '1'"),
-    (dict(segmentation=compressed(MASKS[1][:-1])), r'annotation 1: size of segmentation is'),
-    (dict(segmentation=None), 'annotation 1: segmentation is None'),
-])  # fmt: skip
-def test_faults_of_a_file_of_masks_are_named(own, changes, words):
-    masks = {number: MASKS[1] for number in (1, 2, 4, 6)}
-    mask_file(own, masks, **changes)
-    with pytest.raises(DataError, match=rf'made\.json: {words}'):
-        own.build(mask_file='made.json')

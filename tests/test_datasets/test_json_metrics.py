@@ -1,6 +1,8 @@
 """Every metric and slice finds the same on the JSON form as on RefCOCO's layout."""
 
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +17,15 @@ LOAD = [dict(type='LoadReferringImage'), dict(type='LoadReferentMask')]
 BOXES = dict(type='LoadReferentBoxes')
 PACK = dict(type='PackReferringInputs')
 BY = ['distractors', 'length', 'area', 'position', 'size_word', 'distractors*length']
+
+
+DOCS = Path(__file__).parents[2] / 'docs'
+
+
+@pytest.mark.parametrize('page', sorted(DOCS.glob('**/*.md')), ids=lambda page: page.name)
+def test_the_metrics_of_a_page_are_there(page):
+    settings = re.findall(r'_evaluator`? (?:=|to) `?dict\([^)]*?type=\'(\w+)\'', page.read_text())
+    assert [name for name in settings if METRICS.get(name) is None] == []
 
 
 def predicted(sample):
