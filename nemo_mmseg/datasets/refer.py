@@ -26,7 +26,7 @@ from nemo_mmseg.utils.annotation_schema import (
     reference_rules,
 )
 from nemo_mmseg.utils.faults import MISSING, DataError, Faults, Rule, all_sound, fault
-from nemo_mmseg.utils.fileio import collector_paused, load_json, load_plain_pickle
+from nemo_mmseg.utils.fileio import collector_paused, load_json, load_split_file
 from nemo_mmseg.utils.images import image_name
 
 from .instances import Instances, checked_target, instances_of
@@ -101,7 +101,7 @@ def load_references(
         DataError: A field holds what it must not.
         ValueError: A file is damaged, the split is unknown, or nothing of it is left.
     """
-    refs = _read(split_file)
+    refs = load_split_file(split_file)
     faults = Faults(errors)
     chosen = _of_split(refs, split_file, split, faults)
     if zero_by_source:
@@ -244,20 +244,12 @@ def split_names(split_file: str) -> set[str]:
         DataError: A field holds what it must not.
         ValueError: The file is damaged, or holds no references.
     """
-    refs = _read(split_file)
-    if type(refs) is not list:
-        raise fault(split_file, 'the file', refs, 'a list of references')
+    refs = load_split_file(split_file)
     Faults().check(refs, SPLIT, split_file, 'reference', 'ref_id')
     return {ref['split'] for ref in refs}
 
 
-def _read(split_file: str) -> Any:
-    return load_json(split_file) if split_file.endswith('.json') else load_plain_pickle(split_file)
-
-
-def _of_split(refs: Any, file: str, split: str, faults: Faults) -> list[dict]:
-    if type(refs) is not list:
-        raise fault(file, 'the file', refs, 'a list of references')
+def _of_split(refs: list, file: str, split: str, faults: Faults) -> list[dict]:
     sound = faults.check(refs, SPLIT, file, 'reference', 'ref_id')
     refs = [ref for ref, is_sound in zip(refs, sound) if is_sound]
     chosen = [ref for ref in refs if ref['split'] == split]

@@ -21,7 +21,7 @@ from nemo_mmseg.pseudo_labels.predictions import image_names
 from nemo_mmseg.utils.annotation_schema import BOX, ID, SPLIT, reference_rules
 from nemo_mmseg.utils.atomic_write import check_folder_path, write_bytes, write_text
 from nemo_mmseg.utils.faults import MISSING, Faults, Rule, fault
-from nemo_mmseg.utils.fileio import load_plain_pickle
+from nemo_mmseg.utils.fileio import load_split_file
 from nemo_mmseg.version import __version__
 
 SENT_IDS = Rule('a list of ids, whole numbers', (list,), also=lambda value: ID.holds(*value))
@@ -101,9 +101,7 @@ def convert(
 
 
 def _references(split_file: str) -> dict[int, dict]:
-    refs = load_plain_pickle(split_file)
-    if type(refs) is not list:
-        raise fault(split_file, 'the file', refs, 'a list of references')
+    refs = load_split_file(split_file)
     rules = {**reference_rules(False), **SPLIT, 'category_id': ID, 'sent_ids': SENT_IDS}
     Faults().check(refs, rules, split_file, 'reference', 'ref_id')
     return {ref['ref_id']: ref for ref in refs}

@@ -18,7 +18,7 @@ from typing import Any
 from nemo_mmseg.utils.annotation_schema import SPLIT, expression_rules, reference_rules
 from nemo_mmseg.utils.atomic_write import atomic_write, check_folder_path
 from nemo_mmseg.utils.faults import MISSING, Faults, fault
-from nemo_mmseg.utils.fileio import load_json, load_plain_pickle
+from nemo_mmseg.utils.fileio import load_split_file
 from nemo_mmseg.utils.images import image_name
 from nemo_mmseg.utils.referring_json import (
     ReferringJSON,
@@ -142,9 +142,7 @@ def _refuse_present(folder: str, *names: str) -> None:
 
 
 def _read_refs(split_file: str) -> list[dict]:
-    refs = load_json(split_file) if split_file.endswith('.json') else load_plain_pickle(split_file)
-    if type(refs) is not list:
-        raise fault(split_file, 'the file', refs, 'a list of references')
+    refs = load_split_file(split_file)
     _check_refs(refs, split_file)
     return refs
 
