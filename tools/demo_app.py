@@ -28,7 +28,7 @@ def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description='Try a network and browse mosaics in a browser')
     parser.add_argument('config', nargs='?', help='config, name of one of ours, or hub folder')
-    parser.add_argument('checkpoint', nargs='?', help='weights; not for hub folders')
+    parser.add_argument('checkpoint', nargs='?', help='weights (default: those of a hub folder)')
     parser.add_argument(
         '--refshapes', action='store_true', help='the small network of the package, on RefShapes'
     )
@@ -44,6 +44,8 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if args.refshapes == (args.config is not None):
         parser.error('give either a config or --refshapes')
+    if args.refshapes and args.cfg_options:
+        parser.error('--cfg-options changes a config: it does nothing with --refshapes')
     return args
 
 

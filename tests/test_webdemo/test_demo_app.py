@@ -6,11 +6,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from small_runs import NEMO, small_config
 
+from nemo_mmseg.apis import init_model, save_pretrained
 from nemo_mmseg.webdemo import MosaicBrowser, small_refshapes_configs
 
 TOOL = Path(__file__).parents[2] / 'tools' / 'demo_app.py'
+CRIS = 'cris_refshapes-clip_1xb16-4e_refshapes-plus-256x256'
 
 
 @pytest.fixture
@@ -65,3 +68,22 @@ def test_a_damaged_bank_is_a_message(prepare, config, tmp_path):
     bank.write_bytes(bank.read_bytes()[:-100])
     browser = prepare(path, '--device', 'cpu')['browser']
     assert browser.startswith('There is nothing to browse: ') and str(bank) in browser
+
+
+def test_options_that_would_do_nothing_are_refused(prepare, capsys):
+    with pytest.raises(SystemExit):
+        prepare('--refshapes', '--cfg-options', 'randomness.seed=3')
+    assert '--cfg-options' in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_checkpoint_takes_the_place_of_the_weights_of_a_hub_folder(prepare, tmp_path):
+    """As the help says."""
+    with pytest.warns(UserWarning, match='untrained'):
+        model = init_model(CRIS, device='cpu')
+    save_pretrained(model, tmp_path / 'hub')
+    weights = {name: torch.full_like(value, 2) for name, value in model.state_dict().items()}
+    torch.save(weights, tmp_path / 'other.pth')
+    for arguments, wanted in [([], model.state_dict()), ([tmp_path / 'other.pth'], weights)]:
+        segment = prepare(tmp_path / 'hub', *arguments, '--device', 'cpu')['segment']
+        found = segment.inferencer.model.state_dict()
+        assert all(torch.equal(found[name], value) for name, value in wanted.items())
