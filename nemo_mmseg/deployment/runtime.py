@@ -114,8 +114,8 @@ class ReferringRuntime:
         encoded = picture if isinstance(picture, Picture) else self.encode(picture)
         masks, scores, nothing_found = [], [], []
         for start in range(0, len(texts), self.rules['chunk_size']):
-            logits, nothing = self.logits(encoded, texts[start : start + self.rules['chunk_size']])
-            for one, absent in zip(logits, nothing):
+            logits, scored = self.logits(encoded, texts[start : start + self.rules['chunk_size']])
+            for one, absent in zip(logits, scored > 0):
                 one = resample(one, encoded.matrix, encoded.shape)
                 mask = (one > self.rules['margin']) & ~absent
                 masks.append(mask)
@@ -138,10 +138,12 @@ class ReferringRuntime:
         return Picture(maps, image.shape[:2], matrix)
 
     def logits(self, picture: Picture, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Return logits ``(N, h, w)`` at the network's size, and whether nothing is there."""
+        """Return logits ``(N, h, w)`` at the network's size, and no-target scores ``(N,)``.
+
+        A score above 0 says that nothing is there. It is -inf for networks that cannot say so.
+        """
         logits, *scores = self._run(-1, (*picture.maps, *self.tokenize(texts)))
-        nothing = scores[0] > 0 if scores else np.zeros(len(texts), dtype=bool)
-        return logits, nothing
+        return logits, scores[0] if scores else np.full(len(texts), -np.inf, dtype=np.float32)
 
     def tokenize(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Return token ids ``(N, T)`` int64, and ``(N, T)`` bool, True on real tokens."""
