@@ -227,6 +227,10 @@ def test_what_is_refused_before_any_work(make, tmp_path):
     network = make(CRIS)
     with pytest.raises(FileExistsError, match='other things'):
         export_onnx(network, tmp_path / 'mine')
+    (tmp_path / 'mine' / 'export.json').write_text('{}')
+    with pytest.raises(FileExistsError, match=r'other things than an export \(a\.txt\)'):
+        export_onnx(network, tmp_path / 'mine')
+    assert (tmp_path / 'mine' / 'a.txt').read_text() == 'keep'
     with pytest.raises(NotADirectoryError):
         export_onnx(network, tmp_path / 'mine' / 'a.txt')
     frozen = CLIPGradCAM.__new__(CLIPGradCAM)
