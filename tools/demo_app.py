@@ -13,6 +13,8 @@ from mmengine.config import DictAction
 
 import nemo_mmseg  # noqa: F401  (registers our classes, whether or not the config asks for it)
 from nemo_mmseg.apis.inference import ReferringInferencer, read_config
+from nemo_mmseg.negatives.ranked_file import BankError
+from nemo_mmseg.negatives.tile_store import TileStoreError
 from nemo_mmseg.webdemo import (
     ABOUT_SMALL_NETWORK,
     MosaicBrowser,
@@ -26,7 +28,7 @@ def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description='Try a network and browse mosaics in a browser')
     parser.add_argument('config', nargs='?', help='config, name of one of ours, or hub folder')
-    parser.add_argument('checkpoint', nargs='?', help='weights; not for hub folders')
+    parser.add_argument('checkpoint', nargs='?', help='weights (default: those of a hub folder)')
     parser.add_argument(
         '--refshapes', action='store_true', help='the small network of the package, on RefShapes'
     )
@@ -42,6 +44,8 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if args.refshapes == (args.config is not None):
         parser.error('give either a config or --refshapes')
+    if args.refshapes and args.cfg_options:
+        parser.error('--cfg-options changes a config: it does nothing with --refshapes')
     return args
 
 
@@ -53,6 +57,7 @@ def prepare(args: argparse.Namespace) -> dict[str, Any]:
 
     Raises:
         OSError, ValueError: Config or checkpoint are missing or faulty.
+        BankError: The bank of ``--refshapes`` was made of other data.
     """
     about, examples = '', []
     if args.refshapes:
@@ -69,7 +74,7 @@ def prepare(args: argparse.Namespace) -> dict[str, Any]:
         raise ValueError(f'{type(inferencer.model).__name__} needs a checkpoint')
     try:
         browser = MosaicBrowser(mosaics)
-    except (OSError, ValueError) as error:
+    except (BankError, OSError, TileStoreError, ValueError) as error:
         browser = f'There is nothing to browse: {error}'
     segment = PictureSegmenter(inferencer)
     return dict(segment=segment, browser=browser, about=about, examples=examples)
@@ -88,7 +93,7 @@ def main() -> int:
         return 1
     try:
         serve(build_page(**prepare(args)), args.host, args.port)
-    except (ImportError, OSError, ValueError) as error:
+    except (BankError, ImportError, OSError, ValueError) as error:
         print(f'demo_app: {" ".join(str(error).split())}', file=sys.stderr)
         return 1
     return 0

@@ -1,6 +1,7 @@
 """Segment images: ``python tools/infer.py IMAGE EXPRESSION ... --config CONFIG --weights W``.
 
-A folder in place of the image segments all its images, with a progress bar.
+A folder in place of the image segments all its images, with a progress bar. Those that cannot be
+read are left out, and named at the end.
 """
 
 import argparse
@@ -27,12 +28,15 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def segment(args: argparse.Namespace) -> None:
-    """Segment, write, and print a line for each expression."""
+def segment(args: argparse.Namespace) -> list[str]:
+    """Segment, write, and print a line for each expression; return what could not be read."""
     check_folder_path(args.out)
-    several = os.path.isdir(args.image)
+    several, errors = os.path.isdir(args.image), []
     inferencer = ReferringInferencer(args.config, args.weights, args.device, show_progress=several)
-    for result in inferencer.iterate(args.image, args.expressions, args.out, args.batch_size):
+    kept = errors if several else None  # one image alone is an error, which writes nothing
+    for result in inferencer.iterate(
+        args.image, args.expressions, args.out, args.batch_size, errors=kept
+    ):
         for record in result['predictions']:
             found = f'score {record["score"]:.3f}, {record["area"]} pixels'
             if record['nothing_found']:
@@ -40,17 +44,19 @@ def segment(args: argparse.Namespace) -> None:
             image = f'{record["image"]}, ' if several else ''
             tqdm.write(f'{image}{record["expression"]!r}: {found}, {args.out}/{record["mask"]}')
         tqdm.write(f'{args.out}/{result["predictions"][0]["overlay"]}')
+    return errors
 
 
 def main() -> int:
-    """Segment; an error is one line and exit code 1."""
+    """Segment; an error is one line, and makes the exit code 1."""
     args = parse_args()
     try:
-        segment(args)
+        errors = segment(args)
     except (ImportError, OSError, ValueError) as error:
-        print(f'infer: {" ".join(str(error).split())}', file=sys.stderr)
-        return 1
-    return 0
+        errors = [' '.join(str(error).split())]
+    for error in errors:
+        print(f'infer: {error}', file=sys.stderr)
+    return int(bool(errors))
 
 
 if __name__ == '__main__':

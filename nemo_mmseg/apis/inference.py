@@ -231,13 +231,23 @@ class ReferringInferencer(BaseInferencer):
         out_dir: str | os.PathLike | None = None,
         batch_size: int = 1,
         draw: bool = True,
+        errors: list[str] | None = None,
     ) -> Iterator[dict]:
         """Yield the results one after the other, so that any number of images fits into memory.
 
         The arguments are those of a call, which keeps the results. With ``out_dir`` files are
         written as they come, ``predictions.json`` when all are there.
+
+        Args:
+            images: As of a call.
+            expressions: As of a call.
+            out_dir: As of a call.
+            batch_size: As of a call.
+            draw: As of a call.
+            errors: Gets a line for each image that cannot be read, which is then left out. Defaults
+                to None: the first one raises.
         """
-        items, records = iterate_items(images, expressions), []
+        items, records = iterate_items(images, expressions, errors), []
         number, count = 0, len(list_images(images))
         with tqdm(total=count, unit='image', disable=not self.progress_bar) as bar:
             while batch := list(islice(items, batch_size)):

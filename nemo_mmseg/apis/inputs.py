@@ -75,12 +75,16 @@ def list_images(images: Images) -> list[ImageInput]:
     return sorted(found)
 
 
-def iterate_items(images: Images, expressions: Expressions) -> Iterator[dict]:
+def iterate_items(
+    images: Images, expressions: Expressions, errors: list[str] | None = None
+) -> Iterator[dict]:
     """Join images with their expressions; an image is read when its turn comes.
 
     Args:
         images: See :class:`~.inference.ReferringInferencer`.
         expressions: See :class:`~.inference.ReferringInferencer`.
+        errors: Gets a line for each image that is missing or cannot be read, which is then left
+            out. Defaults to None: the first one raises.
 
     Returns:
         An item for each image, as the test pipeline takes it after loading.
@@ -102,7 +106,21 @@ def iterate_items(images: Images, expressions: Expressions) -> Iterator[dict]:
     for index, texts in enumerate(lists):
         if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
             raise ValueError(f'image {index} needs expressions of one word or more, not {texts!r}')
-    return (make_item(*pair, index) for index, pair in enumerate(zip(found, lists)))
+    return _read_items(found, lists, errors)
+
+
+def _read_items(
+    images: Sequence[ImageInput], lists: Sequence[list[str]], errors: list[str] | None
+) -> Iterator[dict]:
+    for index, (image, texts) in enumerate(zip(images, lists)):
+        try:
+            item = make_item(image, texts, index)
+        except (OSError, ValueError) as error:
+            if errors is None:
+                raise
+            errors.append(' '.join(str(error).split()))
+        else:
+            yield item
 
 
 def make_items(images: Images, expressions: Expressions) -> list[dict]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from mmengine.config import Config
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from nemo_mmseg.utils.atomic_write import atomic_write, check_folder_path, write_text
+from nemo_mmseg.utils.atomic_write import atomic_write, check_folder_path
 from nemo_mmseg.utils.config import leaf_datasets
 from nemo_mmseg.utils.weights_file import check_floats, read_weights
 from nemo_mmseg.version import __version__
@@ -27,7 +28,7 @@ def save_pretrained(
     """Write a network of ``init_model`` as a folder that ``init_model`` reads.
 
     The config has what inference needs, the network and the test pipeline, and no paths of data. It
-    is JSON: reading it runs no code. The weights are written last.
+    is JSON: reading it runs no code. What the folder had stays until all three files are whole.
 
     Args:
         model: Network of ``init_model``, with its ``cfg``.
@@ -51,12 +52,16 @@ def save_pretrained(
         config = json.dumps(_inference_config(model.cfg), indent=1)
     except TypeError as error:
         raise ValueError(f'the config cannot be written as JSON: {error}') from error
-    write_text(folder / CONFIG, config + '\n')
-    write_text(folder / CARD, make_card(model, license, notes))
     # Each tensor with memory of its own, which the format wants.
     state = {name: t.detach().cpu().clone().contiguous() for name, t in model.state_dict().items()}
-    with atomic_write(folder / WEIGHTS) as part:
-        save_file(state, part, metadata=dict(format='pt'))
+    with ExitStack() as stack:  # they get their names in the reverse order: the config last
+        names = (CONFIG, CARD, WEIGHTS)
+        parts = {name: stack.enter_context(atomic_write(folder / name)) for name in names}
+        parts[CONFIG].write_text(config + '\n', encoding='utf-8')
+        parts[CARD].write_text(make_card(model, license, notes), encoding='utf-8')
+        save_file(state, parts[WEIGHTS], metadata=dict(format='pt'))
+        # If this is interrupted now, the folder lacks its config, and never has that of others.
+        (folder / CONFIG).unlink(missing_ok=True)
     return [folder / name for name in (CONFIG, WEIGHTS, CARD)]
 
 

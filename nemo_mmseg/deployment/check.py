@@ -36,6 +36,8 @@ class Differences:
         picture: Largest difference of the prepared pictures, in levels of 255.
         logits: Largest difference of logits, for one expression and for several.
         largest_logit: Largest logit, without its sign.
+        no_target: Largest difference of no-target scores, as a share of the largest, or of 1 where
+            that is larger; 0 where the network has none.
         masks: Share of pixels of the masks that differ from ``OriginalProtocol``'s.
     """
 
@@ -43,16 +45,28 @@ class Differences:
     picture: float
     logits: float
     largest_logit: float
+    no_target: float
     masks: float
 
     def check(self, tolerance: float) -> None:
         """Refuse an export that computes something else.
 
         Raises:
-            ValueError: Tokens differ, or logits by more than ``tolerance`` times the largest.
+            ValueError: Tokens differ, or the prepared picture by more than one level, or logits or
+                no-target scores by more than ``tolerance`` times the largest.
         """
         if self.tokens:
             raise ValueError(f'the exported tokenizer differs for {self.tokens} of {len(TEXTS)}')
+        if not self.picture <= 1:
+            raise ValueError(
+                f'the exported rules prepare a picture that differs by {self.picture:.3g} of 255; '
+                'allowed is 1'
+            )
+        if not self.no_target <= tolerance:
+            raise ValueError(
+                f'onnxruntime and PyTorch differ by {self.no_target:.2g} of the largest no-target '
+                f'score; allowed is {tolerance:g}'
+            )
         if not self.logits <= tolerance * max(1.0, self.largest_logit):
             raise ValueError(
                 f'onnxruntime and PyTorch differ by {self.logits:.2g} in logits of up to '
@@ -65,6 +79,7 @@ class Differences:
             f'tokens: {len(TEXTS) - self.tokens} of {len(TEXTS)} texts equal',
             f'picture: largest difference {self.picture:g} of 255',
             f'logits: largest difference {self.logits:.2e}, largest logit {self.largest_logit:.3g}',
+            f'no-target scores: largest difference {self.no_target:.2e} of the largest',
             f'masks: {100 * self.masks:.4f} % of the pixels differ',
         ]
 
@@ -96,7 +111,7 @@ def compare(
     with torch.no_grad():
         output = model.output(inputs, samples)
         OriginalProtocol(runtime.rules['threshold'])(output, inputs[0], samples[0])
-    logits, largest = _logits(model, runtime, inputs, samples, image)
+    logits, largest, no_target = _outputs(model, runtime, inputs, samples, image)
     found = runtime(image, expressions)['masks']
     wanted = samples[0].pred_sem_seg.data.numpy() > 0
     if output.no_target is not None:
@@ -106,33 +121,43 @@ def compare(
         picture=float(((ours - inputs) * std).abs().max()),
         logits=logits,
         largest_logit=largest,
+        no_target=no_target,
         masks=float((found != wanted).mean()),
     )
 
 
-def _logits(
+def _outputs(
     model: ReferringSegmentor,
     runtime: ReferringRuntime,
     inputs: torch.Tensor,
     samples: list,
     image: np.ndarray,
-) -> tuple[float, float]:
-    """Compare the logits of one expression, and of as many as a call takes."""
+) -> tuple[float, float, float]:
+    """Compare logits and no-target scores of one expression, and of as many as a call takes."""
     encoded = runtime.encode(image)
     expressions = samples[0].metainfo['expressions']
-    difference, largest = 0.0, 0.0
+    difference, largest, no_target = 0.0, 0.0, 0.0
     for count in sorted({1, min(len(expressions), runtime.rules['chunk_size'])}):
         few = samples[0].clone()
         few.set_metainfo(dict(expressions=expressions[:count]))
         with torch.no_grad():
-            logits = model.output(inputs, [few]).logits
+            output = model.output(inputs, [few])
+        logits = output.logits
         margin = logits[:, :1] if logits.shape[1] == 1 else logits[:, 1:] - logits[:, :1]
         size = inputs.shape[-2:]
         wanted = torch.nn.functional.interpolate(margin, size, mode='bilinear')[:, 0].numpy()
-        found = runtime.logits(encoded, expressions[:count])[0]
+        found, scores = runtime.logits(encoded, expressions[:count])
+        no_target = max(no_target, _score_difference(scores, output.no_target))
         difference = max(difference, float(np.abs(found - wanted).max()))
         largest = max(largest, float(np.abs(wanted).max()))
-    return difference, largest
+    return difference, largest, no_target
+
+
+def _score_difference(found: np.ndarray, wanted: torch.Tensor | None) -> float:
+    if wanted is None:
+        return 0.0 if np.isneginf(found).all() else np.inf
+    wanted = wanted.numpy()
+    return float(np.abs(found - wanted).max() / max(1.0, np.abs(wanted).max()))
 
 
 def _different_tokens(model: ReferringSegmentor, runtime: ReferringRuntime) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -27,6 +28,11 @@ from .text_files import write_tokenizer
 FORMAT = 1  # of export.json; the runtime has the same number
 # Names that are written into a folder, the last one when all others are there.
 RUNTIME, TOKENIZER, RULES = 'runtime.py', 'tokenizer.json', 'export.json'
+# All that an export can hold: graphs, their weights where these are large, and what Python keeps.
+OURS = re.compile(
+    r'(?:image|expressions|network)\.(?:onnx|onnx\.data|pt2)|runtime\.py|tokenizer\.json'
+    r'|export\.json|__pycache__'
+)
 SAMPLE = ('the red one on the left', 'man', 'a dog behind the chair')
 INSTALL = 'pip install "nemo-mmsegmentation[export]"'
 
@@ -63,7 +69,7 @@ def export_onnx(
 
     Args:
         model: Network of ``init_model``, which is left on the CPU and in eval mode.
-        out_dir: Folder to write. One that holds an earlier export is replaced.
+        out_dir: Folder to write. One that holds an earlier export and nothing else is replaced.
         torch_export: Whether each graph is also written for PyTorch alone, as ``*.pt2``.
         tolerance: Largest difference of logits between onnxruntime and PyTorch, as a share of the
             largest logit, or of 1 where that is larger.
@@ -106,6 +112,7 @@ def export_onnx(
         differences = compare(model, pipeline, folder, SAMPLE)
         differences.check(tolerance)
         if out_dir.exists():
+            check_target(out_dir)  # again: the export may have taken long
             shutil.rmtree(out_dir)
         folder.rename(out_dir)
     return Exported(out_dir, graphs, rules['chunk_size'], fixed, differences)
@@ -132,12 +139,16 @@ def check_target(folder: Path) -> None:
     """Refuse a folder with other things in it, before work is done.
 
     Raises:
-        FileExistsError: It is no export of ours, and not empty.
+        FileExistsError: It has a file that no export writes.
         NotADirectoryError: It cannot be a folder.
     """
     check_folder_path(folder)
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / RULES).is_file():
-        raise FileExistsError(f'{folder} holds other things than an export; name a new folder')
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    others = sorted(name for name in names if not OURS.fullmatch(name))
+    if others or (names and RULES not in names):
+        raise FileExistsError(
+            f'{folder} holds other things than an export ({(others or names)[0]}): name a new one'
+        )
 
 
 def write_graphs(

@@ -33,6 +33,12 @@ FORMAT = 1
 RULES = dict(graphs=list, chunk_size=int, threshold=float, picture=dict, text=dict)
 PICTURE = dict(size=list, resize=str, interpolation=str, backend=str)
 TEXT = dict(length=int, pad=int, cut=int, mask_by_id=bool, clean=bool)
+# Values that some of them must have.
+INTERPOLATIONS = dict(nearest='NEAREST', bilinear='BILINEAR', bicubic='BICUBIC', area='BOX')
+ALLOWED = dict(
+    interpolation=tuple(INTERPOLATIONS), resize=('letterbox', 'stretch'), backend=('cv2', 'pillow')
+)
+LARGEST_SIDE, MOST_TOKENS, EXIF_ORIENTATION = 32_767, 10_000, 274
 FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'TIFF', 'GIF')
 MAX_PIXELS = 2**30 // 4 // 3  # as everywhere in nemo_mmseg
 LARGEST_EXPONENT = 80.0  # of e, in float32
@@ -108,8 +114,8 @@ class ReferringRuntime:
         encoded = picture if isinstance(picture, Picture) else self.encode(picture)
         masks, scores, nothing_found = [], [], []
         for start in range(0, len(texts), self.rules['chunk_size']):
-            logits, nothing = self.logits(encoded, texts[start : start + self.rules['chunk_size']])
-            for one, absent in zip(logits, nothing):
+            logits, scored = self.logits(encoded, texts[start : start + self.rules['chunk_size']])
+            for one, absent in zip(logits, scored > 0):
                 one = resample(one, encoded.matrix, encoded.shape)
                 mask = (one > self.rules['margin']) & ~absent
                 masks.append(mask)
@@ -132,10 +138,12 @@ class ReferringRuntime:
         return Picture(maps, image.shape[:2], matrix)
 
     def logits(self, picture: Picture, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Return logits ``(N, h, w)`` at the network's size, and whether nothing is there."""
+        """Return logits ``(N, h, w)`` at the network's size, and no-target scores ``(N,)``.
+
+        A score above 0 says that nothing is there. It is -inf for networks that cannot say so.
+        """
         logits, *scores = self._run(-1, (*picture.maps, *self.tokenize(texts)))
-        nothing = scores[0] > 0 if scores else np.zeros(len(texts), dtype=bool)
-        return logits, nothing
+        return logits, scores[0] if scores else np.full(len(texts), -np.inf, dtype=np.float32)
 
     def tokenize(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Return token ids ``(N, T)`` int64, and ``(N, T)`` bool, True on real tokens."""
@@ -199,11 +207,16 @@ def read_picture(picture: object) -> np.ndarray:
             if not 0 < image.width * image.height <= MAX_PIXELS:
                 raise ValueError(f'it has {image.width}x{image.height} pixels; allowed are 1 to '
                                  f'{MAX_PIXELS} in all')  # fmt: skip
-            return _rgb(image)
+            pixels = _rgb(image)
+            orientation = image.getexif().get(EXIF_ORIENTATION, 1)
     except FileNotFoundError:
         raise FileNotFoundError(f'there is no picture {name}') from None
     except Exception as error:  # Pillow's readers raise whatever they meet
         raise ValueError(f'cannot read the picture {name}: {error}') from error
+    if orientation != 1:
+        warnings.warn(f'{name} has EXIF orientation {orientation}: viewers turn it, but its masks '
+                      'are those of the pixels as they are stored')  # fmt: skip
+    return pixels
 
 
 def _rgb(image: Image.Image) -> np.ndarray:
@@ -240,8 +253,7 @@ def resize_picture(image: np.ndarray, rules: dict) -> tuple[np.ndarray, np.ndarr
         return resized, matrix
     matrix = np.array([[scales[1], 0, scales[1] / 2 - 0.5], [0, scales[0], scales[0] / 2 - 0.5]])
     if rules['backend'] == 'pillow':
-        names = dict(nearest='NEAREST', bilinear='BILINEAR', bicubic='BICUBIC', area='BOX')
-        code = getattr(Image.Resampling, names[rules['interpolation']])
+        code = getattr(Image.Resampling, INTERPOLATIONS[rules['interpolation']])
         return np.asarray(Image.fromarray(image).resize((width, height), code)), matrix
     import cv2
 
@@ -311,14 +323,46 @@ def _read_rules(path: Path) -> dict:
     threshold = rules['threshold']
     if not 0 < threshold < 1:
         raise ValueError(f'{path}: threshold is {threshold}; allowed is more than 0, less than 1')
+    _check_values(path, rules)
     return dict(rules, margin=math.log(threshold / (1 - threshold)))
 
 
 def _check_fields(path: Path, values: dict, fields: dict[str, type]) -> None:
     for name, kind in fields.items():
         found = values.get(name)
-        if not isinstance(found, kind):
+        if not isinstance(found, kind) or (kind is int and isinstance(found, bool)):
             raise ValueError(f'{path}: {name} is {found!r} and must be of type {kind.__name__}')
+
+
+def _check_values(path: Path, rules: dict) -> None:
+    picture, text, graphs = rules['picture'], rules['text'], rules['graphs']
+    for name, allowed in ALLOWED.items():
+        if picture[name] not in allowed:
+            allowed = ', '.join(allowed)
+            raise ValueError(f'{path}: {name} is {picture[name]!r}; allowed are {allowed}')
+    if len(graphs) not in (1, 2) or not all(isinstance(graph, str) for graph in graphs):
+        raise ValueError(f'{path}: graphs is {graphs!r}; allowed are the names of one or two files')
+    size, end = picture['size'], text.get('end', '')
+    if len(size) != 2 or not all(_is_whole(side, 1, LARGEST_SIDE) for side in size):
+        raise ValueError(f'{path}: size is {size!r}; allowed are height and width, each 1 to '
+                         f'{LARGEST_SIDE} pixels')  # fmt: skip
+    color = picture.get('pad_rgb')
+    if picture['resize'] == 'letterbox' and not (
+        isinstance(color, list)
+        and len(color) == 3
+        and all(isinstance(value, (int, float)) and 0 <= value <= 255 for value in color)
+    ):
+        raise ValueError(f'{path}: pad_rgb is {color!r}; allowed are three numbers of 0 to 255')
+    counts = dict(chunk_size=rules['chunk_size'], length=text['length'], cut=text['cut'])
+    for name, value in counts.items():
+        if not _is_whole(value, 1, MOST_TOKENS):
+            raise ValueError(f'{path}: {name} is {value!r}; allowed is 1 to {MOST_TOKENS}')
+    if end is not None and not _is_whole(end, 0, 2**31):
+        raise ValueError(f'{path}: end is {end!r}; allowed is the id of a token, or null')
+
+
+def _is_whole(value: object, low: int, high: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
 
 
 def main() -> int:
@@ -329,6 +373,7 @@ def main() -> int:
     parser.add_argument('--model', default=Path(__file__).parent, help='folder of the export')
     parser.add_argument('--out', default='.', help='folder of the masks (default: here)')
     args = parser.parse_args()
+    warnings.formatwarning = lambda message, *_, **__: f'runtime: {message}\n'
     try:
         result = ReferringRuntime(args.model)(args.picture, args.expressions)
         Path(args.out).mkdir(parents=True, exist_ok=True)

@@ -124,15 +124,16 @@ class MosaicBrowser:
 
     Raises:
         FileNotFoundError: Data or the bank are missing; names the command that mines it.
-        ValueError: No data set of the config has a :class:`NeMoMosaic` that reads a bank.
+        ValueError: No data set of the config has a :class:`NeMoMosaic` that reads a bank, or the
+            config names a part or an option that there is not.
+        BankError, TileStoreError: The file is damaged, or was made of other data.
     """
 
     def __init__(self, cfg: Config) -> None:
         init_default_scope(cfg.get('default_scope') or 'mmseg')
         self.seed = (cfg.get('randomness') or {}).get('seed') or 0
         loader = cfg.get('train_dataloader') or {}
-        dataset = DATASETS.build(loader['dataset']) if 'dataset' in loader else None
-        self.sources = [] if dataset is None else list(_sources(dataset))
+        self.sources = list(_sources(_build(loader['dataset']))) if 'dataset' in loader else []
         if not self.sources:
             raise ValueError('the config trains on no data set with a NeMoMosaic that reads a bank')
         # Source, item, place in the item, words: what a search looks through.
@@ -223,6 +224,13 @@ class MosaicBrowser:
             negatives=_tiles_of(record, candidates, pool) if record else [],
             ranking=[_tile(pool, one.name, one) for one in at_the_edges(candidates)],
         )
+
+
+def _build(cfg: dict) -> BaseReferringDataset:
+    try:
+        return DATASETS.build(cfg)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f'the training data set cannot be built: {error}') from error
 
 
 def _sources(dataset: BaseReferringDataset) -> list[Source]:

@@ -257,10 +257,18 @@ def test_from_the_command_line(cfg, weights, image, tmp_path, capsys, monkeypatc
     assert '2/2' in shown.err and shown.out.index('a.JPG') < shown.out.index('b.png')
     records = json.loads((tmp_path / 'many' / 'predictions.json').read_text())['predictions']
     assert [Path(record['image']).name for record in records] == ['a.JPG'] * 2 + ['b.png'] * 2
-    (tmp_path / 'pictures' / 'c.png').write_text('text')
+    # the damaged one is named; the results of the others are written
+    (tmp_path / 'pictures' / 'aa.png').write_text('text')
+    (tmp_path / 'many' / 'predictions.json').unlink()
     assert run_tool() == 1
     last = capsys.readouterr().err.splitlines()[-1]
-    assert last.startswith('infer: ') and 'c.png' in last
+    assert last.startswith('infer: ') and 'aa.png' in last
+    again = json.loads((tmp_path / 'many' / 'predictions.json').read_text())['predictions']
+    assert again == records
+    # one image alone is an error, and leaves no file
+    argv = ['infer.py', 'pictures/aa.png', *arguments[1:], '--out', 'one', '--device', 'cpu']
+    monkeypatch.setattr(sys, 'argv', argv)
+    assert run_tool() == 1 and not (tmp_path / 'one').exists()
 
 
 def test_the_functions_every_user_of_mmseg_knows(cfg, weights, inferencer, image):

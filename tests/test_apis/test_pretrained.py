@@ -1,5 +1,6 @@
 """A network as a folder for a hub: the same masks from it, and clear errors."""
 
+import errno
 import json
 
 import numpy as np
@@ -9,7 +10,13 @@ from mmengine.config import Config
 from safetensors.torch import load_file, save_file
 from small_networks import SIZE
 
-from nemo_mmseg.apis import ReferringInferencer, inference_model, init_model, save_pretrained
+from nemo_mmseg.apis import (
+    ReferringInferencer,
+    inference_model,
+    init_model,
+    pretrained,
+    save_pretrained,
+)
 
 CONFIG = 'cris_refshapes-clip_1xb16-4e_refshapes-plus-256x256'
 SENTENCES = ['the red ring', 'a star']
@@ -91,6 +98,25 @@ def test_bad_folders(folder, tmp_path):
     save_file(state, file)
     with pytest.raises(ValueError, match='pipeline cannot be built.*Missing'):
         ReferringInferencer(tmp_path, device='cpu')
+
+
+def test_a_failed_republishing_leaves_the_old_network(folder, tmp_path, monkeypatch):
+    model, _ = folder
+    target = tmp_path / 'hub'
+    save_pretrained(model, target, notes='First.')
+    (target / 'mine.txt').write_text('keep')
+    before = {path.name: path.read_bytes() for path in target.iterdir()}
+
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match='No space'):
+        patched.setattr(pretrained, 'save_file', full)
+        save_pretrained(model, target, notes='Second.')
+    assert {path.name: path.read_bytes() for path in target.iterdir()} == before
+    save_pretrained(model, target, notes='Second.')
+    after = {path.name: path.read_bytes() for path in target.iterdir()}
+    assert after == before | {'README.md': before['README.md'].replace(b'First.', b'Second.')}
 
 
 def test_where_no_folder_can_be(folder, tmp_path):

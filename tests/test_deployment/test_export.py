@@ -75,12 +75,24 @@ def picture():
     return coarse.repeat(8, axis=0).repeat(10, axis=1)
 
 
-def logits_of(network, picture, expressions):
-    """Logits of a network by MMSegmentation's own way, at the size of its input."""
+def data_of(network, picture, expressions):
+    """What MMSegmentation's own way hands to a network."""
     resized = cv2.resize(picture[..., ::-1], SIZE[::-1], interpolation=cv2.INTER_LINEAR)
     inputs = torch.from_numpy(resized.transpose(2, 0, 1).copy())
     sample = SegDataSample(metainfo=dict(expressions=expressions))
-    data = network.data_preprocessor(dict(inputs=[inputs], data_samples=[sample]))
+    return network.data_preprocessor(dict(inputs=[inputs], data_samples=[sample]))
+
+
+def no_target_of(network, picture, expressions):
+    """No-target scores of a network; -inf where it has none."""
+    with torch.no_grad():
+        scores = network.output(**data_of(network, picture, expressions)).no_target
+    return np.full(len(expressions), -np.inf) if scores is None else scores.numpy()
+
+
+def logits_of(network, picture, expressions):
+    """Logits of a network by MMSegmentation's own way, at the size of its input."""
+    data = data_of(network, picture, expressions)
     with torch.no_grad():
         logits = network(**data, mode='tensor')
     logits = logits[:, :1] if logits.shape[1] == 1 else logits[:, 1:] - logits[:, :1]
@@ -98,8 +110,11 @@ def test_every_network(make, name, picture, tmp_path):
     encoded = runtime.encode(picture)
     for count in (1, 2, 4)[: 3 if exported.chunk_size > 1 else 1]:
         wanted = logits_of(network, picture, EXPRESSIONS[:count])
-        found, _ = runtime.logits(encoded, EXPRESSIONS[:count])
+        found, scores = runtime.logits(encoded, EXPRESSIONS[:count])
         np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-3 * np.abs(wanted).max())
+        wanted = no_target_of(network, picture, EXPRESSIONS[:count])
+        np.testing.assert_allclose(scores, wanted, rtol=1e-3, atol=1e-3)
+        assert np.isfinite(scores).all() == ('ReLA' in name)
 
 
 @pytest.mark.slow
@@ -212,6 +227,10 @@ def test_what_is_refused_before_any_work(make, tmp_path):
     network = make(CRIS)
     with pytest.raises(FileExistsError, match='other things'):
         export_onnx(network, tmp_path / 'mine')
+    (tmp_path / 'mine' / 'export.json').write_text('{}')
+    with pytest.raises(FileExistsError, match=r'other things than an export \(a\.txt\)'):
+        export_onnx(network, tmp_path / 'mine')
+    assert (tmp_path / 'mine' / 'a.txt').read_text() == 'keep'
     with pytest.raises(NotADirectoryError):
         export_onnx(network, tmp_path / 'mine' / 'a.txt')
     frozen = CLIPGradCAM.__new__(CLIPGradCAM)

@@ -119,6 +119,27 @@ def test_a_joint_config_is_tested_on_all_that_it_trains_on():
         datasets_to_test(plain)
 
 
+def test_data_sets_of_different_kinds_are_each_read_in_their_own_way():
+    refcoco, own = (
+        Config.fromfile(CONFIGS / '_base_' / 'datasets' / f'{name}.py')
+        for name in ('refcoco', 'own')
+    )
+    json_set = dict(own.train_dataloader.dataset, text_key='caption', mask_file='pseudo.json')
+    json_set |= dict(indices=5, leak_guard=dict(split_files=['a']))
+    del json_set['split']
+    cfg = Config(dict(test_dataloader=refcoco.test_dataloader))
+    datasets = [refcoco.train_dataloader.dataset, json_set]
+    cfg.train_dataloader = dict(dataset=dict(type='ConcatDataset', datasets=datasets))
+    test = cfg.test_dataloader.dataset
+    found = datasets_to_test(cfg)
+    assert found[0] == test
+    assert found[1] == dict(
+        type='ReferringJSONDataset', data_root='data/own/', ann_file='own.json', text_key='caption',
+        data_prefix=dict(img_path='images/', mask_path='masks/'),
+        pipeline=test.pipeline, group_by='image', test_mode=True, split='val',
+    )  # fmt: skip
+
+
 def test_a_line_divides_protocols_and_data_sets():
     names = [('A', 'one'), ('A', 'one'), ('A', 'two'), ('B', 'two')]
     rows = [dict(protocol=a, data=b, oIoU=1 / 3, published=None) for a, b in names]

@@ -39,6 +39,9 @@ from nemo_mmseg.utils.dist import leave_process_group
 SPLITS = ('val', 'testA', 'testB', 'test')
 # What tells data sets of one layout apart.
 FILES = ('data_root', 'ann_file', 'split_file')
+# What a tested data set takes of the test data set, and what it leaves out of the trained one.
+OF_TEST = ('pipeline', 'group_by', 'test_mode', 'split')
+NOT_TESTED = (*OF_TEST, 'leak_guard', 'indices', 'mask_file')
 # The splits of a published row, by the number of its values.
 PUBLISHED = {1: SPLITS[:1], 2: ('val', 'test'), 3: SPLITS[:3]}
 # NETWORK_GPUSxbBATCH-LENGTH_DATA-HEIGHTxWIDTH
@@ -93,9 +96,10 @@ def main() -> None:
 
 
 def datasets_to_test(cfg: Config) -> list[dict]:
-    """Return the configs of the data sets to test on, each read as the test data set is.
+    """Return the configs of the data sets to test on.
 
-    They are the test data set, or, where a config trains on several data sets, those.
+    They are the test data set, or, where a config trains on several data sets, those: each of its
+    own class and with its own files, with the pipeline and grouping of the test data set.
 
     Args:
         cfg: Config of the run.
@@ -109,10 +113,16 @@ def datasets_to_test(cfg: Config) -> list[dict]:
     files = [{key: one[key] for key in FILES if key in one} for one in trained]
     different = [one for i, one in enumerate(files) if one not in files[:i]]
     if len(different) > 1:
-        return [type(test)(test, **one) for one in different]
+        return [_as_test(trained[files.index(one)], test) for one in different]
     if list(leaf_datasets(test)) != [test]:
         raise ValueError(f'{test.get("type")} wraps data sets: the splits of one can be tested')
     return [test]
+
+
+def _as_test(trained: dict, test: dict) -> dict:
+    one = {key: value for key, value in trained.items() if key not in NOT_TESTED}
+    test = next(leaf_datasets(test))
+    return type(test)(one, **{key: test[key] for key in OF_TEST if key in test})
 
 
 def data_name(dataset: dict) -> str:
