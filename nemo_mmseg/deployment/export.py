@@ -21,11 +21,11 @@ from nemo_mmseg.models.segmentors.referring_segmentor import ReferringSegmentor
 from nemo_mmseg.utils.atomic_write import check_folder_path
 
 from .check import Differences, compare
-from .graphs import ExpressionGraph, ImageGraph, PairGraph, exportable, sees_text_at_once
+from .graphs import ExpressionGraph, ImageGraph, exportable
 from .picture_rules import picture_rules
 from .text_files import write_tokenizer
 
-FORMAT = 1  # of export.json; the runtime has the same number
+FORMAT = 2  # of export.json; the runtime has the same number
 # Names that are written into a folder, the last one when all others are there.
 RUNTIME, TOKENIZER, RULES = 'runtime.py', 'tokenizer.json', 'export.json'
 # All that an export can hold: graphs, their weights where these are large, and what Python keeps.
@@ -43,14 +43,12 @@ class Exported:
 
     Attributes:
         folder: Where it is.
-        graphs: Names of the ONNX files: image and expressions, or one for both.
-        chunk_size: Expressions that a call of the graph takes; 1 where their number is fixed.
+        chunk_size: Expressions that a call takes; 1 where their number is fixed.
         fixed_because: Why the number of expressions is fixed; None where it is open.
         differences: Between onnxruntime and PyTorch.
     """
 
     folder: Path
-    graphs: list[str]
     chunk_size: int
     fixed_because: str | None
     differences: Differences
@@ -64,8 +62,7 @@ def export_onnx(
 ) -> Exported:
     """Write a network as ONNX graphs with tokenizer, rules and a runtime.
 
-    A network whose first layers read the text becomes one graph, ``network.onnx``. Any other
-    becomes two: ``image.onnx`` runs once for a picture, ``expressions.onnx`` for its expressions.
+    ``image.onnx`` runs once for a picture, ``expressions.onnx`` for its expressions.
 
     Args:
         model: Network of ``init_model``, which is left on the CPU and in eval mode.
@@ -98,10 +95,9 @@ def export_onnx(
         folder.mkdir()
         text = write_tokenizer(model.text_encoder, folder / TOKENIZER)
         with exportable(model):
-            graphs, fixed = write_graphs(model, tuple(picture['size']), folder, torch_export)
+            fixed = write_graphs(model, tuple(picture['size']), folder, torch_export)
         rules = dict(
             format=FORMAT,
-            graphs=graphs,
             chunk_size=1 if fixed else model.chunk_size,
             threshold=probability_threshold(model.protocol),
             picture=picture,
@@ -115,7 +111,7 @@ def export_onnx(
             check_target(out_dir)  # again: the export may have taken long
             shutil.rmtree(out_dir)
         folder.rename(out_dir)
-    return Exported(out_dir, graphs, rules['chunk_size'], fixed, differences)
+    return Exported(out_dir, rules['chunk_size'], fixed, differences)
 
 
 def probability_threshold(protocol: nn.Module) -> float:
@@ -153,7 +149,7 @@ def check_target(folder: Path) -> None:
 
 def write_graphs(
     model: ReferringSegmentor, size: tuple[int, int], folder: Path, torch_export: bool
-) -> tuple[list[str], str | None]:
+) -> str | None:
     """Export a network, with the number of expressions left open where that works.
 
     Args:
@@ -163,31 +159,25 @@ def write_graphs(
         torch_export: See :func:`export_onnx`.
 
     Returns:
-        The names of the graphs, and why the number of expressions is fixed at one, or None.
+        Why the number of expressions is fixed at one, or None.
     """
     image = torch.randint(0, 256, (1, 3, *size), dtype=torch.uint8)
     tokens = model.text_encoder.tokenize(list(SAMPLE))
-    if sees_text_at_once(model):
-        names, inputs = ['network'], (image,)
-        rest: nn.Module = PairGraph(model, size)
-        input_names = ['image']
-    else:
-        graph = ImageGraph(model)
-        with torch.no_grad():
-            nested = model.encode_image(torch.zeros(1, 3, *size))
-            maps = graph(image)
-        names, input_names = ['image', 'expressions'], [f'map_{i}' for i in range(len(maps))]
-        write_graph(graph, (image,), ['image'], folder / 'image', torch_export, output=input_names)
-        rest, inputs = ExpressionGraph(model, pytree.tree_structure(nested), size), (maps,)
-    input_names += ['ids', 'mask']
-    path, fixed = folder / names[-1], None
+    graph = ImageGraph(model)
+    with torch.no_grad():
+        nested = model.encode_image(torch.zeros(1, 3, *size))
+        maps = graph(image)
+    names = [f'map_{i}' for i in range(len(maps))]
+    write_graph(graph, (image,), ['image'], folder / 'image', torch_export, output=names)
+    rest = ExpressionGraph(model, pytree.tree_structure(nested), size)
+    names, path = [*names, 'ids', 'mask'], folder / 'expressions'
     try:
-        write_graph(rest, (*inputs, *tokens), input_names, path, torch_export, open_rows=True)
+        write_graph(rest, (maps, *tokens), names, path, torch_export, open_rows=True)
     except ValueError as error:
-        fixed = str(error)
         one = [tensor[:1] for tensor in tokens]
-        write_graph(rest, (*inputs, *one), input_names, path, torch_export)
-    return [f'{name}.onnx' for name in names], fixed
+        write_graph(rest, (maps, *one), names, path, torch_export)
+        return str(error)
+    return None
 
 
 def write_graph(

@@ -81,33 +81,10 @@ class ExpressionGraph(nn.Module):
         return (logits,) if output.no_target is None else (logits, output.no_target)
 
 
-class PairGraph(nn.Module):
-    """A whole network, for those whose first layers see the text.
-
-    Args:
-        model: The network, in eval mode.
-        size: Height and width of the network's input.
-    """
-
-    def __init__(self, model: ReferringSegmentor, size: tuple[int, int]) -> None:
-        super().__init__()
-        self.rest = ExpressionGraph(model, pytree.tree_structure(0), size)
-
-    def forward(self, image: Tensor, ids: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
-        """Segment a picture ``(1, 3, H, W)``; the rest is as for :class:`ExpressionGraph`."""
-        image = normalise(self.rest.model.data_preprocessor, image)
-        return self.rest((image,), ids, mask)
-
-
 def frozen_networks(part: nn.Module) -> nn.ModuleList:
     """Return the networks that a part has hidden from PyTorch, which an export has to see."""
     holders = [module for module in part.modules() if isinstance(module, FrozenModule)]
     return nn.ModuleList(holder.network for holder in holders)
-
-
-def sees_text_at_once(model: ReferringSegmentor) -> bool:
-    """Whether no layer of a network runs before its text is there, so that one graph is right."""
-    return getattr(model.backbone, 'takes_text', False)
 
 
 def normalise(preprocessor: nn.Module, image: Tensor) -> Tensor:

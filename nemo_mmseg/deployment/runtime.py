@@ -28,9 +28,10 @@ except ImportError as error:
         raise
     sys.exit(f'runtime: {error}; pip install numpy onnxruntime pillow tokenizers')
 
-FORMAT = 1
+FORMAT = 2
+GRAPHS = ('image.onnx', 'expressions.onnx')
 # Fields of export.json and their types.
-RULES = dict(graphs=list, chunk_size=int, threshold=float, picture=dict, text=dict)
+RULES = dict(chunk_size=int, threshold=float, picture=dict, text=dict)
 PICTURE = dict(size=list, resize=str, interpolation=str, backend=str)
 TEXT = dict(length=int, pad=int, cut=int, mask_by_id=bool, clean=bool)
 # Values that some of them must have.
@@ -87,7 +88,7 @@ class ReferringRuntime:
             )
             self.graphs = [
                 onnxruntime.InferenceSession(str(_existing(folder / name)), providers=providers)
-                for name in self.rules['graphs']
+                for name in GRAPHS
             ]
         except FileNotFoundError:
             raise
@@ -132,17 +133,15 @@ class ReferringRuntime:
         """Compute what needs no text; the arguments are those of a call."""
         image = read_picture(picture)
         resized, matrix = resize_picture(image, self.rules['picture'])
-        maps = (np.ascontiguousarray(resized.transpose(2, 0, 1))[None],)
-        if len(self.graphs) == 2:
-            maps = tuple(self._run(0, maps))
-        return Picture(maps, image.shape[:2], matrix)
+        maps = self._run(0, [np.ascontiguousarray(resized.transpose(2, 0, 1))[None]])
+        return Picture(tuple(maps), image.shape[:2], matrix)
 
     def logits(self, picture: Picture, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Return logits ``(N, h, w)`` at the network's size, and no-target scores ``(N,)``.
 
         A score above 0 says that nothing is there. It is -inf for networks that cannot say so.
         """
-        logits, *scores = self._run(-1, (*picture.maps, *self.tokenize(texts)))
+        logits, *scores = self._run(1, (*picture.maps, *self.tokenize(texts)))
         return logits, scores[0] if scores else np.full(len(texts), -np.inf, dtype=np.float32)
 
     def tokenize(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -164,7 +163,7 @@ class ReferringRuntime:
         try:
             return self.graphs[index].run(None, dict(zip(names, inputs, strict=True)))
         except Exception as error:  # of another export: other inputs, or of another size
-            path = self.folder / self.rules['graphs'][index]
+            path = self.folder / GRAPHS[index]
             raise ValueError(f'{path} does not fit the files beside it: {error}') from error
 
 

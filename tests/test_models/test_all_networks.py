@@ -16,6 +16,7 @@ from mmengine.config import Config
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from small_networks import CONFIGS, SIZE, networks, small_config, small_network
+from torch import nn
 
 from nemo_mmseg.models.converters.convert import base_models, convert_checkpoint, parameter_shapes
 from nemo_mmseg.models.converters.converter import CONVERTERS
@@ -77,6 +78,22 @@ def test_several_expressions_of_an_image_are_what_each_is_alone(network):
     network.float()
     torch.testing.assert_close(together, torch.cat(alone), rtol=1e-9, atol=1e-9)
     assert not torch.allclose(together[0], together[1]), 'the text matters'
+
+
+def test_an_image_is_encoded_once_whatever_the_chunks(network):
+    network.eval().double()
+    whole, rows = network.chunk_size, []
+    first = next(part for part in network.backbone.modules() if isinstance(part, nn.Conv2d))
+    with torch.no_grad():
+        together = network(**batch(network), mode='tensor')
+        hook = first.register_forward_hook(lambda part, args, out: rows.append(len(out)))
+        network.chunk_size = 2
+        chunks = network(**batch(network), mode='tensor')
+    hook.remove()
+    network.chunk_size = whole
+    network.float()
+    assert rows == [2]
+    torch.testing.assert_close(chunks, together, rtol=1e-9, atol=1e-9)
 
 
 def test_a_training_step_reaches_every_parameter(network):

@@ -50,7 +50,7 @@ def test_converted_weights_compute_the_published_function(published):
     expected = lavt.run_published(double, image, words, mask.double())
     text = TextFeatures(words, mask, None, torch.arange(2))
     with torch.no_grad():
-        logits = head(backbone(image, text), text).logits
+        logits = head(backbone(backbone(image), text), text).logits
     assert expected.shape == (2, 2, 16, 32) and expected.std() > 0.1
     torch.testing.assert_close(logits, expected, rtol=1e-9, atol=1e-9)
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -25,10 +27,14 @@ def make_text(rows):
     return TextFeatures(torch.randn(rows, 5, 6), mask, None, torch.arange(rows), True)
 
 
+def run(network, images, text):
+    return network(network(images), text)
+
+
 @pytest.mark.parametrize('size', [(64, 64), (96, 80), (70, 51), (36, 300)])
 def test_any_image_size(size):
     # Not a multiple of patch, stride or window, and smaller than a window in the last stages.
-    maps = make()(torch.randn(2, 3, *size), make_text(2))
+    maps = run(make(), torch.randn(2, 3, *size), make_text(2))
     height, width = size
     for level, x in enumerate(maps):
         stride = 4 * 2**level
@@ -49,7 +55,7 @@ def test_without_words_it_is_mmsegmentations_swin():
     for stage in network.stages:
         stage.blocks[-1].register_forward_hook(lambda module, args, output: seen.append(output))
     image = torch.randn(1, 3, 64, 64)
-    network(image, make_text(1))
+    run(network, image, make_text(1))
     stream = plain.patch_embed(image)
     for stage, ours in zip(plain.stages, seen):
         *stream, out, _ = stage(*stream)
@@ -67,7 +73,7 @@ def test_outputs_are_the_normalised_fusion_and_the_gated_sum_goes_on():
         if i < 3:
             network.gates[i].register_forward_hook(keep(f'gate{i}'))
             network.stages[i].downsample.register_forward_hook(keep(f'merge{i}'))
-    maps = network(torch.randn(1, 3, 64, 64), make_text(1))
+    maps = run(network, torch.randn(1, 3, 64, 64), make_text(1))
     for i in range(4):
         (x, *_), fused = kept[f'fusion{i}']
         norm = getattr(network, f'norm{i}')
@@ -75,6 +81,17 @@ def test_outputs_are_the_normalised_fusion_and_the_gated_sum_goes_on():
         torch.testing.assert_close(maps[i].flatten(2).transpose(1, 2), expected)
         if i < 3:
             torch.testing.assert_close(kept[f'merge{i}'][0][0], x + kept[f'gate{i}'][1] * fused)
+
+
+def test_the_first_stage_runs_once_per_image():
+    network, rows = make().eval(), []
+    for stage in network.stages[:2]:
+        stage.blocks[-1].register_forward_hook(lambda module, args, out: rows.append(len(out)))
+    encoded = network(torch.randn(2, 3, 64, 64))
+    assert rows == [2]
+    text = replace(make_text(5), image_index=torch.tensor([0, 0, 0, 1, 1]), one_to_one=False)
+    maps = network(encoded, text)
+    assert rows == [2, 5] and [len(x) for x in maps] == [5] * 4
 
 
 def test_the_gate_of_the_last_stage_could_change_nothing():
@@ -87,7 +104,7 @@ def test_recomputed_activations_give_the_same_gradients():
     for with_cp in (False, True):
         network = make(with_cp=with_cp, drop_path_rate=0.5, fusion_drop=0.2).train()
         torch.manual_seed(3)
-        sum(x.square().sum() for x in network(images, text)).backward()
+        sum(x.square().sum() for x in run(network, images, text)).backward()
         gradients.append({name: p.grad for name, p in network.named_parameters()})
     for name, gradient in gradients[0].items():
         torch.testing.assert_close(gradients[1][name], gradient, msg=name)
@@ -95,9 +112,11 @@ def test_recomputed_activations_give_the_same_gradients():
 
 def test_recomputing_runs_the_blocks_twice():
     network, calls = make(with_cp=True).train(), []
-    network.stages[2].blocks[0].norm1.register_forward_hook(lambda *args: calls.append(1))
-    sum(x.sum() for x in network(torch.randn(1, 3, 64, 64), make_text(1))).backward()
-    assert len(calls) == 2
+    for stage in network.stages[:2]:  # before and after the first words
+        stage.blocks[0].norm1.register_forward_hook(lambda *args: calls.append(1))
+    maps = run(network, torch.randn(1, 3, 64, 64), make_text(1))
+    sum(x.sum() for x in maps).backward()
+    assert len(calls) == 4
 
 
 def test_initial_values():

@@ -40,9 +40,7 @@ def print_report(exported: Exported) -> None:
     print('\n'.join(exported.differences.lines()))
     if exported.fixed_because:
         print(f'one expression a call: their number cannot be left open ({exported.fixed_because})')
-    if len(exported.graphs) == 1:
-        print('one graph: the first layers of this network read the text')
-    print(f'{exported.folder}: {", ".join(exported.graphs)}')
+    print(f'{exported.folder}: image.onnx, expressions.onnx')
 
 
 def main() -> int:

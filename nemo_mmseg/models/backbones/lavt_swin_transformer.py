@@ -47,6 +47,7 @@ class LAVTSwinTransformer(PlainSwinTransformer):
     """
 
     takes_text = True
+    starts_without_text = True
     new_parts = ('fusions', 'gates')
 
     def __init__(
@@ -77,24 +78,39 @@ class LAVTSwinTransformer(PlainSwinTransformer):
             for parameter in self.gates.parameters():
                 nn.init.zeros_(parameter)
 
-    def forward(self, inputs: Tensor, text: TextFeatures) -> tuple[Tensor, ...]:
+    def forward(self, x: Tensor, text: TextFeatures | None = None) -> Tensor | tuple[Tensor, ...]:
+        """Run :meth:`encode_image`, or, with the text, :meth:`fuse` on its result."""
+        return self.encode_image(x) if text is None else self.fuse(x, text)
+
+    def encode_image(self, images: Tensor) -> Tensor:
+        """Compute what does not look at the words: patches and the blocks of the first stage.
+
+        Args:
+            images: Normalised ``(B, 3, H, W)``, of any size.
+
+        Returns:
+            The stream ``(B, h, w, embed_dims)`` of stride 4.
+        """
+        x, size = self.patch_embed(images)
+        x = self.drop_after_pos(x)
+        return self._run_blocks(self.stages[0], x, size).unflatten(1, size)
+
+    def fuse(self, x: Tensor, text: TextFeatures) -> tuple[Tensor, ...]:
         """Compute maps of stride 4, 8, 16 and 32 of E expressions.
 
         Args:
-            inputs: Normalised images ``(B, 3, H, W)``, of any size.
+            x: Result of :meth:`encode_image`.
             text: E expressions and the images they belong to.
 
         Returns:
             Four maps ``(E, C, h, w)`` with 1, 2, 4 and 8 times ``embed_dims`` channels.
         """
-        x, size = self.patch_embed(inputs)
-        x = self.drop_after_pos(x)
+        size = x.shape[1:3]
+        x = text.rows(x.flatten(1, 2))
         outputs = []
         for i, (stage, fusion) in enumerate(zip(self.stages, self.fusions)):
-            for block in stage.blocks:
-                x = self._run(block, x, size)
-            if i == 0:
-                x = text.rows(x)
+            if i > 0:
+                x = self._run_blocks(stage, x, size)
             fused = self._run(fusion, x, text.words, text.mask)
             output = getattr(self, f'norm{i}')(fused)
             outputs.append(output.transpose(1, 2).unflatten(2, size))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from mmseg.models.backbones.swin import ShiftWindowMSA, SwinTransformer, WindowMSA
 from mmseg.registry import MODELS
 from torch import Tensor, nn
@@ -75,6 +77,11 @@ class PlainSwinTransformer(SwinTransformer):
             return checkpoint(module, *inputs, use_reentrant=False)
         return module(*inputs)
 
+    def _run_blocks(self, stage: nn.Module, x: Tensor, size: Sequence[int]) -> Tensor:
+        for block in stage.blocks:
+            x = self._run(block, x, size)
+        return x
+
     def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
         """Compute maps of stride 4, 8, 16 and 32.
 
@@ -88,8 +95,7 @@ class PlainSwinTransformer(SwinTransformer):
         x = self.drop_after_pos(x)
         outputs = []
         for i, stage in enumerate(self.stages):
-            for block in stage.blocks:
-                x = self._run(block, x, size)
+            x = self._run_blocks(stage, x, size)
             output = getattr(self, f'norm{i}')(x)
             outputs.append(output.transpose(1, 2).unflatten(2, size))
             if stage.downsample is not None:

@@ -28,6 +28,7 @@ class WordFusedBackbone(BaseModule):
     """
 
     takes_text = True
+    starts_without_text = True
 
     def __init__(
         self,
@@ -41,19 +42,25 @@ class WordFusedBackbone(BaseModule):
         self.fusions = nn.ModuleList(PixelWordAttention(width, word_channels) for width in channels)
         self.norms = nn.ModuleList(map(nn.LayerNorm, channels))
 
-    def forward(self, inputs: Tensor, text: TextFeatures) -> tuple[Tensor, ...]:
+    def forward(
+        self, x: Tensor | Sequence[Tensor], text: TextFeatures | None = None
+    ) -> Sequence[Tensor]:
+        """Run the backbone, or, with the text, :meth:`fuse` on its maps."""
+        return self.backbone(x) if text is None else self.fuse(x, text)
+
+    def fuse(self, maps: Sequence[Tensor], text: TextFeatures) -> tuple[Tensor, ...]:
         """Compute the maps of E expressions.
 
         Args:
-            inputs: Normalised images ``(B, 3, H, W)``.
+            maps: Of the backbone, ``(B, C, h, w)``.
             text: E expressions and the images they belong to.
 
         Returns:
             Maps ``(E, C, h, w)``.
         """
-        maps = []
-        for x, fusion, norm in zip(self.backbone(inputs), self.fusions, self.norms, strict=True):
+        outputs = []
+        for x, fusion, norm in zip(maps, self.fusions, self.norms, strict=True):
             pixels = text.rows(x.flatten(2).transpose(1, 2))
             fused = norm(fusion(pixels, text.words, text.mask))
-            maps.append(fused.transpose(1, 2).unflatten(2, x.shape[-2:]))
-        return tuple(maps)
+            outputs.append(fused.transpose(1, 2).unflatten(2, x.shape[-2:]))
+        return tuple(outputs)

@@ -38,7 +38,8 @@ class ReferringSegmentor(BaseReferringSegmentor):
       ``token_vocabulary() -> TokenVocabulary``
     - backbone, neck: ``forward(x)``; with the class attribute ``takes_text = True`` it is
       ``forward(x, text)``, finds the image of each expression by ``text.rows(x)`` and returns E
-      rows
+      rows. With ``starts_without_text = True`` beside it, it is called twice: ``forward(x)``
+      computes, of B images, what ``forward(x, text)`` goes on from
     - head: ``forward(feats, text) -> HeadOutput`` and ``loss(output, text, data_samples) -> dict``.
       In evaluation expressions come in chunks, each with its images. With the class attribute
       ``takes_all_images = True`` a chunk has the features of all B images of the batch (unless a
@@ -105,11 +106,14 @@ class ReferringSegmentor(BaseReferringSegmentor):
             )
 
     def _stages(self, with_text: bool) -> list[nn.Module]:
-        """Return backbone and neck before the first that takes text, or from there on."""
+        """Return what of backbone and neck runs without the text, or with it and after it."""
         stages = [self.backbone] + ([self.neck] if self.with_neck else [])
         takes = [getattr(stage, 'takes_text', False) for stage in stages]
         first = takes.index(True) if any(takes) else len(stages)
-        return stages[first:] if with_text else stages[:first]
+        if with_text:
+            return stages[first:]
+        starts = any(getattr(stage, 'starts_without_text', False) for stage in stages[first:][:1])
+        return stages[: first + starts]
 
     def encode_image(self, inputs: Tensor) -> Tensor | Sequence[Tensor]:
         """Compute what needs no text, B rows, of images ``(B, 3, H, W)``."""

@@ -197,7 +197,7 @@ def check_features(folder: Path) -> Iterator[Comparison]:
     yield Comparison('pixels of the target drawn anew', wrong, 0)
     swin = {name: tap for name, tap in taps_of(model).items() if name.startswith(('patch', 'st'))}
     with tapped(model, swin) as middle:
-        feats = model.backbone(image, text)
+        feats = model.backbone(model.backbone(image), text)
     for run in ('feat', 'feat0'):
         set_noise(head, case, len(image), on=run == 'feat')
         output, raw, decoder = run_head(head, feats, text, model)
@@ -232,7 +232,7 @@ def check_end_to_end(folder: Path) -> Iterator[Comparison]:
     taps = {n: tap for n, tap in taps_of(model).items() if not n.startswith('decoder')}
     with tapped(model, taps) as middle:
         text = model.text_encoder.encode(ids, mask)
-        feats = model.backbone(image, text)
+        feats = model.backbone(model.backbone(image), text)
     yield from case.compare('bert_last_hidden', text.words, 1e-4)
     for run in ('e2e', 'e2e0'):
         set_noise(head, case, len(image), on=run == 'e2e')
@@ -283,7 +283,7 @@ def check_corner(folder: Path) -> Iterator[Comparison]:
     set_noise(head, case, 1, on=True)
     swin = {name: tap for name, tap in taps_of(model).items() if name.startswith(('patch', 'st'))}
     with tapped(model, swin) as middle:
-        feats = model.backbone(image, text)
+        feats = model.backbone(model.backbone(image), text)
     corner = head.projector.register_forward_pre_hook(
         lambda module, args: (args[0][..., :CORNER, :CORNER], *args[1:])
     )

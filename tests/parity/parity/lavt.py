@@ -214,7 +214,7 @@ def check_features(folder: Path) -> Iterator[Comparison]:
     def run() -> Tensor:
         index = torch.arange(len(words))
         text = TextFeatures(words.to(image), mask, None, index, one_to_one=True)
-        return model.decode_head(model.backbone(image, text), text).logits
+        return model.decode_head(model.backbone(model.backbone(image), text), text).logits
 
     with tapped(model, taps_of(model)) as middle:
         logits = run()

@@ -160,7 +160,7 @@ def run_network(
     """
     run = Run()
     with recorded(model, run, given):
-        run.finest, *maps = model.neck(model.backbone(image, text))
+        run.finest, *maps = model.neck(model.backbone(model.backbone(image), text))
         run.maps = tuple(maps)
         run.output = model.decode_head((run.finest, *maps), text)
     return run
