@@ -334,13 +334,11 @@ def _check_fields(path: Path, values: dict, fields: dict[str, type]) -> None:
 
 
 def _check_values(path: Path, rules: dict) -> None:
-    picture, text, graphs = rules['picture'], rules['text'], rules['graphs']
+    picture, text = rules['picture'], rules['text']
     for name, allowed in ALLOWED.items():
         if picture[name] not in allowed:
             allowed = ', '.join(allowed)
             raise ValueError(f'{path}: {name} is {picture[name]!r}; allowed are {allowed}')
-    if len(graphs) not in (1, 2) or not all(isinstance(graph, str) for graph in graphs):
-        raise ValueError(f'{path}: graphs is {graphs!r}; allowed are the names of one or two files')
     size, end = picture['size'], text.get('end', '')
     if len(size) != 2 or not all(_is_whole(side, 1, LARGEST_SIDE) for side in size):
         raise ValueError(f'{path}: size is {size!r}; allowed are height and width, each 1 to '

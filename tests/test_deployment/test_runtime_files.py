@@ -13,10 +13,7 @@ PICTURE = dict(
     size=[64, 96], resize='letterbox', interpolation='bicubic', backend='cv2', pad_rgb=[1, 2.5, 255]
 )
 TEXT = dict(length=20, pad=0, cut=20, mask_by_id=False, clean=False, end=None)
-RULES = dict(
-    format=1, graphs=['image.onnx', 'expressions.onnx'], chunk_size=8, threshold=0.5,
-    picture=PICTURE, text=TEXT,
-)  # fmt: skip
+RULES = dict(format=2, chunk_size=8, threshold=0.5, picture=PICTURE, text=TEXT)
 
 
 def without(values, key):
@@ -32,7 +29,7 @@ def start(rules, folder):
     'rules',
     [
         RULES,
-        RULES | dict(graphs=['network.onnx'], text=TEXT | dict(end=49407)),
+        RULES | dict(text=TEXT | dict(end=49407)),
         RULES | dict(picture=without(PICTURE, 'pad_rgb') | dict(resize='stretch')),
     ],
 )
@@ -44,9 +41,7 @@ def test_good_rules_are_accepted(rules, tmp_path):
 @pytest.mark.parametrize(
     'change, words',
     [
-        (dict(graphs=[]), 'graphs is []'),
-        (dict(graphs=['a', 'b', 'c']), 'one or two files'),
-        (dict(graphs=[1]), 'graphs is [1]'),
+        (dict(format=1), 'has format 1'),
         (dict(chunk_size=0), 'chunk_size is 0'),
         (dict(chunk_size=True), 'chunk_size is True'),
         (dict(picture=PICTURE | dict(interpolation='lanczos')), "interpolation is 'lanczos'"),
