@@ -68,12 +68,15 @@ def trouble(message: str) -> str:
     return f'<div class="trouble" role="alert"><p>{text}</p></div>'
 
 
-def told(function: Callable[..., list], num_outputs: int) -> Callable[..., list]:
-    """Let a handler of the page end with a message and empty outputs where it fails.
+def told(
+    function: Callable[..., list], num_outputs: int, failed: object = None
+) -> Callable[..., list]:
+    """Let a handler of the page end with a message where it fails.
 
     Args:
         function: Returns the values of the outputs.
         num_outputs: How many it returns.
+        failed: What the outputs then become; empty by default.
 
     Returns:
         The same, with the message as the first output.
@@ -83,11 +86,11 @@ def told(function: Callable[..., list], num_outputs: int) -> Callable[..., list]
         try:
             return ['', *function(*inputs)]
         except (OSError, ValueError) as error:
-            return [trouble(str(error)), *[None] * num_outputs]
+            return [trouble(str(error)), *[failed] * num_outputs]
         except Exception:  # the page never shows a traceback, and the server goes on
             traceback.print_exc()
             message = 'this went wrong on the server; its log says why'
-            return [trouble(message), *[None] * num_outputs]
+            return [trouble(message), *[failed] * num_outputs]
 
     return run
 
@@ -262,7 +265,8 @@ def mosaic_tab(browser: MosaicBrowser, tab: gr.Tab) -> None:
         [tab.select, *(one.change for one in inputs)], shown, inputs, all_outputs,
         trigger_mode='always_last', concurrency_limit=1, show_progress='minimal',
     )  # fmt: skip
-    words.submit(told(find, 1), words, [message, expression])
+    # An empty expression would change, too, and its message replace that of the search.
+    words.submit(told(find, 1, failed=gr.skip()), words, [message, expression])
 
 
 def build_page(
