@@ -131,4 +131,7 @@ def test_mosaics(page):
     page.get_by_text('tau=0.6 (relative), top_k=4').wait_for()
     page.fill('#search :is(input, textarea)', 'no such words')
     page.press('#search :is(input, textarea)', 'Enter')
-    page.get_by_role('alert').filter(has_text='no expression holds').wait_for()
+    found = page.get_by_role('alert').filter(has_text='no expression holds')
+    found.wait_for()
+    page.wait_for_timeout(1500)  # time for an answer to a changed expression, which must not come
+    assert found.is_visible()
