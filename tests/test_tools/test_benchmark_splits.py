@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from benchmark_splits import datasets_to_test, published_scores, splits_of, table_of
+from benchmark_splits import (
+    PROTOCOLS,
+    datasets_to_test,
+    protocols_of,
+    published_scores,
+    splits_of,
+    table_of,
+)
 from mmengine.config import Config
 from small_runs import run_tool, runner_of, small_config
 
@@ -24,15 +31,22 @@ METHOD = """
 """
 
 
-@pytest.mark.slow
-def test_every_split_is_measured_by_both_protocols(refshapes, tmp_path, capsys):
-    cfg = small_config(NAME, refshapes, tmp_path / 'none')
-    config, weights = tmp_path / f'{NAME}.py', tmp_path / 'weights.pth'
-    cfg.dump(config)
-    (tmp_path / 'method.yml').write_text(METHOD)
-    runner = runner_of(cfg, tmp_path / 'start')
+@pytest.fixture(scope='module')
+def network(refshapes, tmp_path_factory):
+    """The config and the checkpoint of a network that was not trained, with a ``method.yml``."""
+    folder = tmp_path_factory.mktemp('network')
+    cfg = small_config(NAME, refshapes, folder / 'none')
+    cfg.dump(folder / f'{NAME}.py')
+    (folder / 'method.yml').write_text(METHOD)
+    runner = runner_of(cfg, folder / 'start')
     runner.model.init_weights()
-    torch.save(dict(state_dict=runner.model.state_dict()), weights)
+    torch.save(dict(state_dict=runner.model.state_dict()), folder / 'weights.pth')
+    return folder / f'{NAME}.py', folder / 'weights.pth'
+
+
+@pytest.mark.slow
+def test_every_split_is_measured_by_both_protocols(network, tmp_path, capsys):
+    config, weights = network
     work_dir = ['--work-dir', tmp_path / 'run']
     run_tool('analysis_tools/benchmark_splits.py', config, weights, '--out', tmp_path, *work_dir)
     printed = capsys.readouterr().out
@@ -58,6 +72,34 @@ def test_every_split_is_measured_by_both_protocols(refshapes, tmp_path, capsys):
         assert row['difference'] == f'{float(row["mIoU"]) - score:+.2f}'
         assert re.search(rf'{row["split"]} .*\| +mIoU {score}.00 +\|', printed)
     assert all(row['published'] == row['difference'] == '' for row in rows[3:])
+
+
+@pytest.mark.slow
+def test_a_network_can_be_tested_by_any_protocol(network, tmp_path):
+    config, weights = network
+    options = ['--splits', 'testA', '--work-dir', tmp_path / 'run', '--protocols', *PROTOCOLS]
+    run_tool('analysis_tools/benchmark_splits.py', config, weights, '--out', tmp_path, *options)
+    rows = list(csv.DictReader((tmp_path / 'benchmark.csv').open()))
+    scores = {row['protocol']: float(row['mIoU']) for row in rows}
+    assert list(scores) == ['OriginalProtocol(threshold=0.35)', *PROTOCOLS]
+    # The pictures are square, so that a larger square and another interpolation change little;
+    # CRIS's threshold is lower.
+    for name in ('LAVTProtocol', 'CGFormerProtocol'):
+        assert scores[name] == pytest.approx(scores['OriginalProtocol'], abs=1)
+    assert scores['CRISProtocol'] == pytest.approx(
+        scores['OriginalProtocol(threshold=0.35)'], abs=1
+    )
+
+
+def test_the_protocol_of_the_config_is_not_tested_twice():
+    own = dict(type='LAVTProtocol', size=(448, 448))
+    cfg = Config(dict(model=dict(test_cfg=dict(protocol=own))))
+    assert protocols_of(cfg) == [own, dict(type='OriginalProtocol')]
+    cfg.model.test_cfg.protocol = plain = dict(type='OriginalProtocol')
+    assert protocols_of(cfg, ['OriginalProtocol', 'CRISProtocol']) == [
+        plain,
+        dict(type='CRISProtocol'),
+    ]
 
 
 @pytest.mark.parametrize(

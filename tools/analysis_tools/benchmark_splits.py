@@ -1,11 +1,12 @@
 """The paper's table: ``tools/analysis_tools/benchmark_splits.py CONFIG CHECKPOINT --out DIR``.
 
 Evaluates all splits of the config's test data set but ``train``, by the protocol of the config, as
-its method was published, and at the size of the image (``OriginalProtocol``). A config that trains
-on several data sets is tested on each of them. Prints oIoU, mIoU and Pr@X (of gRefCOCO gIoU, cIoU,
-...), and beside them the published score, which ``method.yml`` in the config's folder has, and the
-difference. Writes ``DIR/benchmark.csv``. On several GPUs: ``torchrun --nproc_per_node N
-tools/analysis_tools/benchmark_splits.py CONFIG CHECKPOINT --out DIR --launcher pytorch``.
+its method was published, and by those of ``--protocols``: at the size of the image unless others
+are named. A config that trains on several data sets is tested on each of them. Prints oIoU, mIoU
+and Pr@X (of gRefCOCO gIoU, cIoU, ...), and beside them the published score, which ``method.yml`` in
+the config's folder has, and the difference. Writes ``DIR/benchmark.csv``. On several GPUs:
+``torchrun --nproc_per_node N tools/analysis_tools/benchmark_splits.py CONFIG CHECKPOINT --out DIR
+--launcher pytorch``.
 """
 
 import argparse
@@ -37,6 +38,8 @@ from nemo_mmseg.utils.config import (
 from nemo_mmseg.utils.dist import leave_process_group
 
 SPLITS = ('val', 'testA', 'testB', 'test')
+# Those that every network can be tested by; ReLA's needs two channels.
+PROTOCOLS = ('OriginalProtocol', 'CRISProtocol', 'LAVTProtocol', 'CGFormerProtocol')
 # What tells data sets of one layout apart.
 FILES = ('data_root', 'ann_file', 'split_file')
 # What a tested data set takes of the test data set, and what it leaves out of the trained one.
@@ -61,6 +64,13 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--splits', nargs='+', help='default: those of the split file but train, in the usual order'
     )
+    parser.add_argument(
+        '--protocols',
+        nargs='+',
+        choices=PROTOCOLS,
+        default=PROTOCOLS[:1],
+        help='by which to test beside the protocol of the config (default: OriginalProtocol)',
+    )
     add_run_arguments(parser)
     return parser.parse_args()
 
@@ -80,7 +90,7 @@ def main() -> None:
     ]
     published = published_scores(Path(find_config(args.config)))
     rows = []
-    for protocol in protocols_of(cfg):
+    for protocol in protocols_of(cfg, args.protocols):
         own = protocol == cfg.model.test_cfg.protocol
         for dataset, split in tests:
             one = copy.deepcopy(cfg)
@@ -151,10 +161,15 @@ def splits_of(dataset: dict) -> list[str]:
     return found
 
 
-def protocols_of(cfg: Config) -> list[dict]:
-    """Return the protocol of a config, and the one that compares at the size of the image."""
-    own, plain = cfg.model.test_cfg.protocol, dict(type='OriginalProtocol')
-    return [own] if own == plain else [own, plain]
+def protocols_of(cfg: Config, names: Sequence[str] = PROTOCOLS[:1]) -> list[dict]:
+    """Return the protocol of a config and, with their defaults, those that are named.
+
+    Args:
+        cfg: Config of the run.
+        names: Registered names. One that is the config's own protocol is not returned twice.
+    """
+    own = cfg.model.test_cfg.protocol
+    return [own, *(one for one in (dict(type=name) for name in names) if one != own)]
 
 
 def published_scores(config: Path) -> dict[str, dict[str, float]]:
