@@ -189,7 +189,7 @@ FAULTS = [
 ]
 
 
-@pytest.mark.parametrize('change, parts', FAULTS, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize('change, parts', FAULTS)
 def test_a_fault_names_file_row_or_id_field_and_what_is_allowed(mini, change, parts):
     rows = refcoco_rows(mini, 'train')
     change(rows)

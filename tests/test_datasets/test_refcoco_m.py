@@ -206,7 +206,7 @@ FAULTS = [
 ]
 
 
-@pytest.mark.parametrize('change, part', FAULTS, ids=lambda value: str(value)[:50])
+@pytest.mark.parametrize('change, part', FAULTS)
 def test_a_fault_names_file_row_or_id_field_and_what_is_allowed(mini, change, part):
     content = rows()
     change(content)
