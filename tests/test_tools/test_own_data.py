@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
+from pycocotools import mask as coco_mask
 from small_runs import (
     NEMO,
     RecordSamples,
@@ -22,7 +23,7 @@ from small_runs import (
 )
 
 from nemo_mmseg.datasets.conversion import refcoco_to_json
-from nemo_mmseg.evaluation.predictions import decode_rle, describe_mask
+from nemo_mmseg.evaluation.predictions import describe_mask
 from nemo_mmseg.pseudo_labels.predictions import predictions_to_json
 from nemo_mmseg.utils.faults import DataError
 from nemo_mmseg.utils.fileio import load_plain_pickle
@@ -195,7 +196,7 @@ def test_predictions_are_annotations(predicted, tmp_path):
     }  # fmt: skip
     assert expressions[3]['text'] == 'thing 3' and expressions[3]['split'] == 'train'
     objects = {one['id']: one for image in data.images for one in image['objects']}
-    mask = decode_rle(objects[11]['segmentation'])
+    mask = coco_mask.decode(objects[11]['segmentation'])
     assert np.flatnonzero(mask.any(0)).tolist() == [0, 1, 2, 3] and mask.sum() == 4 * 17
     assert objects[11]['bbox'] == [0, 3, 4, 17] and objects.keys() == {11, 12}
     records[0]['expression'] = ' '

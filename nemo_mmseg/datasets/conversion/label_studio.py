@@ -14,10 +14,10 @@ from nemo_mmseg.utils.faults import MISSING, Faults, Rule, fault
 from nemo_mmseg.utils.fileio import load_json
 from nemo_mmseg.utils.images import MAX_PIXELS, is_image_name
 from nemo_mmseg.utils.referring_json import refuse_without_expressions, write_referring_json
+from nemo_mmseg.utils.rle import encode_mask
 
-from ..segmentation import encode_mask
 from .brush import decode_brush
-from .coco import json_rle, measured
+from .coco import measured
 from .shapes import POINTS, ellipse, rectangle
 
 # Types of results that draw a region; each also comes with "labels" behind it.
@@ -181,7 +181,7 @@ def _segmentation(result: dict, height: int, width: int, entry: str) -> list | d
     if kind == 'brush':
         if height * width > MAX_PIXELS:
             raise fault(entry, 'height and width', [height, width], f'at most {MAX_PIXELS} pixels')
-        return json_rle(encode_mask(decode_brush(bytes(value['rle']), height, width, entry)))
+        return encode_mask(decode_brush(bytes(value['rle']), height, width, entry))
     if kind == 'polygon':
         return [[size for x, y in value['points'] for size in (x * across, y * down)]]
     place, turn = (value['x'] * across, value['y'] * down), value.get('rotation', 0)

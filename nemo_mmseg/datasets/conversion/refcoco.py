@@ -26,17 +26,10 @@ from nemo_mmseg.utils.referring_json import (
     refuse_repeated,
     write_referring_json,
 )
+from nemo_mmseg.utils.rle import encode_mask, mask_fields
 
-from ..segmentation import encode_mask, read_mask
-from .coco import (
-    check_coco,
-    images_with_objects,
-    json_rle,
-    mask_fields,
-    measured,
-    read_coco,
-    refuse_names,
-)
+from ..segmentation import read_mask
+from .coco import check_coco, images_with_objects, measured, read_coco, refuse_names
 
 # What an image, an object and an expression of the JSON form have that has another place there.
 IMAGE_PARTS = ('objects', 'expressions', 'references')
@@ -279,7 +272,7 @@ def _annotation(
             rle = encode_mask(read_mask(path, *size))
         except ValueError as error:
             raise ValueError(f'{entry}: {error}') from error
-        annotation.update(segmentation=json_rle(rle), **mask_fields(rle))
+        annotation.update(segmentation=rle, **mask_fields(rle))
     elif 'segmentation' in described:
         annotation['segmentation'] = described['segmentation']
         if not {'bbox', 'area'} <= described.keys():
