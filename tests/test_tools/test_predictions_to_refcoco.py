@@ -7,11 +7,11 @@ import cv2
 import numpy as np
 import pytest
 from mmseg.registry import DATASETS
-from predictions_to_refcoco import convert
 
 import nemo_mmseg  # noqa: F401  (registers)
 from nemo_mmseg.datasets.samplers import SampleIndex
 from nemo_mmseg.evaluation.predictions import describe_mask
+from nemo_mmseg.pseudo_labels.predictions import predictions_to_refcoco as convert
 
 HEIGHT, WIDTH = 30, 40
 # sent_id -> reference, image, columns of the predicted mask, score
