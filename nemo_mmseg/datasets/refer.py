@@ -26,8 +26,9 @@ from nemo_mmseg.utils.annotation_schema import (
     reference_rules,
 )
 from nemo_mmseg.utils.faults import MISSING, DataError, Faults, Rule, all_sound, fault
-from nemo_mmseg.utils.fileio import collector_paused, load_json, load_split_file
+from nemo_mmseg.utils.fileio import collector_paused, load_json
 from nemo_mmseg.utils.images import image_name
+from nemo_mmseg.utils.split_file import load_split_file
 
 from .instances import Instances, checked_target, instances_of
 from .segmentation import number_of_values
@@ -231,22 +232,6 @@ def _count(unlabelled: list[dict], refs: list[dict], instances: Instances) -> st
     return (
         f'{len(unlabelled)} of {len(refs)} references have no annotation in {instances.file}: {ids}'
     )
-
-
-def split_names(split_file: str) -> set[str]:
-    """Return the names of the splits of a split file.
-
-    Args:
-        split_file: See :func:`load_references`.
-
-    Raises:
-        FileNotFoundError: No such file.
-        DataError: A field holds what it must not.
-        ValueError: The file is damaged, or holds no references.
-    """
-    refs = load_split_file(split_file)
-    Faults().check(refs, SPLIT, split_file, 'reference', 'ref_id')
-    return {ref['split'] for ref in refs}
 
 
 def _of_split(refs: list, file: str, split: str, faults: Faults) -> list[dict]:

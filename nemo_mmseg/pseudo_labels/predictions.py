@@ -15,8 +15,8 @@ from nemo_mmseg.evaluation.predictions_schema import FLAG, MASKED, PREDICTIONS, 
 from nemo_mmseg.utils.annotation_schema import BOX, ID, SPLIT, TEXT, reference_rules
 from nemo_mmseg.utils.atomic_write import check_folder_path, write_bytes, write_text
 from nemo_mmseg.utils.faults import MISSING, Faults, Rule, fault
-from nemo_mmseg.utils.fileio import load_split_file
 from nemo_mmseg.utils.referring_json import write_referring_json
+from nemo_mmseg.utils.split_file import load_split_file
 from nemo_mmseg.version import __version__
 
 RULES = {**MASKED, 'expression': TEXT, 'predicted_no_target': FLAG}

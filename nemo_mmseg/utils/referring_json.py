@@ -88,7 +88,10 @@ class ReferringJSON:
 
 @collector_paused()
 def read_referring_json(
-    file: str, text_key: str = 'text', errors: list[str] | None = None
+    file: str,
+    text_key: str = 'text',
+    errors: list[str] | None = None,
+    content: Any = None,
 ) -> ReferringJSON:
     """Read a file and check all of it but the segmentations.
 
@@ -98,6 +101,8 @@ def read_referring_json(
             ``'text'``.
         errors: Gets a line for each fault; an image with a fault in it is left out. Defaults to
             None: the first fault raises.
+        content: What ``load_json`` returned of it, where it was called already. It is changed.
+            Defaults to None.
 
     Returns:
         The content.
@@ -111,7 +116,7 @@ def read_referring_json(
         lines = dict(_json_lines(file))
         head, records, places = {}, list(lines.values()), [f'line {number}' for number in lines]
     else:
-        head = load_json(file)
+        head = load_json(file) if content is None else content
         if type(head) is not dict:
             raise fault(file, 'the file', head, 'a dict with images (.jsonl has an image a line)')
         records = head.pop('images', MISSING)

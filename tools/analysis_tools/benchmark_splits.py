@@ -23,9 +23,7 @@ from prettytable import PrettyTable
 
 import nemo_mmseg  # noqa: F401  (registers our classes, whether or not the config asks for it)
 from nemo_mmseg.apis.evaluate import evaluate
-from nemo_mmseg.datasets.refer import split_names
 from nemo_mmseg.evaluation.predictions import write_csv
-from nemo_mmseg.negatives.leak_guard import split_images
 from nemo_mmseg.utils.atomic_write import check_folder_path
 from nemo_mmseg.utils.config import (
     add_config_arguments,
@@ -35,6 +33,7 @@ from nemo_mmseg.utils.config import (
     load_config,
 )
 from nemo_mmseg.utils.dist import leave_process_group
+from nemo_mmseg.utils.split_file import read_splits
 
 SPLITS = ('val', 'testA', 'testB', 'test')
 # What tells data sets of one layout apart.
@@ -144,7 +143,7 @@ def splits_of(dataset: dict) -> list[str]:
         raise ValueError(f'{dataset.get("type")} has no split file: name the splits with --splits')
     file = dataset['ann_file' if is_json else 'split_file']
     file = os.path.join(dataset.get('data_root') or '', file)
-    names = split_images(file) if is_json else split_names(file)
+    names = {split for split, _ in read_splits(file)}
     found = [name for name in SPLITS if name in names]
     if not found:
         raise ValueError(f'{file} has the splits {sorted(names)}: name some with --splits')
