@@ -14,7 +14,7 @@ from nemo_mmseg.utils.parquet import find_shards, in_root, read_rows
 
 from .fingerprint import PUBLISHED_SPLITS
 from .refcoco import RefCOCODataset
-from .refer import Reference, join_references
+from .refer import Layout, Reference, join_references
 
 # Our name of a split -> its names in the files; the hub calls testA of RefCOCO and RefCOCO+ `test`.
 NAMES = dict(
@@ -147,7 +147,8 @@ def load_parquet_references(
         if len(refs) > MAX_ENTRIES:
             raise fault(file, 'the number of rows', len(refs), f'at most {MAX_ENTRIES}')
     name = files[0] if len(files) == 1 else f'{files[0]} ...'
-    references = join_references(refs, tables, f'{name}, split {split}', name, text_key, errors)
+    where = f'{name}, split {split}'
+    references = join_references(refs, tables, where, name, Layout(text_key), errors)
     return [replace(reference, num_distractors=-1) for reference in references]
 
 
