@@ -138,11 +138,12 @@ def test_a_run_on_the_json_form_is_that_on_refcoco_s_layout(refshapes, refshapes
 
 
 def test_converters_there_and_back(mini, tmp_path, monkeypatch, capsys):
-    """The second block of the page, on another data set."""
+    """The page's commands, on another data set."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'data').mkdir()
     (mini.root / 'mini').rename(tmp_path / 'data' / 'refcoco')
-    for command in commands(blocks('bash')[1]):
+    (block,) = [block for block in blocks('bash') if 'referring_json_to_refcoco.py' in block]
+    for command in commands(block):
         with pytest.raises(SystemExit) as end:
             run_tool(*command)
         assert end.value.code == 0
