@@ -31,6 +31,7 @@ from nemo_mmseg.utils.config import (
     find_config,
     leaf_datasets,
     load_config,
+    loaded_datasets,
 )
 from nemo_mmseg.utils.dist import leave_process_group
 from nemo_mmseg.utils.split_file import read_splits
@@ -107,8 +108,7 @@ def datasets_to_test(cfg: Config) -> list[dict]:
         ValueError: The config trains on one data set, and the test data set is a wrapper.
     """
     test = cfg.test_dataloader.dataset
-    loader = cfg.get('train_dataloader')
-    trained = list(leaf_datasets(loader.dataset)) if loader else []
+    trained = [dataset for _, dataset in loaded_datasets(cfg, ['train'])]
     files = [{key: one[key] for key in FILES if key in one} for one in trained]
     different = [one for i, one in enumerate(files) if one not in files[:i]]
     if len(different) > 1:
