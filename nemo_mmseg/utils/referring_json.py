@@ -17,7 +17,7 @@ from mmengine.fileio import get
 
 from .annotation_schema import AREA, BOX, CROWD, FILE_NAME, ID, LIST, MAX_LENGTH, SIDE, SPLIT, TEXT
 from .atomic_write import write_text
-from .faults import MISSING, Faults, Rule, fault
+from .faults import MISSING, Faults, OnlyOnce, Rule, fault
 from .fileio import collector_paused, load_json
 from .images import MAX_PIXELS, image_name
 
@@ -304,14 +304,10 @@ def refuse_repeated(entries: Entries, key: str, faults: Faults) -> None:
         key: The field; entries that lack it are passed over.
         faults: What becomes of errors.
     """
-    first: dict[Any, str] = {}
+    once = OnlyOnce(faults)
     for entry, one in entries:
-        if key not in one:
-            continue
-        if one[key] in first:
-            allowed = f'one that no other entry has; {first[one[key]]} has it'
-            faults.add(fault(entry, key, one[key], allowed))
-        first.setdefault(one[key], entry)
+        if key in one:
+            once.is_new(entry, key, one[key])
 
 
 def _refuse_mixed_categories(objects: Entries, faults: Faults) -> None:
