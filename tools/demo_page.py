@@ -216,12 +216,7 @@ def find_expressions(browser: MosaicBrowser, words: str) -> list:
 
 
 def show_mosaic(
-    browser: MosaicBrowser,
-    number: int | None,
-    tau: float,
-    top_k: float,
-    seed: float | None,
-    epoch: float | None,
+    browser: MosaicBrowser, number: int | None, tau: float, top_k: float, seed: float, epoch: float
 ) -> list:
     """Return note, mosaic, negatives and ranking of an expression, see :class:`MosaicBrowser`."""
     if number is None:
