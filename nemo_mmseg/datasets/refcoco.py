@@ -73,11 +73,8 @@ class RefCOCODataset(BaseReferringDataset):
 
     def load_reference_list(self, errors: list[str] | None = None) -> list[Reference]:
         """Read the split, and warn where a known data set has other counts than published."""
-        layout = replace(
-            self.layout,
-            text_key=self.text_key,
-            leave_out_unlabelled=self.unlabelled == 'leave_out',
-        )
+        leave_out = self.unlabelled == 'leave_out'
+        layout = replace(self.layout, text_key=self.text_key, leave_out_unlabelled=leave_out)
         references = load_references(self.split_file, self.ann_file, self.split, layout, errors)
         self.compare_with_published(references, self.published_name)
         return references

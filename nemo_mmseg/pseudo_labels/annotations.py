@@ -149,9 +149,8 @@ def annotation_of(image: LabelledImage, target: LabelledObject, mask: np.ndarray
         image_id=image.image_id,
         category_id=target.category_id,
         segmentation=rle if fields['area'] else None,
-        area=fields['area'],
-        bbox=fields['bbox'],
         iscrowd=0,
+        **fields,
     )
 
 

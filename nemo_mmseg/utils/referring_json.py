@@ -88,10 +88,7 @@ class ReferringJSON:
 
 @collector_paused()
 def read_referring_json(
-    file: str,
-    text_key: str = 'text',
-    errors: list[str] | None = None,
-    content: Any = None,
+    file: str, text_key: str = 'text', errors: list[str] | None = None, content: Any = None
 ) -> ReferringJSON:
     """Read a file and check all of it but the segmentations.
 

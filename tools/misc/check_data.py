@@ -25,12 +25,7 @@ import nemo_mmseg  # noqa: F401  (registers our classes, whether or not the conf
 from nemo_mmseg.datasets.fingerprint import Fingerprint
 from nemo_mmseg.datasets.refer import Reference
 from nemo_mmseg.datasets.segmentation import MaskFile, encode_segmentation
-from nemo_mmseg.utils.config import (
-    LOADERS,
-    add_config_arguments,
-    load_config,
-    loaded_datasets,
-)
+from nemo_mmseg.utils.config import LOADERS, add_config_arguments, load_config, loaded_datasets
 from nemo_mmseg.utils.faults import shown
 from nemo_mmseg.utils.images import decode_image, orientation_of, read_content
 

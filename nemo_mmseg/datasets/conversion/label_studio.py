@@ -167,9 +167,7 @@ def _expressions(results: list[dict], numbers: dict[str, int], entry: str) -> li
     return found
 
 
-def _object(
-    region: dict, number: int, size: tuple[int, int], results: list[dict], entry: str
-) -> dict:
+def _object(region: dict, number: int, size: tuple, results: list[dict], entry: str) -> dict:
     entry = f'{entry}: region {region["id"]}'
     found = [region['original_height'], region['original_width']]
     if found != list(size):
