@@ -42,8 +42,9 @@ def read_splits(path: str, rules: dict[str, Rule] = SPLIT) -> Iterator[tuple[str
         DataError: A field holds what it must not.
         ValueError: The file is damaged.
     """
-    content = None if path.endswith('.jsonl') else _content(path)
-    if content is None or (type(content) is dict and 'images' in content):
+    is_lines = path.endswith('.jsonl')
+    content = None if is_lines else _content(path)
+    if is_lines or (type(content) is dict and 'images' in content):
         for image in read_referring_json(path, content=content).images:
             for one in image['expressions']:
                 if one['split'] is not None:
