@@ -15,8 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 os.environ['OMP_NUM_THREADS'] = '1'  # processes are forked
-sys.path[:0] = [str(ROOT), str(ROOT / 'benchmarks'), str(ROOT / 'tools' / 'misc'),
-                str(ROOT / 'tools' / 'dataset_converters')]  # fmt: skip
+sys.path[:0] = [str(ROOT), str(ROOT / 'benchmarks'), str(ROOT / 'tools' / 'misc')]
 
 import cv2  # noqa: E402
 import torch  # noqa: E402

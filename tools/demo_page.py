@@ -6,6 +6,7 @@ import io
 import os
 import traceback
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from PIL import Image
@@ -206,48 +207,56 @@ def picture_tab(segment: PictureSegmenter, about: str, examples: list[list[str]]
     )
 
 
+def find_expressions(browser: MosaicBrowser, words: str) -> list:
+    """Return the list of expressions that hold some words; the first one is chosen."""
+    found = browser.find(words)
+    if not found:
+        raise ValueError(f'no expression holds "{words}"')
+    return [gr.update(choices=found, value=found[0][1])]
+
+
+def show_mosaic(
+    browser: MosaicBrowser, number: int | None, tau: float, top_k: float, seed: float, epoch: float
+) -> list:
+    """Return note, mosaic, negatives and ranking of an expression, see :class:`MosaicBrowser`."""
+    if number is None:
+        raise ValueError('choose an expression')
+    if seed is None or epoch is None or seed < 0 or epoch < 0:
+        raise ValueError('seed and epoch are whole numbers from 0 on')
+    view = browser.show(int(number), tau, int(top_k), int(seed), int(epoch))
+    negatives = tiles_html('Its negatives', view.negatives)
+    edges = tiles_html('At the edges of the band', view.ranking)
+    return [describe_view(view), view.mosaic, negatives, edges + ranking_table(view)]
+
+
+def mosaic_controls(browser: MosaicBrowser) -> list[gr.components.Component]:
+    """Lay out what an expression, a band and a sample are chosen by; the search is the first."""
+    rule, (low, high), listed = browser.rule, browser.tau_range, browser.find()
+    words = gr.Textbox(label='Search', placeholder='red star', elem_id='search')
+    expression = gr.Dropdown(
+        listed, value=listed[0][1], label='Expression (sentence id)',
+        elem_id='expression', filterable=False,
+    )  # fmt: skip
+    tau = gr.Slider(
+        low, high, high if rule.tau is None else rule.tau,
+        step=1 if rule.tau_mode == 'rank' else 0.005, elem_id='tau',
+        label=f'tau: {TAU_MEANS[rule.tau_mode]}',
+    )  # fmt: skip
+    most = max(rule.top_k, browser.sources[0].bank.stored)
+    top_k = gr.Slider(
+        1, most, rule.top_k, step=1, elem_id='top-k', label='top_k: images in the band'
+    )
+    with gr.Row():
+        seed = gr.Number(browser.seed, precision=0, label='Seed', elem_id='seed', min_width=90)
+        epoch = gr.Number(0, precision=0, label='From epoch', elem_id='epoch', min_width=90)
+    return [words, expression, tau, top_k, seed, epoch]
+
+
 def mosaic_tab(browser: MosaicBrowser, tab: gr.Tab) -> None:
     """Lay out the tab of mosaics, which is filled when it is first looked at."""
-    rule, (low, high) = browser.rule, browser.tau_range
-    listed = browser.find()
-
-    def find(words: str) -> list:
-        found = browser.find(words)
-        if not found:
-            raise ValueError(f'no expression holds "{words}"')
-        return [gr.update(choices=found, value=found[0][1])]
-
-    def show(number: int | None, tau: float, top_k: float, seed: float, epoch: float) -> list:
-        if number is None:
-            raise ValueError('choose an expression')
-        if seed is None or epoch is None or seed < 0 or epoch < 0:
-            raise ValueError('seed and epoch are whole numbers from 0 on')
-        view = browser.show(int(number), tau, int(top_k), int(seed), int(epoch))
-        negatives = tiles_html('Its negatives', view.negatives)
-        edges = tiles_html('At the edges of the band', view.ranking)
-        return [describe_view(view), view.mosaic, negatives, edges + ranking_table(view)]
-
     with gr.Row():
         with gr.Column():
-            words = gr.Textbox(label='Search', placeholder='red star', elem_id='search')
-            expression = gr.Dropdown(
-                listed, value=listed[0][1], label='Expression (sentence id)',
-                elem_id='expression', filterable=False,
-            )  # fmt: skip
-            tau = gr.Slider(
-                low, high, high if rule.tau is None else rule.tau,
-                step=1 if rule.tau_mode == 'rank' else 0.005, elem_id='tau',
-                label=f'tau: {TAU_MEANS[rule.tau_mode]}',
-            )  # fmt: skip
-            most = max(rule.top_k, browser.sources[0].bank.stored)
-            top_k = gr.Slider(
-                1, most, rule.top_k, step=1, elem_id='top-k', label='top_k: images in the band'
-            )
-            with gr.Row():
-                seed = gr.Number(
-                    browser.seed, precision=0, label='Seed', elem_id='seed', min_width=90
-                )
-                epoch = gr.Number(0, precision=0, label='From epoch', elem_id='epoch', min_width=90)
+            words, *inputs = mosaic_controls(browser)
         with gr.Column():
             message = gr.HTML(elem_id='mosaic-message')
             note = gr.Markdown(elem_id='note')
@@ -257,16 +266,15 @@ def mosaic_tab(browser: MosaicBrowser, tab: gr.Tab) -> None:
             )  # fmt: skip
             negatives = gr.HTML(elem_id='negatives')
     ranking = gr.HTML(elem_id='ranking')
-    inputs = [expression, tau, top_k, seed, epoch]
     outputs = [note, mosaic, negatives, ranking]
-    shown = told(show, len(outputs))
-    all_outputs = [message, *outputs]
     gr.on(
-        [tab.select, *(one.change for one in inputs)], shown, inputs, all_outputs,
+        [tab.select, *(one.change for one in inputs)],
+        told(partial(show_mosaic, browser), len(outputs)), inputs, [message, *outputs],
         trigger_mode='always_last', concurrency_limit=1, show_progress='minimal',
     )  # fmt: skip
     # An empty expression would change, too, and its message replace that of the search.
-    words.submit(told(find, 1, failed=gr.skip()), words, [message, expression])
+    find = told(partial(find_expressions, browser), 1, failed=gr.skip())
+    words.submit(find, words, [message, inputs[0]])
 
 
 def build_page(

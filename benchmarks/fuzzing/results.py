@@ -161,9 +161,9 @@ def _pseudo_labels(folder: Path, rng: random.Random, seed: int) -> Case:
     split_file.write_bytes(pickle.dumps(refs, protocol=2))
 
     def use() -> list:
-        from predictions_to_refcoco import convert
+        from nemo_mmseg.pseudo_labels.predictions import predictions_to_refcoco
 
-        convert(str(folder), str(split_file), str(out))
+        predictions_to_refcoco(str(folder), str(split_file), str(out))
         from mmseg.registry import DATASETS
 
         dataset = DATASETS.build(

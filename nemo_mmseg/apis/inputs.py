@@ -32,16 +32,26 @@ LOADING = (
 )  # fmt: skip
 
 
+def test_pipeline_of(cfg: Config) -> list[dict]:
+    """Return the test pipeline of a config.
+
+    Raises:
+        ValueError: The config has none.
+    """
+    loader = cfg.get('test_dataloader') or cfg.get('val_dataloader') or {}
+    pipeline = next(leaf_datasets(loader.get('dataset', {}))).get('pipeline')
+    if not pipeline:
+        raise ValueError('the config has no test_dataloader with a pipeline to prepare images')
+    return pipeline
+
+
 def build_pipeline(cfg: Config) -> Compose:
     """Build the test pipeline of a config without the loading of image and mask.
 
     Raises:
         ValueError: The config has none, or one with a transform or an option that there is not.
     """
-    loader = cfg.get('test_dataloader') or cfg.get('val_dataloader') or {}
-    pipeline = next(leaf_datasets(loader.get('dataset', {}))).get('pipeline')
-    if not pipeline:
-        raise ValueError('the config has no test_dataloader with a pipeline to prepare images')
+    pipeline = test_pipeline_of(cfg)
     init_default_scope(cfg.get('default_scope') or 'mmseg')
     try:
         steps = Compose(pipeline).transforms
@@ -121,11 +131,6 @@ def _read_items(
             errors.append(' '.join(str(error).split()))
         else:
             yield item
-
-
-def make_items(images: Images, expressions: Expressions) -> list[dict]:
-    """Return what :func:`iterate_items` yields, as a list."""
-    return list(iterate_items(images, expressions))
 
 
 def make_item(image: ImageInput, expressions: list[str], index: int = 0) -> dict:

@@ -14,9 +14,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from nemo_mmseg.utils.atomic_write import atomic_write, check_folder_path
-from nemo_mmseg.utils.config import leaf_datasets
 from nemo_mmseg.utils.weights_file import check_floats, read_weights
 from nemo_mmseg.version import __version__
+
+from .inputs import test_pipeline_of
 
 CONFIG, WEIGHTS, CARD = 'config.json', 'model.safetensors', 'README.md'
 FORMAT = 1
@@ -47,7 +48,7 @@ def save_pretrained(
     folder = Path(folder)
     if getattr(model, 'training_free', False):
         raise ValueError(f'{type(model).__name__} is used as it was published: it has no weights')
-    check_pretrained_target(folder)
+    check_folder_path(folder)
     try:
         config = json.dumps(_inference_config(model.cfg), indent=1)
     except TypeError as error:
@@ -63,15 +64,6 @@ def save_pretrained(
         # If this is interrupted now, the folder lacks its config, and never has that of others.
         (folder / CONFIG).unlink(missing_ok=True)
     return [folder / name for name in (CONFIG, WEIGHTS, CARD)]
-
-
-def check_pretrained_target(folder: str | os.PathLike) -> None:
-    """Refuse a path at which the folder cannot be, before work is done for it.
-
-    Raises:
-        NotADirectoryError: It is a file, or lies in one.
-    """
-    check_folder_path(folder)
 
 
 def read_pretrained(folder: str | os.PathLike) -> tuple[Config, Path]:
@@ -119,11 +111,7 @@ def read_pretrained_weights(path: str | os.PathLike, model: nn.Module) -> Mappin
 
 def _inference_config(cfg: Config) -> dict[str, Any]:
     """Return what inference needs of a config, as plain containers."""
-    loader = cfg.get('test_dataloader') or cfg.get('val_dataloader') or {}
-    pipeline = next(leaf_datasets(loader.get('dataset', {}))).get('pipeline')
-    if not pipeline:
-        raise ValueError('the config has no test_dataloader with a pipeline to prepare images')
-    plain = Config(dict(model=cfg.model, pipeline=pipeline)).to_dict()
+    plain = Config(dict(model=cfg.model, pipeline=test_pipeline_of(cfg))).to_dict()
     return dict(
         nemo_mmseg_format=FORMAT,
         nemo_mmseg_version=__version__,

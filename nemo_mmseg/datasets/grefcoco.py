@@ -5,6 +5,7 @@ from __future__ import annotations
 from mmseg.registry import DATASETS
 
 from .refcoco import RefCOCODataset
+from .refer import Layout
 
 
 @DATASETS.register_module()
@@ -28,4 +29,4 @@ class GRefCOCODataset(RefCOCODataset):
         **kwargs: See :class:`BaseReferringDataset`.
     """
 
-    generalized = True
+    layout = Layout(generalized=True)

@@ -8,13 +8,13 @@ from typing import Any
 from mmseg.registry import DATASETS
 
 from nemo_mmseg.utils.annotation_schema import ID, LIST, MAX_ENTRIES
-from nemo_mmseg.utils.faults import Faults, Rule, fault
+from nemo_mmseg.utils.faults import Faults, OnlyOnce, Rule, fault
 from nemo_mmseg.utils.fileio import collector_paused, fast_loads
 from nemo_mmseg.utils.parquet import find_shards, in_root, read_rows
 
 from .fingerprint import PUBLISHED_SPLITS
 from .refcoco import RefCOCODataset
-from .refer import Reference, join_references
+from .refer import Layout, Reference, join_references
 
 # Our name of a split -> its names in the files; the hub calls testA of RefCOCO and RefCOCO+ `test`.
 NAMES = dict(
@@ -134,12 +134,13 @@ def load_parquet_references(
         DataError: A column is missing, or a field holds what it must not.
         ValueError: A file is damaged or cut short, or nothing of the split is left.
     """
-    faults, refs, seen = Faults(errors), [], set()
+    faults, refs = Faults(errors), []
+    once = OnlyOnce(faults)
     tables: dict[str, list] = dict(images=[], annotations=[])
     files = find_shards(source, NAMES[split])
     for file in files:
         for row, record in read_rows(file, list(ROW), WHAT):
-            parts = _parts_of(record, f'{file}: row {row}', split, faults, seen)
+            parts = _parts_of(record, f'{file}: row {row}', split, faults, once)
             if parts is not None:
                 tables['annotations'].append(parts[0])
                 tables['images'].append(parts[1])
@@ -147,22 +148,21 @@ def load_parquet_references(
         if len(refs) > MAX_ENTRIES:
             raise fault(file, 'the number of rows', len(refs), f'at most {MAX_ENTRIES}')
     name = files[0] if len(files) == 1 else f'{files[0]} ...'
-    references = join_references(refs, tables, f'{name}, split {split}', name, text_key, errors)
+    where = f'{name}, split {split}'
+    references = join_references(refs, tables, where, name, Layout(text_key), errors)
     return [replace(reference, num_distractors=-1) for reference in references]
 
 
 def _parts_of(
-    record: dict, entry: str, split: str, faults: Faults, seen: set[int]
+    record: dict, entry: str, split: str, faults: Faults, once: OnlyOnce
 ) -> tuple[dict, dict] | None:
     """Check a row and return its annotation and its image; None if it is faulty."""
     for name, rule in ROW.items():
         if not rule.holds(record[name]):
             faults.add(fault(entry, name, record[name], rule.allowed))
             return None
-    if record['ref_id'] in seen:
-        faults.add(fault(entry, 'ref_id', record['ref_id'], 'an id of one row; two have it'))
+    if not once.is_new(entry, 'ref_id', record['ref_id']):
         return None
-    seen.add(record['ref_id'])
     if record['split'] not in NAMES[split]:
         allowed = ' or '.join(map(repr, NAMES[split]))
         faults.add(fault(entry, 'split', record['split'], f'{allowed}, as the file is called'))

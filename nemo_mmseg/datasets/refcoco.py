@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os.path as osp
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from nemo_mmseg.utils.parquet import in_root
 
 from .base import BaseReferringDataset
 from .clean_labels import add_clean_labels
-from .refer import Reference, load_references
+from .refer import Layout, Reference, load_references
 
 
 @DATASETS.register_module()
@@ -41,10 +42,8 @@ class RefCOCODataset(BaseReferringDataset):
         **kwargs: See :class:`BaseReferringDataset`.
     """
 
-    # Whether an expression can have several targets, or none.
-    generalized = False
-    # More arguments of load_references, where the layout has other fields.
-    layout: dict[str, bool] = {}
+    # What the files may hold; the arguments say the rest.
+    layout = Layout()
 
     def __init__(
         self,
@@ -74,16 +73,9 @@ class RefCOCODataset(BaseReferringDataset):
 
     def load_reference_list(self, errors: list[str] | None = None) -> list[Reference]:
         """Read the split, and warn where a known data set has other counts than published."""
-        references = load_references(
-            self.split_file,
-            self.ann_file,
-            self.split,
-            self.text_key,
-            errors,
-            self.generalized,
-            self.unlabelled == 'leave_out',
-            **self.layout,
-        )
+        leave_out = self.unlabelled == 'leave_out'
+        layout = replace(self.layout, text_key=self.text_key, leave_out_unlabelled=leave_out)
+        references = load_references(self.split_file, self.ann_file, self.split, layout, errors)
         self.compare_with_published(references, self.published_name)
         return references
 

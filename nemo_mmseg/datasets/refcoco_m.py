@@ -12,7 +12,7 @@ from mmseg.registry import DATASETS
 
 from nemo_mmseg.utils.annotation_schema import BOX, FILE_NAME, ID, LIST, MAX_ENTRIES, TEXT
 from nemo_mmseg.utils.atomic_write import write_bytes
-from nemo_mmseg.utils.faults import MISSING, DataError, Faults, Rule, fault
+from nemo_mmseg.utils.faults import MISSING, DataError, Faults, OnlyOnce, Rule, fault
 from nemo_mmseg.utils.file_lock import only_one
 from nemo_mmseg.utils.images import image_name
 from nemo_mmseg.utils.parquet import find_shards, in_root, read_rows
@@ -83,10 +83,10 @@ def read_samples(source: str, errors: list[str] | None = None) -> list[MaskedSam
         ValueError: A file is damaged or cut short, or holds nothing.
     """
     faults, samples = Faults(errors), []
-    seen: dict[str, set[int]] = dict(image_id=set(), id=set())
+    once = OnlyOnce(faults)
     for file in find_shards(source, SPLIT_NAMES):
         for row, record in read_rows(file, list(ROW), WHAT):
-            samples += _samples_of(record, f'{file}: row {row}', faults, seen)
+            samples += _samples_of(record, f'{file}: row {row}', faults, once)
             if len(samples) > MAX_ENTRIES:
                 raise fault(file, 'the number of samples', len(samples), f'at most {MAX_ENTRIES}')
     if not samples:
@@ -94,16 +94,14 @@ def read_samples(source: str, errors: list[str] | None = None) -> list[MaskedSam
     return samples
 
 
-def _samples_of(
-    record: dict, entry: str, faults: Faults, seen: dict[str, set[int]]
-) -> list[MaskedSample]:
+def _samples_of(record: dict, entry: str, faults: Faults, once: OnlyOnce) -> list[MaskedSample]:
     """Check a row, and return its sound samples."""
     for name, rule in ROW.items():
         if not rule.holds(record[name]):
             faults.add(fault(entry, name, record[name], rule.allowed))
             return []
     number = record['image_id']
-    if not _is_new(number, 'image_id', seen, entry, faults):
+    if not once.is_new(entry, 'image_id', number):
         return []
     found = [_without_none(one) for one in record['samples']]
     entry = f'{entry}: image {number}'
@@ -120,7 +118,7 @@ def _samples_of(
             dict(counts=one['mask'].get('counts', MISSING), size=one['mask']['size']),
         )
         for one, is_sound in zip(found, sound)
-        if is_sound and _is_new(one['id'], 'id', seen, f'{entry}: sample {one["id"]}', faults)
+        if is_sound and once.is_new(f'{entry}: sample {one["id"]}', 'id', one['id'])
     ]
 
 
@@ -129,14 +127,6 @@ def _without_none(sample: Any) -> Any:
     if type(sample) is not dict:
         return sample
     return {name: value for name, value in sample.items() if value is not None}
-
-
-def _is_new(number: int, field: str, seen: dict[str, set[int]], entry: str, faults: Faults) -> bool:
-    if number in seen[field]:
-        faults.add(fault(entry, field, number, 'an id of one entry; two have it'))
-        return False
-    seen[field].add(number)
-    return True
 
 
 @DATASETS.register_module()

@@ -26,8 +26,9 @@ from nemo_mmseg.utils.annotation_schema import (
     reference_rules,
 )
 from nemo_mmseg.utils.faults import MISSING, DataError, Faults, Rule, all_sound, fault
-from nemo_mmseg.utils.fileio import collector_paused, load_json, load_split_file
+from nemo_mmseg.utils.fileio import collector_paused, load_json
 from nemo_mmseg.utils.images import image_name
+from nemo_mmseg.utils.split_file import load_split_file
 
 from .instances import Instances, checked_target, instances_of
 from .segmentation import number_of_values
@@ -58,17 +59,40 @@ class Reference:
     exists: tuple[bool, ...] | None = None
 
 
+@dataclass(frozen=True)
+class Layout:
+    """What is read of the files of a data set, and what they may hold.
+
+    Attributes:
+        text_key: ``'sent'`` (cleaned, lower case) or ``'raw'`` (as typed). Defaults to ``'sent'``.
+        generalized: Whether a reference may have several targets or none, as in gRefCOCO. One
+            without any expression is then left out, as published, with a warning. Defaults to
+            False.
+        existence: Whether ``exist`` of an expression says if it is true of the image, as in
+            R-RefCOCO; one without that field is. Defaults to False.
+        zero_by_source: Whether ``source`` of a reference says ``'zero'`` if it has no target,
+            whatever its annotations are, as in Ref-ZOM. Defaults to False.
+        leave_out_unlabelled: Whether references whose annotation is lacking are left out, as pseudo
+            masks can lack some. Defaults to False: they are faults.
+    """
+
+    text_key: str = 'sent'
+    generalized: bool = False
+    existence: bool = False
+    zero_by_source: bool = False
+    leave_out_unlabelled: bool = False
+
+
+REFCOCO = Layout()
+
+
 @collector_paused()
 def load_references(
     split_file: str,
     ann_file: str,
     split: str,
-    text_key: str = 'sent',
+    layout: Layout = REFCOCO,
     errors: list[str] | None = None,
-    generalized: bool = False,
-    leave_out_unlabelled: bool = False,
-    existence: bool = False,
-    zero_by_source: bool = False,
 ) -> list[Reference]:
     """Join the references of one split with their images and annotations.
 
@@ -80,18 +104,9 @@ def load_references(
             a name that does not end in ``.json`` is read as a plain pickle.
         ann_file: ``instances.json`` beside it.
         split: ``'train'``, ``'val'``, ``'testA'``, ``'testB'`` or ``'test'``.
-        text_key: ``'sent'`` (cleaned, lower case) or ``'raw'`` (as typed).
+        layout: Defaults to RefCOCO's.
         errors: Gets a line for each fault; the faulty entry is left out. Defaults to None: the
             first fault raises.
-        generalized: Whether a reference may have several targets or none, as in gRefCOCO. One
-            without any expression is then left out, as published, with a warning. Defaults to
-            False.
-        leave_out_unlabelled: Whether references whose annotation ``ann_file`` lacks are left out,
-            as pseudo masks can lack some. Defaults to False: they are faults.
-        existence: Whether ``exist`` of an expression says if it is true of the image, as in
-            R-RefCOCO; one without that field is. Defaults to False.
-        zero_by_source: Whether ``source`` of a reference says ``'zero'`` if it has no target,
-            whatever its annotations are, as in Ref-ZOM. Defaults to False.
 
     Returns:
         The references in the order of the file.
@@ -102,22 +117,11 @@ def load_references(
         ValueError: A file is damaged, the split is unknown, or nothing of it is left.
     """
     refs = load_split_file(split_file)
-    faults = Faults(errors)
+    faults, where = Faults(errors), f'{split_file}, split {split}'
     chosen = _of_split(refs, split_file, split, faults)
-    if zero_by_source:
-        chosen = _without_targets_of_zero(chosen, f'{split_file}, split {split}', faults)
-    tables = load_json(ann_file)
-    return join_references(
-        chosen,
-        tables,
-        f'{split_file}, split {split}',
-        ann_file,
-        text_key,
-        errors,
-        generalized,
-        leave_out_unlabelled,
-        existence,
-    )
+    if layout.zero_by_source:
+        chosen = _without_targets_of_zero(chosen, where, faults)
+    return join_references(chosen, load_json(ann_file), where, ann_file, layout, errors)
 
 
 def join_references(
@@ -125,11 +129,8 @@ def join_references(
     tables: Any,
     where: str,
     ann_file: str,
-    text_key: str = 'sent',
+    layout: Layout = REFCOCO,
     errors: list[str] | None = None,
-    generalized: bool = False,
-    leave_out_unlabelled: bool = False,
-    existence: bool = False,
 ) -> list[Reference]:
     """Join references with their images and annotations, all in memory.
 
@@ -138,11 +139,8 @@ def join_references(
         tables: ``images`` and ``annotations``, as ``instances.json`` has them.
         where: File and split, for messages.
         ann_file: Where the tables come from, for messages.
-        text_key: See :func:`load_references`, as the other arguments.
-        errors: See there.
-        generalized: See there.
-        leave_out_unlabelled: See there.
-        existence: See there.
+        layout: Defaults to RefCOCO's.
+        errors: See :func:`load_references`.
 
     Returns:
         The references in their order.
@@ -153,19 +151,19 @@ def join_references(
     """
     faults = Faults(errors)
     instances = instances_of(tables, ann_file, faults)
-    sound = faults.check(chosen, reference_rules(generalized), where, 'reference', 'ref_id')
+    sound = faults.check(chosen, reference_rules(layout.generalized), where, 'reference', 'ref_id')
     chosen = [ref for ref, is_sound in zip(chosen, sound) if is_sound]
     spoken = [ref for ref in chosen if ref['sentences']]
     if len(spoken) < len(chosen):
         count = len(chosen) - len(spoken)
         warnings.warn(f'{where}: {count} references without an expression are left out')
-    spoken = _labelled(spoken, instances, where, leave_out_unlabelled, errors)
+    spoken = _labelled(spoken, instances, where, layout.leave_out_unlabelled, errors)
     references, values = [], 0
-    rules = expression_rules(text_key, existence)
+    rules = expression_rules(layout.text_key, layout.existence)
     for ref, is_sound in zip(spoken, _sound_expressions(spoken, where, rules, faults)):
         targets = _targets(ref, instances, where, faults)
         if is_sound and targets is not None:
-            references.append(_reference(ref, targets, instances, text_key, existence))
+            references.append(_reference(ref, targets, instances, layout))
             values += sum(map(len, references[-1].expressions))
             values += sum(number_of_values(one['segmentation']) for one in targets)
             if values > MAX_VALUES:
@@ -174,7 +172,8 @@ def join_references(
     if not references:
         raise ValueError(f'{where}: no reference is left')
     if errors is None:  # else the caller lists them, with all that have them
-        _look_for_repeated_ids(references, where, strict=not (generalized or existence))
+        strict = not (layout.generalized or layout.existence)
+        _look_for_repeated_ids(references, where, strict)
     return references
 
 
@@ -233,22 +232,6 @@ def _count(unlabelled: list[dict], refs: list[dict], instances: Instances) -> st
     )
 
 
-def split_names(split_file: str) -> set[str]:
-    """Return the names of the splits of a split file.
-
-    Args:
-        split_file: See :func:`load_references`.
-
-    Raises:
-        FileNotFoundError: No such file.
-        DataError: A field holds what it must not.
-        ValueError: The file is damaged, or holds no references.
-    """
-    refs = load_split_file(split_file)
-    Faults().check(refs, SPLIT, split_file, 'reference', 'ref_id')
-    return {ref['split'] for ref in refs}
-
-
 def _of_split(refs: list, file: str, split: str, faults: Faults) -> list[dict]:
     sound = faults.check(refs, SPLIT, file, 'reference', 'ref_id')
     refs = [ref for ref, is_sound in zip(refs, sound) if is_sound]
@@ -291,11 +274,12 @@ def _sound_expressions(
     return sound
 
 
-def _reference(
-    ref: dict, targets: list[dict], instances: Instances, text_key: str, existence: bool
-) -> Reference:
+def _reference(ref: dict, targets: list[dict], instances: Instances, layout: Layout) -> Reference:
     """Join one entry of the split file with its image and annotations."""
     image, sentences = instances.images[ref['image_id']], ref['sentences']
+    exists = None
+    if layout.existence:
+        exists = tuple([bool(one.get('exist', True)) for one in sentences])
     image['file_name'] = image_name(image['file_name'])
     categories = {one['category_id'] for one in targets}
     same = sum(instances.num_objects[image['id'], category] for category in categories)
@@ -305,8 +289,8 @@ def _reference(
         annotations=tuple(targets),
         num_distractors=same - sum(not one.get('iscrowd') for one in targets) if targets else -1,
         sent_ids=tuple([sentence['sent_id'] for sentence in sentences]),
-        expressions=tuple([sentence[text_key].strip() for sentence in sentences]),
-        exists=tuple([bool(one.get('exist', True)) for one in sentences]) if existence else None,
+        expressions=tuple([sentence[layout.text_key].strip() for sentence in sentences]),
+        exists=exists,
     )
 
 

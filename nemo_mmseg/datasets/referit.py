@@ -12,7 +12,7 @@ from nemo_mmseg.utils.faults import DataError, Faults, Rule, fault
 from nemo_mmseg.utils.fileio import collector_paused, load_plain_pickle
 
 from .base import BaseReferringDataset
-from .refer import Reference, load_references
+from .refer import Layout, Reference, load_references
 from .segmentation import clean_segmentation
 
 
@@ -110,7 +110,7 @@ class ReferItDataset(BaseReferringDataset):
         """Read the split, without references whose first box is too small."""
         if self.ann_file:
             references = load_references(
-                self.split_file, self.ann_file, self.split, self.text_key, errors
+                self.split_file, self.ann_file, self.split, Layout(self.text_key), errors
             )
         else:
             references = load_grounding_pickle(self.split_file, errors)

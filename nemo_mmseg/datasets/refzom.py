@@ -5,6 +5,7 @@ from __future__ import annotations
 from mmseg.registry import DATASETS
 
 from .grefcoco import GRefCOCODataset
+from .refer import Layout
 
 
 @DATASETS.register_module()
@@ -22,4 +23,4 @@ class RefZOMDataset(GRefCOCODataset):
     ``'ref-zom/refs(final).p'``. :class:`RefZOMIoU` is the metric.
     """
 
-    layout = dict(zero_by_source=True)
+    layout = Layout(generalized=True, zero_by_source=True)

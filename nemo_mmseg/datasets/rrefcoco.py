@@ -5,6 +5,7 @@ from __future__ import annotations
 from mmseg.registry import DATASETS
 
 from .refcoco import RefCOCODataset
+from .refer import Layout
 
 
 @DATASETS.register_module()
@@ -22,4 +23,4 @@ class RRefCOCODataset(RefCOCODataset):
     ``'rrefcoco/refs(unc).p'``. :class:`RobustReferringIoU` is the metric.
     """
 
-    layout = dict(existence=True)
+    layout = Layout(existence=True)

@@ -16,6 +16,7 @@ from pycocotools import mask as coco_mask
 
 from nemo_mmseg.utils.faults import MISSING, fault
 from nemo_mmseg.utils.images import MAX_PIXELS, read_image
+from nemo_mmseg.utils.rle import encode_mask
 
 KINDS = 'a list of polygons (lists of numbers), an RLE (a dict), or a list of RLEs'
 # What pycocotools does grows with the outline, which it draws with five points a pixel.
@@ -181,12 +182,6 @@ def read_mask(path: str, height: int, width: int) -> np.ndarray:
         ValueError: It is damaged, or of another size.
     """
     return read_image(path, height, width).any(axis=2).view(np.uint8)
-
-
-def encode_mask(mask: np.ndarray) -> dict:
-    """Encode a mask ``(H, W)`` uint8, 0 or 1, as COCO's compressed RLE."""
-    # COCO's masks are column-major. OpenCV transposes ten times as fast as NumPy.
-    return coco_mask.encode(cv2.transpose(mask).T)
 
 
 def encode_segmentation(segmentation: list | dict | MaskFile, height: int, width: int) -> dict:

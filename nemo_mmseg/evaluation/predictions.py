@@ -11,25 +11,10 @@ import cv2
 import numpy as np
 import torch
 from PIL import Image
-from pycocotools import mask as coco_mask
 from torch import Tensor
 
 from nemo_mmseg.utils.atomic_write import atomic_write, write_text
-
-
-def encode_rle(mask: np.ndarray) -> dict:
-    """Encode a mask ``(H, W)`` bool by COCO's compressed run-length code.
-
-    Returns:
-        ``dict(size=[H, W], counts=str)``, as COCO's annotation files hold it.
-    """
-    code = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
-    return dict(size=[int(side) for side in code['size']], counts=code['counts'].decode('ascii'))
-
-
-def decode_rle(code: dict) -> np.ndarray:
-    """Decode what :func:`encode_rle` made, to ``(H, W)`` bool."""
-    return coco_mask.decode(dict(code, counts=code['counts'].encode('ascii'))).astype(bool)
+from nemo_mmseg.utils.rle import encode_mask
 
 
 def resize_mask(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
@@ -60,7 +45,7 @@ def describe_mask(mask: np.ndarray) -> dict:
     if rows.size:
         left, top = int(cols[0]), int(rows[0])
         box = [left, top, int(cols[-1]) - left + 1, int(rows[-1]) - top + 1]
-    return dict(area=int(mask.sum()), bbox=box, rle=encode_rle(mask))
+    return dict(area=int(mask.sum()), bbox=box, rle=encode_mask(mask))
 
 
 def mask_scores(masks: Tensor, probabilities: Tensor) -> list[float]:

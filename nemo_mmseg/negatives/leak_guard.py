@@ -21,15 +21,15 @@ from functools import lru_cache
 import numpy as np
 
 from nemo_mmseg.utils.annotation_schema import FILE_NAME, SPLIT
-from nemo_mmseg.utils.faults import Faults, fault
-from nemo_mmseg.utils.fileio import load_json, load_plain_pickle
+from nemo_mmseg.utils.faults import Faults
 from nemo_mmseg.utils.parquet import find_shards, is_parquet, read_rows, shards_by_split
-from nemo_mmseg.utils.referring_json import read_referring_json
+from nemo_mmseg.utils.split_file import read_splits
 
 from .bank import NegativeBank
 from .pool import ImagePool
 
 TEST_SPLITS = ('val', 'test', 'testA', 'testB')
+NAMED = {**SPLIT, 'file_name': FILE_NAME}
 
 
 class LeakError(ValueError):
@@ -88,29 +88,16 @@ def _keys_by_split(split_file: str) -> Iterator[tuple[str, set[str]]]:
     if is_parquet(split_file):
         yield from _keys_in_parquet(split_file)
         return
-    is_json = split_file.endswith('.json')
-    lines = split_file.endswith('.jsonl')
-    refs = None if lines else (load_json if is_json else load_plain_pickle)(split_file)
-    if lines or (is_json and type(refs) is dict and 'images' in refs):
-        for image in read_referring_json(split_file).images:
-            for one in image['expressions']:
-                if one['split'] is not None:
-                    yield one['split'], {image_key(image['file_name'])}
-        return
-    if type(refs) is not list:
-        raise fault(split_file, 'the file', refs, 'a list of references')
-    Faults().check(refs, {**SPLIT, 'file_name': FILE_NAME}, split_file, 'reference', 'ref_id')
-    for ref in refs:
-        yield ref['split'], _keys(ref)
+    for split, record in read_splits(split_file, NAMED):
+        yield split, _keys(record)
 
 
 def _keys_in_parquet(source: str) -> Iterator[tuple[str, set[str]]]:
     """Yield the split and the image of each row; ``validation`` is called ``val``."""
-    rules = {**SPLIT, 'file_name': FILE_NAME}
     for name in shards_by_split(source):
         for file in find_shards(source, [name]):
-            for row, ref in read_rows(file, [*rules, 'ann_id'], 'a leak guard'):
-                Faults().check_one(ref, rules, f'{file}: row {row}')
+            for row, ref in read_rows(file, [*NAMED, 'ann_id'], 'a leak guard'):
+                Faults().check_one(ref, NAMED, f'{file}: row {row}')
                 split = 'val' if ref['split'] == 'validation' else ref['split']
                 yield split, _keys(ref)
 
@@ -123,6 +110,8 @@ def _keys(ref: dict) -> set[str]:
     is the annotation's.
     """
     key = image_key(ref['file_name'])
+    if 'expressions' in ref:  # an image of the JSON form, which has its own name
+        return {key}
     number = re.search(r'_(\d{1,18})(?=\.\w+$)', key)
     if number is None:
         return {key}

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from pycocotools import mask as coco_mask
 
-from nemo_mmseg.datasets import BaseReferringDataset, segmentation
+from nemo_mmseg.datasets import BaseReferringDataset
 from nemo_mmseg.utils.atomic_write import write_text
 from nemo_mmseg.utils.faults import MISSING, Faults, Rule, fault
 from nemo_mmseg.utils.fileio import load_json
+from nemo_mmseg.utils.rle import encode_mask, mask_fields
 from nemo_mmseg.version import __version__
 
 
@@ -134,14 +134,6 @@ def read_tables(
     return images, annotations
 
 
-def encode_mask(mask: np.ndarray) -> dict | None:
-    """Encode a mask ``(H, W)`` as COCO's compressed RLE with ``counts`` as text; None if empty."""
-    if not mask.any():
-        return None
-    rle = segmentation.encode_mask(np.asarray(mask, np.uint8))
-    return dict(size=list(rle['size']), counts=rle['counts'].decode())
-
-
 def annotation_of(image: LabelledImage, target: LabelledObject, mask: np.ndarray) -> dict:
     """Return the annotation of an object with a mask, as ``instances.json`` has it.
 
@@ -151,14 +143,14 @@ def annotation_of(image: LabelledImage, target: LabelledObject, mask: np.ndarray
         mask: ``(H, W)``, 0 or 1. The segmentation of an empty one is None.
     """
     rle = encode_mask(mask)
+    fields = mask_fields(rle)
     return dict(
         id=target.ann_id,
         image_id=image.image_id,
         category_id=target.category_id,
-        segmentation=rle,
-        area=0 if rle is None else int(coco_mask.area(rle)),
-        bbox=[0.0] * 4 if rle is None else coco_mask.toBbox(rle).tolist(),
+        segmentation=rle if fields['area'] else None,
         iscrowd=0,
+        **fields,
     )
 
 

@@ -21,12 +21,12 @@ from nemo_mmseg.datasets.transforms.loading import read_image
 from nemo_mmseg.models.affinity.edge_displacement_net import EdgeDisplacementNet
 from nemo_mmseg.utils.atomic_write import check_file_path
 from nemo_mmseg.utils.digests import digest_of_weights
+from nemo_mmseg.utils.rle import encode_mask
 
 from .annotations import (
     LabelledImage,
     LabelledObject,
     annotation_of,
-    encode_mask,
     images_of,
     write_annotations,
 )
@@ -263,10 +263,12 @@ def _confident(job: _Job) -> list[dict]:
     """Label the objects of an image."""
     image = np.ascontiguousarray(_read(job.image)[..., ::-1])
     labels = confidence_labels(image, job.responses, job.settings)
-    return [
-        dict(annotation_of(job.image, target, label == 1), unknown=encode_mask(label == UNKNOWN))
-        for target, label in zip(job.objects, labels)
-    ]
+    annotations = []
+    for target, label in zip(job.objects, labels):
+        unknown = label == UNKNOWN
+        rle = encode_mask(unknown) if unknown.any() else None
+        annotations.append(dict(annotation_of(job.image, target, label == 1), unknown=rle))
+    return annotations
 
 
 def _masked(job: _Job) -> list[dict]:

@@ -4,6 +4,8 @@ import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from nemo_mmseg.utils.rle import encode_mask
+
 _UP = 4  # contours are traced at this scale, so that polygons follow the pixels
 
 
@@ -45,13 +47,12 @@ def to_coco(mask: np.ndarray, uncompressed: bool = False) -> dict:
         ``segmentation``, and ``area`` and ``bbox`` of the segmentation as written, as in COCO.
     """
     height, width = mask.shape
-    exact = coco_mask.encode(np.asfortranarray(mask, np.uint8))
+    exact = encode_mask(mask)
     polygons = None if uncompressed else _polygons(mask)
     if uncompressed:
         rle, segmentation = exact, {'size': [height, width], 'counts': _counts(mask)}
     elif polygons is None:
-        rle = exact
-        segmentation = {'size': [height, width], 'counts': exact['counts'].decode('ascii')}
+        rle = segmentation = exact
     else:
         rle = coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
         segmentation = polygons

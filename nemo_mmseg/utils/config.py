@@ -3,7 +3,7 @@
 import argparse
 import difflib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -11,6 +11,7 @@ from mmengine.config import Config, DictAction
 from mmengine.device import get_device
 
 PACKAGE = Path(__file__).resolve().parents[1]
+LOADERS = ('train', 'val', 'test')
 
 
 def find_config(name: str) -> str:
@@ -142,3 +143,16 @@ def leaf_datasets(cfg: dict) -> Iterator[dict]:
         yield from leaf_datasets(cfg['dataset'])
     else:
         yield cfg
+
+
+def loaded_datasets(cfg: Config, loaders: Iterable[str] = LOADERS) -> Iterator[tuple[str, dict]]:
+    """Yield what the data loaders of a config read: the loader's name, and a data set's config.
+
+    Args:
+        cfg: Config with ``train_dataloader``, ``val_dataloader``, ``test_dataloader``, or some.
+        loaders: Which of ``'train'``, ``'val'``, ``'test'``. Defaults to all.
+    """
+    for loader in loaders:
+        if found := cfg.get(f'{loader}_dataloader'):
+            for leaf in leaf_datasets(found['dataset']):
+                yield loader, leaf

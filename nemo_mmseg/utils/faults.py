@@ -191,3 +191,25 @@ class Faults:
         for name in wrong:
             self.add(fault(entry, name, values[name], rules[name].allowed))
         return not wrong
+
+
+class OnlyOnce:
+    """Refuses ids, or names, that an earlier entry has.
+
+    Args:
+        faults: What becomes of errors.
+    """
+
+    def __init__(self, faults: Faults) -> None:
+        self.faults = faults
+        self._first: dict[tuple[str, Any], str] = {}
+
+    def is_new(self, entry: str, field: str, value: Any) -> bool:
+        """Whether no earlier entry, told by file and place, has that value of the field."""
+        first = self._first.get((field, value))
+        if first is not None:
+            allowed = f'one that no other entry has; {first} has it'
+            self.faults.add(fault(entry, field, value, allowed))
+            return False
+        self._first[field, value] = entry
+        return True

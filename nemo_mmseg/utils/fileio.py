@@ -10,7 +10,6 @@ from typing import Any
 
 from mmengine.fileio import get
 
-from .faults import fault
 from .plain_pickle import loads_plain
 
 try:
@@ -80,20 +79,3 @@ def load_json(path: str) -> Any:
     except (ValueError, RecursionError) as error:
         reason = str(error)[:200]
         raise ValueError(f'{path} is not valid JSON (cut short?): {reason}') from error
-
-
-def load_split_file(path: str) -> list:
-    """Read the references of ``refs(*).p`` or ``grefs(*).json``; they are not checked.
-
-    Args:
-        path: A name that does not end in ``.json`` is read as a plain pickle.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        DataError: It holds no list.
-        ValueError: It is damaged.
-    """
-    refs = load_json(path) if path.endswith('.json') else load_plain_pickle(path)
-    if type(refs) is not list:
-        raise fault(path, 'the file', refs, 'a list of references')
-    return refs

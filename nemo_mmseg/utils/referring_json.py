@@ -17,7 +17,7 @@ from mmengine.fileio import get
 
 from .annotation_schema import AREA, BOX, CROWD, FILE_NAME, ID, LIST, MAX_LENGTH, SIDE, SPLIT, TEXT
 from .atomic_write import write_text
-from .faults import MISSING, Faults, Rule, fault
+from .faults import MISSING, Faults, OnlyOnce, Rule, fault
 from .fileio import collector_paused, load_json
 from .images import MAX_PIXELS, image_name
 
@@ -88,7 +88,7 @@ class ReferringJSON:
 
 @collector_paused()
 def read_referring_json(
-    file: str, text_key: str = 'text', errors: list[str] | None = None
+    file: str, text_key: str = 'text', errors: list[str] | None = None, content: Any = None
 ) -> ReferringJSON:
     """Read a file and check all of it but the segmentations.
 
@@ -98,6 +98,8 @@ def read_referring_json(
             ``'text'``.
         errors: Gets a line for each fault; an image with a fault in it is left out. Defaults to
             None: the first fault raises.
+        content: What ``load_json`` returned of it, where it was called already. It is changed.
+            Defaults to None.
 
     Returns:
         The content.
@@ -111,7 +113,7 @@ def read_referring_json(
         lines = dict(_json_lines(file))
         head, records, places = {}, list(lines.values()), [f'line {number}' for number in lines]
     else:
-        head = load_json(file)
+        head = load_json(file) if content is None else content
         if type(head) is not dict:
             raise fault(file, 'the file', head, 'a dict with images (.jsonl has an image a line)')
         records = head.pop('images', MISSING)
@@ -299,14 +301,10 @@ def refuse_repeated(entries: Entries, key: str, faults: Faults) -> None:
         key: The field; entries that lack it are passed over.
         faults: What becomes of errors.
     """
-    first: dict[Any, str] = {}
+    once = OnlyOnce(faults)
     for entry, one in entries:
-        if key not in one:
-            continue
-        if one[key] in first:
-            allowed = f'one that no other entry has; {first[one[key]]} has it'
-            faults.add(fault(entry, key, one[key], allowed))
-        first.setdefault(one[key], entry)
+        if key in one:
+            once.is_new(entry, key, one[key])
 
 
 def _refuse_mixed_categories(objects: Entries, faults: Faults) -> None:

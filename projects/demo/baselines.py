@@ -12,7 +12,7 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 
 from nemo_mmseg.apis.inference import init_model
-from nemo_mmseg.apis.inputs import build_pipeline, make_items
+from nemo_mmseg.apis.inputs import build_pipeline, make_item
 from nemo_mmseg.datasets import BaseReferringDataset
 from nemo_mmseg.datasets.refer import load_references
 from nemo_mmseg.datasets.segmentation import decode_segmentation
@@ -134,8 +134,7 @@ def empty_sentence_guess(
 
     def guess(item: dict, place: int) -> tuple[np.ndarray, tuple[int, int]]:
         if item['img_id'] not in known:
-            (loaded,) = make_items([item['img_path']], 'anything')
-            packed = pipeline(dict(loaded, expressions=['']))
+            packed = pipeline(make_item(item['img_path'], ['']))
             with torch.no_grad():
                 (sample,) = model.test_step(pseudo_collate([packed]))
             mask, response = sample.pred_sem_seg.data[0], sample.seg_logits.data[0].numpy()

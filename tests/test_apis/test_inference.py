@@ -16,9 +16,9 @@ import torch
 from mmcv.transforms import Compose
 from mmengine.config import Config
 from PIL import Image
+from pycocotools import mask as coco_mask
 
 from nemo_mmseg.apis import ReferringInferencer, inference_model, init_model
-from nemo_mmseg.evaluation.predictions import decode_rle
 
 TINY_CLIP = dict(
     embed_dim=32,
@@ -222,7 +222,7 @@ def test_written_files(inferencer, image, tmp_path):
     masks = [mask for result in results for mask in result['masks']]
     for record, mask in zip(records, masks, strict=True):
         assert np.array_equal(np.array(Image.open(tmp_path / record['mask'])), mask)
-        assert np.array_equal(decode_rle(record['rle']), mask)
+        assert np.array_equal(coco_mask.decode(record['rle']), mask)
         assert record['area'] == mask.sum() and (tmp_path / record['overlay']).is_file()
     assert results[0]['overlays'][0].shape[1:] == (90, 3)
     assert inferencer(image, 'dog', draw=False)['overlays'] == []

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from mini_refcoco import MiniGRefCOCO, MiniRefCOCO
 
-from nemo_mmseg.datasets.refer import load_references
+from nemo_mmseg.datasets.refer import Layout, load_references
 from nemo_mmseg.datasets.segmentation import decode_segmentation
 
 # Values of every type, to stand where another one belongs.
@@ -81,7 +81,7 @@ def test_damage_is_named_or_harmless(tmp_path, made, kind):
             path.write_bytes(content)
         try:
             found = load_references(
-                str(refs), str(files['instances.json']), 'train', generalized=generalized
+                str(refs), str(files['instances.json']), 'train', Layout(generalized=generalized)
             )
         except ValueError as error:
             assert str(tmp_path) in str(error) and len(str(error)) < len(str(tmp_path)) + 500

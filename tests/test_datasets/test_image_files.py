@@ -14,7 +14,7 @@ from mmseg.registry import DATASETS, TRANSFORMS
 from nemo_helpers import mosaic_config, write_bank
 from PIL import Image
 
-from nemo_mmseg.apis.inputs import make_items
+from nemo_mmseg.apis.inputs import make_item
 from nemo_mmseg.datasets.samplers import SampleIndex
 from nemo_mmseg.mining.embed import blocks_of, embed_images
 from nemo_mmseg.mining.requirements import make, requirements_of
@@ -115,10 +115,10 @@ def test_mask_and_picture_belong_together_everywhere(mini, tmp_path, orientation
         path = mini.root / 'images' / name
         for given in (str(path), Image.open(path)):
             if orientation == 1:
-                (item,) = make_items(given, 'box')
+                item = make_item(given, ['box'])
             else:
                 with pytest.warns(UserWarning, match=f'orientation {orientation}.*exif_transpose'):
-                    (item,) = make_items(given, 'box')
+                    item = make_item(given, ['box'])
             np.testing.assert_array_equal(item['img'], pictures[name][..., ::-1])
 
 
@@ -151,7 +151,7 @@ def test_16_bits_are_the_same_everywhere(mini, tmp_path):
     for row, seen in enumerate(mined_pictures(dataset, tmp_path)):
         high = np.dstack([(values + row + 1) >> 8] * 3)
         np.testing.assert_array_equal(seen, high)
-        np.testing.assert_array_equal(make_items(dataset.pool.path(row), 'box')[0]['img'], high)
+        np.testing.assert_array_equal(make_item(dataset.pool.path(row), ['box'])['img'], high)
         np.testing.assert_array_equal(arrays_of(dataset[SampleIndex(row, 0, 0)])[0], high)
 
 
@@ -189,7 +189,7 @@ def test_a_damaged_image_is_refused_by_all_with_its_path(mini, tmp_path):
             lambda: [of_files[SampleIndex(0, epoch, 0)] for epoch in range(9)],
             lambda tiled=tiled: tiles_of(tiled),
             lambda what=what: mined_pictures(dataset, tmp_path / f'{what}.vectors'),
-            lambda: make_items(str(path), 'box'),
+            lambda: make_item(str(path), ['box']),
         ):
             with pytest.raises(ValueError, match='image_2.jpg') as found:
                 read()

@@ -173,7 +173,7 @@ def too_small_mask(rows):
 
 # What is wrong in the second row, and what the message names.
 FAULTS = [
-    (changed('ref_id', 1), ['row 1: ref_id is 1', 'two have it']),
+    (changed('ref_id', 1), ['row 1: ref_id is 1', 'row 0 has it']),
     (changed('ann_id', None), ['row 1: ann_id is None', 'whole number']),
     (changed('image_id', 77), ['row 1: raw_image_info: id is 2; allowed: 77, the image_id']),
     (changed('split', 'testA'), ["row 1: split is the text 'testA'; allowed: 'train'"]),

@@ -187,7 +187,7 @@ def small_mask():
 
 
 FAULTS = [
-    (changed(id=1001), 'row 0: image 1: sample 1001: id is 1001; allowed: an id of one entry'),
+    (changed(id=1001), 'row 0: image 1: sample 1001: id is 1001; allowed: one that no'),
     (changed(id=None), 'row 0: image 1: sample at position 1: id is missing'),
     (changed(sentences=[]), 'image 1: sample 1002: sentences is []; allowed: a list of at least'),
     (changed(sentences=['left', ' ']), "image 1: sample 1002: sentences is ['left', ' ']"),
@@ -199,7 +199,7 @@ FAULTS = [
     ),
     (changed(mask=dict(counts='00', size=[48, 64])), 'sample 1002: counts of segmentation is'),
     (changed(mask=dict(counts=None, size=[48, 64])), 'sample 1002: counts of segmentation is'),
-    (changed_row(image_id=1), 'row 1: image_id is 1; allowed: an id of one entry; two have it'),
+    (changed_row(image_id=1), 'row 1: image_id is 1; allowed: one that no other entry has'),
     (changed_row(image_id=None), 'row 1: image_id is None; allowed: a whole number'),
     (changed_row(file_name='../x.jpg'), "row 1: file_name is the text '../x.jpg'; allowed: the pa"),
     (changed_row(samples=None), 'row 1: samples is None; allowed: a list'),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from nemo_mmseg.datasets.refer import load_references
+from nemo_mmseg.datasets.refer import Layout, load_references
 from nemo_mmseg.utils.faults import DataError
 
 
@@ -86,7 +86,7 @@ def test_two_references_of_one_id_are_refused(mini):
     files = str(folder / 'refs(unc).p'), str(folder / 'instances.json')
     # of relatives of RefCOCO it is not known whether they keep to it
     with pytest.warns(UserWarning, match='1 values of ref_id are those of several entries, .*: 1'):
-        assert len(load_references(*files, 'train', existence=True)) == 5
+        assert len(load_references(*files, 'train', Layout(existence=True))) == 5
 
 
 def test_two_expressions_of_one_id_are_named(mini):

@@ -11,9 +11,11 @@ from mmengine.structures import PixelData
 from mmseg.registry import METRICS
 from mmseg.structures import SegDataSample
 from PIL import Image
+from pycocotools import mask as coco_mask
 
-from nemo_mmseg.evaluation.predictions import decode_rle, describe_mask, encode_rle
+from nemo_mmseg.evaluation.predictions import describe_mask
 from nemo_mmseg.evaluation.scores import ExpressionScores
+from nemo_mmseg.utils.rle import encode_mask
 
 
 def make_sample(image_id: int, sent_ids: list[int], scale: int = 1) -> SegDataSample:
@@ -55,7 +57,7 @@ def test_written_files(tmp_path: Path, scale: int):
     expected = np.zeros((20, 30), bool)
     expected[4:10, 5:15] = True
     for record in records:
-        assert np.array_equal(decode_rle(record['rle']), expected)
+        assert np.array_equal(coco_mask.decode(record['rle']), expected)
         assert np.array_equal(np.array(Image.open(tmp_path / record['mask'])), expected)
         assert record['iou'] == 0.5 and record['area'] == 60 and record['bbox'] == [5, 4, 10, 6]
         assert record['score'] == pytest.approx(0.75) and record['ref_id'] == 7
@@ -134,7 +136,7 @@ def test_rle_and_box_of_random_masks():
     rng = np.random.default_rng(0)
     for _ in range(20):
         mask = rng.random((13, 9)) < rng.random()
-        assert np.array_equal(decode_rle(encode_rle(mask)), mask)
+        assert np.array_equal(coco_mask.decode(encode_mask(mask)), mask)
         box = describe_mask(mask)['bbox']
         if box:
             left, top, width, height = box

@@ -19,7 +19,6 @@ from mmengine.config import Config
 from small_runs import run_tool, runner_of, small_config
 
 from nemo_mmseg.datasets.conversion import refcoco_to_json
-from nemo_mmseg.datasets.refer import split_names
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 NAME = 'cris_refshapes-clip_1xb16-4e_refshapes-plus-256x256'
@@ -135,7 +134,7 @@ def test_splits_are_those_of_the_split_file(refshapes, tmp_path):
     broken = tmp_path / 'grefs.json'
     broken.write_text('{}')
     with pytest.raises(ValueError, match='grefs.json: the file.*a list of references'):
-        split_names(str(broken))
+        splits_of(dict(split_file=str(broken)))
 
 
 def test_the_splits_of_the_json_form_are_read_from_it(refshapes, tmp_path):

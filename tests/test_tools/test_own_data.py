@@ -1,7 +1,6 @@
 """The tutorial of docs/own_data.md as a user follows it, and a run on own data as on RefCOCO."""
 
 import csv
-import json
 import re
 import shlex
 from pathlib import Path
@@ -22,11 +21,7 @@ from small_runs import (
 )
 
 from nemo_mmseg.datasets.conversion import refcoco_to_json
-from nemo_mmseg.evaluation.predictions import decode_rle, describe_mask
-from nemo_mmseg.pseudo_labels.predictions import predictions_to_json
-from nemo_mmseg.utils.faults import DataError
 from nemo_mmseg.utils.fileio import load_plain_pickle
-from nemo_mmseg.utils.referring_json import read_referring_json
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / 'docs' / 'own_data.md'
@@ -137,11 +132,12 @@ def test_a_run_on_the_json_form_is_that_on_refcoco_s_layout(refshapes, refshapes
 
 
 def test_converters_there_and_back(mini, tmp_path, monkeypatch, capsys):
-    """The second block of the page, on another data set."""
+    """The page's commands, on another data set."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'data').mkdir()
     (mini.root / 'mini').rename(tmp_path / 'data' / 'refcoco')
-    for command in commands(blocks('bash')[1]):
+    (block,) = [block for block in blocks('bash') if 'referring_json_to_refcoco.py' in block]
+    for command in commands(block):
         with pytest.raises(SystemExit) as end:
             run_tool(*command)
         assert end.value.code == 0
@@ -153,52 +149,3 @@ def test_converters_there_and_back(mini, tmp_path, monkeypatch, capsys):
     assert end.value.code == 1
     error = capsys.readouterr().err
     assert 'gone.json' in error and 'Traceback' not in error
-
-
-HEIGHT, WIDTH = 30, 40
-# sent_id -> reference, image, columns of the predicted mask, score, whether nothing was found
-PREDICTIONS = {
-    1: (11, 5, (2, 9), 0.6, False),
-    2: (11, 5, (0, 4), 0.9, False),  # the better one of reference 11
-    3: (12, 5, (20, 30), 0.5, False),
-    4: (13, 6, (0, 0), 0.0, False),  # empty
-    5: (14, 6, (3, 6), 0.1, True),
-}
-
-
-@pytest.fixture
-def predicted(tmp_path):
-    records = []
-    for sent_id, (ref_id, image, columns, score, nothing) in PREDICTIONS.items():
-        mask = np.zeros((HEIGHT, WIDTH), bool)
-        mask[3:20, slice(*columns)] = True
-        records.append(
-            dict(sent_id=sent_id, ref_id=ref_id, image_id=image, image=f'/data/part/{image}.png',
-                 expression=f'thing {sent_id}', score=score, predicted_no_target=nothing,
-                 **describe_mask(mask))
-        )  # fmt: skip
-    path = tmp_path / 'predictions.json'
-    path.write_text(json.dumps(dict(dataset='mini', predictions=records)))
-    return path, records
-
-
-def test_predictions_are_annotations(predicted, tmp_path):
-    path, records = predicted
-    out = tmp_path / 'pseudo.json'
-    assert predictions_to_json(str(tmp_path), str(out), '/data', 'train') == (4, 1)
-    data = read_referring_json(str(out))
-    assert data.head['info']['dataset'] == 'mini'
-    assert [image['file_name'] for image in data.images] == ['part/5.png', 'part/6.png']
-    expressions = {one['id']: one for image in data.images for one in image['expressions']}
-    assert {key: one['targets'] for key, one in expressions.items()} == {
-        1: [11], 2: [11], 3: [12], 5: [],
-    }  # fmt: skip
-    assert expressions[3]['text'] == 'thing 3' and expressions[3]['split'] == 'train'
-    objects = {one['id']: one for image in data.images for one in image['objects']}
-    mask = decode_rle(objects[11]['segmentation'])
-    assert np.flatnonzero(mask.any(0)).tolist() == [0, 1, 2, 3] and mask.sum() == 4 * 17
-    assert objects[11]['bbox'] == [0, 3, 4, 17] and objects.keys() == {11, 12}
-    records[0]['expression'] = ' '
-    path.write_text(json.dumps(dict(predictions=records)))
-    with pytest.raises(DataError, match='prediction 1: expression is'):
-        predictions_to_json(str(tmp_path), str(out))

@@ -24,9 +24,7 @@ from prettytable import PrettyTable
 
 import nemo_mmseg  # noqa: F401  (registers our classes, whether or not the config asks for it)
 from nemo_mmseg.apis.evaluate import evaluate
-from nemo_mmseg.datasets.refer import split_names
 from nemo_mmseg.evaluation.predictions import write_csv
-from nemo_mmseg.negatives.leak_guard import split_images
 from nemo_mmseg.utils.atomic_write import check_folder_path
 from nemo_mmseg.utils.config import (
     add_config_arguments,
@@ -34,8 +32,10 @@ from nemo_mmseg.utils.config import (
     find_config,
     leaf_datasets,
     load_config,
+    loaded_datasets,
 )
 from nemo_mmseg.utils.dist import leave_process_group
+from nemo_mmseg.utils.split_file import read_splits
 
 SPLITS = ('val', 'testA', 'testB', 'test')
 # Those that every network can be tested by; ReLA's needs two channels.
@@ -118,8 +118,7 @@ def datasets_to_test(cfg: Config) -> list[dict]:
         ValueError: The config trains on one data set, and the test data set is a wrapper.
     """
     test = cfg.test_dataloader.dataset
-    loader = cfg.get('train_dataloader')
-    trained = list(leaf_datasets(loader.dataset)) if loader else []
+    trained = [dataset for _, dataset in loaded_datasets(cfg, ['train'])]
     files = [{key: one[key] for key in FILES if key in one} for one in trained]
     different = [one for i, one in enumerate(files) if one not in files[:i]]
     if len(different) > 1:
@@ -154,7 +153,7 @@ def splits_of(dataset: dict) -> list[str]:
         raise ValueError(f'{dataset.get("type")} has no split file: name the splits with --splits')
     file = dataset['ann_file' if is_json else 'split_file']
     file = os.path.join(dataset.get('data_root') or '', file)
-    names = split_images(file) if is_json else split_names(file)
+    names = {split for split, _ in read_splits(file)}
     found = [name for name in SPLITS if name in names]
     if not found:
         raise ValueError(f'{file} has the splits {sorted(names)}: name some with --splits')

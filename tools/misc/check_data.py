@@ -25,11 +25,10 @@ import nemo_mmseg  # noqa: F401  (registers our classes, whether or not the conf
 from nemo_mmseg.datasets.fingerprint import Fingerprint
 from nemo_mmseg.datasets.refer import Reference
 from nemo_mmseg.datasets.segmentation import MaskFile, encode_segmentation
-from nemo_mmseg.utils.config import add_config_arguments, leaf_datasets, load_config
+from nemo_mmseg.utils.config import LOADERS, add_config_arguments, load_config, loaded_datasets
 from nemo_mmseg.utils.faults import shown
 from nemo_mmseg.utils.images import decode_image, orientation_of, read_content
 
-LOADERS = ('train', 'val', 'test')
 MOST_REMARKS = 10  # of one kind
 MOST_ERRORS = 1000  # printed of one data set
 COUNTS = ('references', 'expressions', 'images', 'objects')
@@ -82,12 +81,10 @@ def check_data(
     """
     init_default_scope(cfg.get('default_scope') or 'mmseg')
     found: dict[str, tuple[dict, list[str]]] = {}
-    for loader in loaders:
-        loader_cfg = cfg.get(f'{loader}_dataloader')
-        for leaf in leaf_datasets(loader_cfg['dataset']) if loader_cfg else ():
-            # Grouping and transforms change nothing of what is read.
-            settings = {k: leaf[k] for k in leaf if k not in ('pipeline', 'group_by', 'test_mode')}
-            found.setdefault(repr(sorted(settings.items())), (settings, []))[1].append(loader)
+    for loader, leaf in loaded_datasets(cfg, loaders):
+        # Grouping and transforms change nothing of what is read.
+        settings = {k: leaf[k] for k in leaf if k not in ('pipeline', 'group_by', 'test_mode')}
+        found.setdefault(repr(sorted(settings.items())), (settings, []))[1].append(loader)
     return [
         check_dataset(settings, names, decode, num_workers, progress)
         for settings, names in found.values()
@@ -107,38 +104,21 @@ def check_dataset(
         return report
     references, items, inside = found
     report.fingerprint = str(Fingerprint.of(references))
-    report.counts = dict(
-        references=len({ref for item in items for ref in item['ref_ids']}),
-        expressions=sum(len(item['expressions']) for item in items),
-        images=len(items),
-        objects=sum(len(_objects(item)) for item in items),
-    )
-    targets = [number for item in items for number in item['num_targets']]
-    if set(targets) - {1}:
-        report.counts.update(multi_target=sum(n > 1 for n in targets), no_target=targets.count(0))
-    sent_ids = Counter(sent_id for item in items for sent_id in item['sent_ids'])
-    ref_ids = Counter(reference.ref_id for reference in references)
-    for key, counts, what in (
-        ('sent_id', sent_ids, 'expressions'),
-        ('ref_id', ref_ids, 'references'),
-    ):
-        report.errors += [
-            f'{name}: {key} {number} is given to {count} {what}'
-            for number, count in counts.items()
-            if count > 1
-        ]
+    report.counts = _counts(items)
+    sent_ids = (sent_id for item in items for sent_id in item['sent_ids'])
+    ref_ids = (reference.ref_id for reference in references)
+    report.errors += _repeated(sent_ids, f'{name}: sent_id', 'expressions')
+    report.errors += _repeated(ref_ids, f'{name}: ref_id', 'references')
     records = Counter(item['img_path'] for item in items)  # an item is an image here
     report.remarks += [
         f'{path} is the file of {count} images: they can become negatives of each other'
         for path, count in records.items()
         if count > 1
     ][:MOST_REMARKS]
-    title = f'{name} {report.split}'
+    bar = partial(tqdm, desc=f'{name} {report.split}', unit='image', disable=not progress)
     look = _look_inside if decode else partial(_look_for, inside=inside)
     with ThreadPoolExecutor(num_workers) as pool:
-        found = pool.map(look, items)
-        bar = tqdm(found, total=len(items), desc=title, unit='image', disable=not progress)
-        seen = list(bar)
+        seen = list(bar(pool.map(look, items), total=len(items)))
     report.errors += [error for errors, _ in seen for error in errors]
     report.remarks += _turned_images(items, [orientation for _, orientation in seen])
     objects = [one for item in items for one in _objects(item).values()]
@@ -171,6 +151,26 @@ def _read(
             return None
         finally:
             report.remarks += [str(remark.message) for remark in remarks]
+
+
+def _counts(items: Sequence[dict]) -> dict[str, int]:
+    """Count what a data set holds; an item is an image."""
+    counts = dict(
+        references=len({ref for item in items for ref in item['ref_ids']}),
+        expressions=sum(len(item['expressions']) for item in items),
+        images=len(items),
+        objects=sum(len(_objects(item)) for item in items),
+    )
+    targets = [number for item in items for number in item['num_targets']]
+    if set(targets) - {1}:
+        counts.update(multi_target=sum(n > 1 for n in targets), no_target=targets.count(0))
+    return counts
+
+
+def _repeated(ids: Iterable[int], which: str, what: str) -> list[str]:
+    """Name the ids that several entries have."""
+    repeated = [(number, count) for number, count in Counter(ids).items() if count > 1]
+    return [f'{which} {number} is given to {count} {what}' for number, count in repeated]
 
 
 def format_reports(reports: Sequence[DataReport]) -> str:

@@ -13,20 +13,16 @@ from mmengine.registry import init_default_scope
 
 import nemo_mmseg  # noqa: F401  (registers our classes, whether or not the config asks for it)
 from nemo_mmseg.datasets.sources import NeededFile, files_of
-from nemo_mmseg.utils.config import add_config_arguments, leaf_datasets, load_config
-
-LOADERS = ('train', 'val', 'test')
+from nemo_mmseg.utils.config import add_config_arguments, load_config, loaded_datasets
 
 
 def needed_files(cfg: Config) -> dict[NeededFile, list[str]]:
     """Return what the data loaders of a config read, each with the loaders that do."""
     found: dict[NeededFile, list[str]] = {}
-    for loader in LOADERS:
-        loader_cfg = cfg.get(f'{loader}_dataloader')
-        for leaf in leaf_datasets(loader_cfg['dataset']) if loader_cfg else ():
-            for file in files_of(leaf):
-                loaders = found.setdefault(file, [])
-                loaders += [] if loader in loaders else [loader]
+    for loader, leaf in loaded_datasets(cfg):
+        for file in files_of(leaf):
+            loaders = found.setdefault(file, [])
+            loaders += [] if loader in loaders else [loader]
     return found
 
 

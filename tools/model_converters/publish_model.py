@@ -9,7 +9,8 @@ import sys
 
 import nemo_mmseg  # noqa: F401  (registers our classes)
 from nemo_mmseg.apis.inference import init_model
-from nemo_mmseg.apis.pretrained import check_pretrained_target, save_pretrained
+from nemo_mmseg.apis.pretrained import save_pretrained
+from nemo_mmseg.utils.atomic_write import check_folder_path
 
 
 def parse_args() -> argparse.Namespace:
@@ -27,7 +28,7 @@ def main() -> int:
     """Write the folder; an error is one line and exit code 1."""
     args = parse_args()
     try:
-        check_pretrained_target(args.out)
+        check_folder_path(args.out)
         model = init_model(args.config, args.checkpoint, 'cpu')
         for file in save_pretrained(model, args.out, args.license, args.notes):
             print(file)

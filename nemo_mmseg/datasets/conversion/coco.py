@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from pycocotools import mask as coco_mask
-
 from nemo_mmseg.utils.annotation_schema import ANNOTATION, IMAGE, LIST
 from nemo_mmseg.utils.faults import MISSING, Faults, all_sound, fault
 from nemo_mmseg.utils.fileio import load_json
 from nemo_mmseg.utils.referring_json import NAMED_CATEGORY, OPTIONAL_LIST, refuse_repeated
+from nemo_mmseg.utils.rle import mask_fields
 
 from ..segmentation import clean_segmentation, encode_segmentation
 
@@ -122,11 +121,6 @@ def _object(annotation: dict, names: dict[int, str]) -> dict:
     return described
 
 
-def mask_fields(rle: dict) -> dict[str, Any]:
-    """Return ``bbox``, COCO's ``[x, y, width, height]``, and ``area`` of a compressed RLE."""
-    return dict(bbox=coco_mask.toBbox(rle).tolist(), area=int(coco_mask.area(rle)))
-
-
 def measured(segmentation: list | dict, height: int, width: int, entry: str) -> dict[str, Any]:
     """Return ``bbox`` and ``area`` of a segmentation, checked.
 
@@ -141,8 +135,3 @@ def measured(segmentation: list | dict, height: int, width: int, entry: str) -> 
     """
     clean_segmentation(segmentation, height, width, entry)
     return mask_fields(encode_segmentation(segmentation, height, width))
-
-
-def json_rle(rle: dict) -> dict:
-    """Return a compressed RLE of pycocotools as JSON holds it."""
-    return dict(size=[int(side) for side in rle['size']], counts=rle['counts'].decode())

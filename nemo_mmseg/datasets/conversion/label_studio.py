@@ -14,10 +14,10 @@ from nemo_mmseg.utils.faults import MISSING, Faults, Rule, fault
 from nemo_mmseg.utils.fileio import load_json
 from nemo_mmseg.utils.images import MAX_PIXELS, is_image_name
 from nemo_mmseg.utils.referring_json import refuse_without_expressions, write_referring_json
+from nemo_mmseg.utils.rle import encode_mask
 
-from ..segmentation import encode_mask
 from .brush import decode_brush
-from .coco import json_rle, measured
+from .coco import measured
 from .shapes import POINTS, ellipse, rectangle
 
 # Types of results that draw a region; each also comes with "labels" behind it.
@@ -85,32 +85,20 @@ def label_studio_to_json(
         if not drawn:
             continue
         first = next(iter(drawn.values()))
-        image = dict(
-            file_name=_file_name(
-                task['data'].get(image_key, MISSING), images_dir, image_key, entry
-            ),
-            height=first['original_height'],
-            width=first['original_width'],
-            **({} if split is None else {'split': split}),
-            objects=[],
-            expressions=[],
-        )
+        size = first['original_height'], first['original_width']
         numbers = {key: num_objects + place for place, key in enumerate(drawn, 1)}
         num_objects += len(drawn)
-        for key, one in drawn.items():
-            made = _object(one, numbers[key], image, f'{entry}: region {key}')
-            labels = [_labels(other) for other in results if other['id'] == key]
-            made.update({'category': name} if (name := next(filter(None, labels), None)) else {})
-            image['objects'].append(made)
-        for one in results:
-            if one['type'] == 'textarea':
-                if one['id'] not in numbers:
-                    allowed = 'the id of a region: a TextArea needs perRegion="true"'
-                    raise fault(f'{entry}: textarea', 'id', one['id'], allowed)
-                image['expressions'] += [
-                    dict(text=text, targets=[numbers[one['id']]]) for text in one['value']['text']
-                ]
-        images.append(image)
+        source = task['data'].get(image_key, MISSING)
+        images.append(
+            dict(
+                file_name=_file_name(source, images_dir, image_key, entry),
+                height=size[0],
+                width=size[1],
+                **({} if split is None else {'split': split}),
+                objects=[_object(drawn[key], numbers[key], size, results, entry) for key in drawn],
+                expressions=_expressions(results, numbers, entry),
+            )
+        )
     refuse_without_expressions(images, export, 'text of a TextArea with perRegion')
     write_referring_json(out, images)
 
@@ -166,13 +154,29 @@ def _file_name(source: Any, images_dir: str, image_key: str, entry: str) -> str:
     )
 
 
-def _object(result: dict, number: int, image: dict, entry: str) -> dict:
-    size = image['height'], image['width']
-    found = [result['original_height'], result['original_width']]
+def _expressions(results: list[dict], numbers: dict[str, int], entry: str) -> list[dict]:
+    """Return the texts of the regions, whose numbers are given by their ids."""
+    found = []
+    for one in results:
+        if one['type'] == 'textarea':
+            if one['id'] not in numbers:
+                allowed = 'the id of a region: a TextArea needs perRegion="true"'
+                raise fault(f'{entry}: textarea', 'id', one['id'], allowed)
+            targets = [numbers[one['id']]]
+            found += [dict(text=text, targets=targets) for text in one['value']['text']]
+    return found
+
+
+def _object(region: dict, number: int, size: tuple, results: list[dict], entry: str) -> dict:
+    entry = f'{entry}: region {region["id"]}'
+    found = [region['original_height'], region['original_width']]
     if found != list(size):
         raise fault(entry, 'original_height and original_width', found, f'{list(size)}, as before')
-    segmentation = _segmentation(result, *size, entry)
-    return dict(id=number, segmentation=segmentation, **measured(segmentation, *size, entry))
+    segmentation = _segmentation(region, *size, entry)
+    made = dict(id=number, segmentation=segmentation, **measured(segmentation, *size, entry))
+    labels = [_labels(other) for other in results if other['id'] == region['id']]
+    category = next(filter(None, labels), None)
+    return made if category is None else dict(made, category=category)
 
 
 def _segmentation(result: dict, height: int, width: int, entry: str) -> list | dict:
@@ -181,7 +185,7 @@ def _segmentation(result: dict, height: int, width: int, entry: str) -> list | d
     if kind == 'brush':
         if height * width > MAX_PIXELS:
             raise fault(entry, 'height and width', [height, width], f'at most {MAX_PIXELS} pixels')
-        return json_rle(encode_mask(decode_brush(bytes(value['rle']), height, width, entry)))
+        return encode_mask(decode_brush(bytes(value['rle']), height, width, entry))
     if kind == 'polygon':
         return [[size for x, y in value['points'] for size in (x * across, y * down)]]
     place, turn = (value['x'] * across, value['y'] * down), value.get('rotation', 0)

@@ -16,9 +16,10 @@ from nemo_mmseg.utils.faults import Faults, Rule, fault
 from nemo_mmseg.utils.fileio import load_json
 from nemo_mmseg.utils.images import decode_image
 from nemo_mmseg.utils.referring_json import refuse_without_expressions, write_referring_json
+from nemo_mmseg.utils.rle import encode_mask, json_rle
 
-from ..segmentation import clean_segmentation, encode_mask, encode_segmentation
-from .coco import json_rle, measured
+from ..segmentation import clean_segmentation, encode_segmentation
+from .coco import measured
 from .shapes import POINTS, ellipse, rectangle
 
 NONE = type(None)
@@ -133,7 +134,7 @@ def _part(shape: dict, height: int, width: int, entry: str) -> list | dict:
         radius = math.dist(*points)
         return ellipse(*points[0], radius, radius)
     if kind == 'mask':
-        return json_rle(encode_mask(_mask(shape, height, width, entry)))
+        return encode_mask(_mask(shape, height, width, entry))
     return [value for point in points for value in point]
 
 

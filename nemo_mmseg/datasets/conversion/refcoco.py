@@ -18,7 +18,6 @@ from typing import Any
 from nemo_mmseg.utils.annotation_schema import SPLIT, expression_rules, reference_rules
 from nemo_mmseg.utils.atomic_write import atomic_write, check_folder_path
 from nemo_mmseg.utils.faults import MISSING, Faults, fault
-from nemo_mmseg.utils.fileio import load_split_file
 from nemo_mmseg.utils.images import image_name
 from nemo_mmseg.utils.referring_json import (
     ReferringJSON,
@@ -26,17 +25,11 @@ from nemo_mmseg.utils.referring_json import (
     refuse_repeated,
     write_referring_json,
 )
+from nemo_mmseg.utils.rle import encode_mask, mask_fields
+from nemo_mmseg.utils.split_file import load_split_file
 
-from ..segmentation import encode_mask, read_mask
-from .coco import (
-    check_coco,
-    images_with_objects,
-    json_rle,
-    mask_fields,
-    measured,
-    read_coco,
-    refuse_names,
-)
+from ..segmentation import read_mask
+from .coco import check_coco, images_with_objects, measured, read_coco, refuse_names
 
 # What an image, an object and an expression of the JSON form have that has another place there.
 IMAGE_PARTS = ('objects', 'expressions', 'references')
@@ -58,7 +51,8 @@ def refcoco_to_json(split_file: str, ann_file: str, out: str) -> None:
         DataError: A field holds what it must not.
         ValueError: A file is damaged.
     """
-    refs = _read_refs(split_file)
+    refs = load_split_file(split_file)
+    _check_refs(refs, split_file)
     tables = read_coco(ann_file)
     head, images = images_with_objects(tables)
     categories = {one['id']: one['category_id'] for one in tables['annotations']}
@@ -139,12 +133,6 @@ def _refuse_present(folder: str, *names: str) -> None:
         if (Path(folder) / name).exists():
             message = 'the converter replaces no files; name another folder. This is there'
             raise FileExistsError(errno.EEXIST, message, osp.join(folder, name))
-
-
-def _read_refs(split_file: str) -> list[dict]:
-    refs = load_split_file(split_file)
-    _check_refs(refs, split_file)
-    return refs
 
 
 def _check_refs(refs: list, file: str) -> None:
@@ -279,7 +267,7 @@ def _annotation(
             rle = encode_mask(read_mask(path, *size))
         except ValueError as error:
             raise ValueError(f'{entry}: {error}') from error
-        annotation.update(segmentation=json_rle(rle), **mask_fields(rle))
+        annotation.update(segmentation=rle, **mask_fields(rle))
     elif 'segmentation' in described:
         annotation['segmentation'] = described['segmentation']
         if not {'bbox', 'area'} <= described.keys():

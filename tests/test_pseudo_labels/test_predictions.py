@@ -7,11 +7,15 @@ import cv2
 import numpy as np
 import pytest
 from mmseg.registry import DATASETS
-from predictions_to_refcoco import convert
+from pycocotools import mask as coco_mask
 
 import nemo_mmseg  # noqa: F401  (registers)
 from nemo_mmseg.datasets.samplers import SampleIndex
 from nemo_mmseg.evaluation.predictions import describe_mask
+from nemo_mmseg.pseudo_labels.predictions import predictions_to_json
+from nemo_mmseg.pseudo_labels.predictions import predictions_to_refcoco as convert
+from nemo_mmseg.utils.faults import DataError
+from nemo_mmseg.utils.referring_json import read_referring_json
 
 HEIGHT, WIDTH = 30, 40
 # sent_id -> reference, image, columns of the predicted mask, score
@@ -46,7 +50,7 @@ def folder(tmp_path):
     (tmp_path / 'refs(unc).p').write_bytes(pickle.dumps(list(refs.values()), protocol=2))
     records = [
         dict(sent_id=sent_id, ref_id=ref_id, image_id=image, image=f'/data/{image}.png',
-             score=score, **describe_mask(mask_of(columns)))
+             expression=f'thing {sent_id}', score=score, **describe_mask(mask_of(columns)))
         for sent_id, (ref_id, image, columns, score) in PREDICTIONS.items()
     ]  # fmt: skip
     content = dict(dataset='mini', predictions=records)
@@ -85,6 +89,28 @@ def test_a_data_set_trains_on_predictions(folder):
     for sample, columns in zip(samples, expected.values()):
         mask = sample.gt_sem_seg.data.numpy()[0]
         assert np.array_equal(mask, mask_of(columns)) and sample.expressions[0].startswith('thing')
+
+
+def test_predictions_in_the_json_form(folder):
+    file, out = folder / 'predictions.json', folder / 'pseudo.json'
+    content = json.loads(file.read_text())
+    content['predictions'][5]['predicted_no_target'] = True
+    file.write_text(json.dumps(content))
+    assert predictions_to_json(str(folder), str(out), '/data', 'train') == (4, 2)
+    data = read_referring_json(str(out))
+    assert data.head['info']['dataset'] == 'mini'
+    assert [image['file_name'] for image in data.images] == ['5.png', '6.png']
+    expressions = {one['id']: one for image in data.images for one in image['expressions']}
+    targets = {key: one['targets'] for key, one in expressions.items()}
+    assert targets == {1: [11], 2: [11], 3: [12], 6: []}
+    assert expressions[3]['text'] == 'thing 3' and expressions[3]['split'] == 'train'
+    objects = {one['id']: one for image in data.images for one in image['objects']}
+    assert objects[11]['bbox'] == [0, 3, 4, 17] and objects.keys() == {11, 12}
+    assert np.array_equal(coco_mask.decode(objects[11]['segmentation']), mask_of((0, 4)))
+    content['predictions'][0]['expression'] = ' '
+    file.write_text(json.dumps(content))
+    with pytest.raises(DataError, match='prediction 1: expression is'):
+        predictions_to_json(str(folder), str(out))
 
 
 def test_predictions_of_other_data_are_refused(folder):
