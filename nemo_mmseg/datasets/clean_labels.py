@@ -1,6 +1,6 @@
-"""Labels of RefCOCO that somebody looked at again: masks of RefCOCO-M, and reviewed expressions.
+"""Reviewed or cleaned labels of RefCOCO: masks of RefCOCO-M, and reviewed expressions.
 
-Both are laid over the items of a data set, which keep all their expressions and masks, so that one
+Both are added to the items of a data set, which keep all their expressions and masks, so that one
 run gives the scores on all, on reviewed and on cleaned ground truth (:class:`CleanReferringIoU`).
 """
 

@@ -1,4 +1,4 @@
-"""What a split is, told by what it holds: mirrors call other splits by the names of the published.
+"""A split is recognised by what it holds: mirrors give the published names to other splits.
 
 A fingerprint is the counts of a split and a digest of its sentence ids. The counts are compared
 with the published ones. Digests of the published splits are not known to this package, which ships

@@ -1,4 +1,4 @@
-"""The metric of RefCOCO with labels that were looked at again: all, reviewed and cleaned."""
+"""The metric of RefCOCO with reviewed or cleaned labels beside the published ones."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ their maximum.
 - It knows the words of RefShapes: {', '.join(CATEGORIES)}; {', '.join(COLOURS)};
   {', '.join(TEXTURES)}. Of photographs and of other words it knows nothing.
 - On drawn scenes it finds the right place more often than the right border.
-- It is no judge of what is missing. It answers "nothing found" only where its response map is
+- It cannot tell that something is missing. It answers "nothing found" only if its response map is
   empty. ReLA, for one, learns to say so.
 """.strip()
 

@@ -2,53 +2,34 @@
 
 import argparse
 import inspect
-import os
 import re
 import runpy
-import shlex
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from unittest.mock import patch
 
 import click
 import pytest
+import setuptools
+from doc_pages import PAGES, ROOT, commands, short
+from mim.commands.install import cli as mim_install
 from mim.commands.test import cli as mim_test
 from mim.commands.train import cli as mim_train
 from mmengine.config import Config
 from mmseg.registry import MODELS
+from packaging.requirements import Requirement
 from torch.distributed.run import get_args_parser
 
 from nemo_mmseg.utils.config import find_config
 
-ROOT = Path(__file__).resolve().parents[2]
-PAGES = [
-    ROOT / 'README.md',
-    *sorted((ROOT / 'docs').glob('*.md')),
-    *sorted((ROOT / 'configs').glob('*/README.md')),
-]
 MIM = dict(train=mim_train, test=mim_test)
 # What stands for a choice of the reader's, where a program knows the choices, and for a copy.
 STAND_INS = {
     'METHOD': 'lavt',
     'work_dirs/exported/runtime.py': 'nemo_mmseg/deployment/runtime.py',
 }
-# `PORT=29501 bash ...`
-SETTING = re.compile(r'[A-Z_]+=.*')
-
-
-def commands(page: Path) -> list[list[str]]:
-    """The commands of a page that start programs, word by word."""
-    found = []
-    for block in re.findall(r'```bash\n(.*?)```', page.read_text(), re.DOTALL):
-        for line in block.replace('\\\n', ' ').splitlines():
-            words = shlex.split(line, comments=True)
-            while words and SETTING.fullmatch(words[0]) and len(words) > 1:
-                words.pop(0)
-            words = [STAND_INS.get(word, word) for word in words]
-            if words and words[0] in ('python', 'torchrun', 'srun', 'mim', 'bash'):
-                found.append(words)
-    return found
 
 
 class Parsed(Exception):
@@ -73,19 +54,7 @@ def parse(program: str, *arguments: str) -> None:
         runpy.run_path(str(path), run_name='__main__')
 
 
-def started_by(script: str, arguments: list[str], folder: Path) -> list[str]:
-    """The command that a shell script ends with, of a torchrun and srun that only tell theirs."""
-    for name in ('torchrun', 'srun'):
-        (folder / name).write_text('#!/bin/sh\nprintf "%s\\n" "$(basename "$0")" "$@"\n')
-        (folder / name).chmod(0o755)
-    env = dict(os.environ, PATH=f'{folder}{os.pathsep}{os.environ["PATH"]}')
-    command = ['bash', script, *arguments]
-    return subprocess.run(
-        command, cwd=ROOT, env=env, check=True, capture_output=True, text=True
-    ).stdout.splitlines()
-
-
-def understand(words: list[str], folder: Path) -> None:
+def understand(words: list[str]) -> None:
     """Let a command be read by its program, and by the one that this starts."""
     starter, *rest = words
     if starter == 'python':
@@ -97,12 +66,68 @@ def understand(words: list[str], folder: Path) -> None:
         start = rest.index('python') + 1
         parse(*rest[start + (rest[start] == '-u') :])
     elif starter == 'mim':
-        command, package, *options = rest
-        assert package == 'nemo_mmseg'
-        context = MIM[command].make_context(command, [package, *options])
-        parse(f'tools/{command}.py', *unknown(context))
+        understand_mim(*rest)
+    elif starter == 'pip':
+        assert rest[0] == 'install'
+        understand_install(rest[1:])
+    elif starter == 'make':
+        understand_make(rest)
     else:
-        understand(started_by(rest[0], rest[1:], folder), folder)
+        understand_hf(rest)
+
+
+def understand_mim(command: str, *arguments: str) -> None:
+    """Read a command of mim, and what it hands on to a tool."""
+    if command == 'install':
+        understand_install(mim_install.make_context('install', [*arguments]).params['args'])
+        return
+    assert arguments[0] == 'nemo_mmseg'
+    context = MIM[command].make_context(command, [*arguments])
+    parse(f'tools/{command}.py', *unknown(context))
+
+
+@cache
+def extras() -> set[str]:
+    """The extras of setup.py."""
+    with patch.object(setuptools, 'setup') as setup:
+        runpy.run_path(str(ROOT / 'setup.py'))
+    return set(setup.call_args.kwargs['extras_require'])
+
+
+@cache
+def options_of_pip() -> list[str]:
+    command = [sys.executable, '-m', 'pip', 'install', '--help']
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+
+
+def understand_install(arguments: list[str]) -> None:
+    """Check the options of `pip install`, and the extras of this package."""
+    assert arguments
+    for word in arguments:
+        if word.startswith('-'):
+            assert word in options_of_pip(), word
+            continue
+        # A path has no name: `.[x]` is this package.
+        wanted = Requirement(re.sub(r'^\.(?=\[|$)', 'nemo-mmsegmentation', word))
+        if wanted.name == 'nemo-mmsegmentation':
+            assert wanted.extras <= extras(), word
+
+
+def understand_make(arguments: list[str]) -> None:
+    """Check that the Makefile has the targets, and lets the variables be set."""
+    settings = [word.split('=')[0] for word in arguments if '=' in word]
+    open_ones = re.findall(r'^(\w+) \?=', (ROOT / 'Makefile').read_text(), re.MULTILINE)
+    assert set(settings) <= set(open_ones)
+    # A target that is missing is an error, also where nothing is run.
+    subprocess.run(
+        ['make', '--dry-run', *arguments], cwd=ROOT, check=True, stdout=subprocess.DEVNULL
+    )
+
+
+def understand_hf(arguments: list[str]) -> None:
+    """Let the Hugging Face hub's client read a command, which it does before it helps."""
+    program = Path(sys.executable).with_name('hf')
+    subprocess.run([program, *arguments, '--help'], check=True, stdout=subprocess.DEVNULL)
 
 
 def unknown(context: click.Context) -> list[str]:
@@ -111,11 +136,19 @@ def unknown(context: click.Context) -> list[str]:
     return [config, *filter(None, [checkpoint]), *context.params['other_args']]
 
 
-@pytest.mark.parametrize('page', PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize('page', PAGES, ids=short)
 def test_commands_are_understood(page, tmp_path, monkeypatch):
+    found = commands(page, tmp_path)
     monkeypatch.chdir(ROOT)
-    for words in commands(page):
-        understand(words, tmp_path)
+    for words in found:
+        understand([STAND_INS.get(word, word) for word in words])
+
+
+def test_links_of_ref_zom_lead_to_the_images_of_coco(tmp_path):
+    commands(ROOT / 'docs' / 'ready_data.md', tmp_path)
+    links = sorted((tmp_path / 'data' / 'coco' / 'trainval2014').iterdir())
+    assert [link.name for link in links] == ['train2014.jpg', 'val2014.jpg']
+    assert all(link.is_symlink() and link.is_file() for link in links)
 
 
 def takes(settings: dict, key: str) -> bool:
