@@ -185,6 +185,23 @@ def logits_of(model, images, ids, mask):
     return model.decode_head(*model.extract_feat(images, text)).logits
 
 
+def test_running_statistics_are_those_of_whole_images(build, sample):
+    """A network that is trained without masks meets the same plain batch."""
+    samples = [sample(THREE, gt=(64, 64)), sample(TWO, gt=(64, 64))]
+    images = torch.randn(2, 3, 64, 64)
+    statistics = []
+    for changes in ({}, dict(train_cfg=dict(masked=MASKED))):
+        model = build(**changes).train()
+        before = {name: value.clone() for name, value in model.named_buffers() if 'runn' in name}
+        seeded(model, images, samples)
+        seeded(model, images, samples)
+        after = dict(model.named_buffers())
+        assert before and all(not torch.equal(after[name], before[name]) for name in before)
+        statistics.append({name: after[name] for name in before})
+    for name, plain in statistics[0].items():
+        torch.testing.assert_close(statistics[1][name], plain, msg=name)
+
+
 def test_plain_augmentation_is_one_pass_on_the_masked_sample(build, sample):
     samples = [sample(THREE, gt=(64, 64)), sample(TWO, gt=(64, 64))]
     images = torch.randn(2, 3, 64, 64).double()

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from nemo_mmseg.models.losses.soft_targets import soft_target_loss
 from nemo_mmseg.models.losses.targets import gt_like
 from nemo_mmseg.models.structures import HeadOutput, TextFeatures
+from nemo_mmseg.models.utils.layers import running_statistics_kept
 
 from .base import BaseReferringSegmentor
 from .masked_training import MaskedTraining
@@ -203,7 +204,8 @@ class ReferringSegmentor(BaseReferringSegmentor):
 
         The head's and the auxiliary losses are of the plain pass alone. The other pass compares its
         mask, at the size of the logits, with that of the plain pass; pixels without ground truth
-        (255) do not count there, either.
+        (255) do not count there, either. Running statistics of batch norm follow the plain pass
+        alone, as images are tested whole.
 
         Args:
             clean: Normalised images ``(B, 3, H, W)`` and tokens ``(E, T)``.
@@ -213,7 +215,8 @@ class ReferringSegmentor(BaseReferringSegmentor):
             data_samples: See :meth:`loss`.
         """
         losses, target = self.losses_of(*clean, mask, data_samples)
-        output, _ = self.output_of(*masked, mask, data_samples)
+        with running_statistics_kept(self):
+            output, _ = self.output_of(*masked, mask, data_samples)
         known = gt_like(output.logits, data_samples) != 255
         weights = self.decode_head.class_weights if output.logits.shape[1] == 2 else None
         loss = soft_target_loss(output.logits, target.logits, known, weights)
