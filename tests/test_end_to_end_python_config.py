@@ -78,7 +78,9 @@ def test_all_tools_take_a_pure_python_config(python_config, tmp_path, monkeypatc
     first = results['predictions'][0]
     dumped = Path('run', python_config.name)  # names its classes by module
     options = ['--config', dumped, '--weights', checkpoint, '--out', 'shown']
-    run_tool('infer.py', first['image'], first['expression'], *options)
+    with pytest.raises(SystemExit) as ended:
+        run_tool('infer.py', first['image'], first['expression'], *options)
+    assert ended.value.code == 0
     (shown,) = Path('shown/masks').iterdir()
     masks = [np.array(Image.open(file)) for file in (shown, f'results/{first["mask"]}')]
     # test.py ran in bfloat16 on several expressions: pixels at the threshold may differ.

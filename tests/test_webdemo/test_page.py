@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
-from small_runs import NEMO, small_config
+from small_runs import NEMO, forget_runs, small_config
 
 from nemo_mmseg.apis import ReferringInferencer
 from nemo_mmseg.utils.config import find_config
@@ -33,12 +33,15 @@ def url(refshapes: Path, refshapes_bank: Path):
         import demo_page
     finally:
         sys.path.pop(0)
+    # The web server closes all log files of the process, and MMEngine would write to them.
+    forget_runs()
     segment = PictureSegmenter(ReferringInferencer(find_config(NETWORK), device='cpu'))
     browser = MosaicBrowser(small_config(NEMO, refshapes, refshapes_bank))
     page = demo_page.build_page(segment, browser, 'about', [])
     _, address, _ = demo_page.serve(page, '127.0.0.1', None, prevent_thread_lock=True, quiet=True)
     yield address
     page.close()
+    forget_runs()
 
 
 @pytest.fixture(scope='module')
