@@ -10,3 +10,5 @@ test_dataloader = dict(
     ),
 )
 randomness = dict(seed=0)
+# Drawings would show the masks on the image files.
+default_hooks = dict(visualization=dict(draw=False))

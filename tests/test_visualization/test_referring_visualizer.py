@@ -99,9 +99,17 @@ class Echo(BaseModel):
 def test_hooks_in_a_runner_with_tensorboard(tmp_path: Path, hook_type: str):
     for index in range(5):
         cv2.imwrite(str(tmp_path / f'{index}.png'), np.full((40, 60, 3), 50 * index, np.uint8))
+    training = {}
+    if hook_type == 'ReferringVisualizationHook':  # needs no training data
+        training = dict(
+            train_cfg=dict(by_epoch=True, max_epochs=1),
+            train_dataloader=dict(dataset=dict(type='DataSetThatThereIsNot')),
+            optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
+        )
     runner = Runner(
         model=Echo(),
         work_dir=str(tmp_path / 'work'),
+        **training,
         test_dataloader=dict(
             batch_size=2,
             dataset=dict(type='StandInImages', data_root=str(tmp_path), serialize_data=False),

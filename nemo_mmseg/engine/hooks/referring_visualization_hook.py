@@ -86,6 +86,8 @@ class ReferringVisualizationHook(Hook):
         out_file = None
         if mode == 'test' and self.out_dir is not None:
             out_file = osp.join(self.out_dir, f'{name}.png')
+        # To say its iteration, a runner that only tests would build the training data.
+        step = 0 if mode == 'test' else runner.iter
         runner.visualizer.add_datasample(
-            name=name, image=image, data_sample=sample, out_file=out_file, step=runner.iter
+            name=name, image=image, data_sample=sample, out_file=out_file, step=step
         )
