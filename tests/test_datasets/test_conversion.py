@@ -192,6 +192,7 @@ FILES = ('mini/grefs(unc).json', 'mini/instances.json', 'x.json')
 @pytest.mark.parametrize('change, words', [
     (lambda data: data.refs[0].update(ann_id=[102]), r'1: ann_id is \[102\]; allowed: annotations'),
     (lambda data: data.refs[0].update(image_id=77), 'reference 1: image_id is 77'),
+    (lambda data: data.refs[0].update(id=99), 'reference 1: id is 99; allowed: a field of anoth'),
     (lambda data: data.refs[0]['sentences'][0].update(sent=''), 'expression 10: sent is'),
     (lambda data: data.instances['annotations'][0].update(image_id=77), 'annotation 101: image_id'),
     (lambda data: data.instances['images'].append(data.instances['images'][0]), 'image 1: id is 1'),

@@ -61,6 +61,7 @@ def refcoco_to_json(split_file: str, ann_file: str, out: str) -> None:
     _check_objects(refs, objects, split_file, ann_file)
     for ref in refs:
         entry = f'{split_file}: reference {ref["ref_id"]}'
+        refuse_names(ref, ('id',), entry)
         image, targets = images[ref['image_id']], _targets(ref)
         for one in ref['sentences']:
             if one.get('exist', True) in (False, 0):
