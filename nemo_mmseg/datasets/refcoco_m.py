@@ -249,10 +249,11 @@ def write_images(source: str, folder: str) -> None:
                     continue  # load_reference_list names it
                 path = os.path.join(folder, image_name(name))
                 if not os.path.isfile(path):
-                    if not image.get('bytes'):
+                    content = image.get('bytes') or MISSING
+                    if type(content) is not bytes:
                         allowed = 'the bytes of an image file'
-                        raise fault(f'{file}: row {row}', 'image.bytes', MISSING, allowed)
-                    write_bytes(path, image['bytes'])
+                        raise fault(f'{file}: row {row}', 'image.bytes', content, allowed)
+                    write_bytes(path, content)
 
 
 def _names_in(file: str) -> Iterator[str]:

@@ -185,10 +185,10 @@ def read_rows(file: str, columns: Sequence[str], what: str) -> Iterator[tuple[in
 
 def _check_columns(opened: Any, file: str, columns: Sequence[str]) -> None:
     """Compare the columns with those that are asked for, before anything is decoded."""
-    present = opened.schema_arrow.names
+    present = [opened.schema.column(number).path for number in range(len(opened.schema))]
     for column in columns:
-        if column.split('.')[0] not in present:
-            allowed = f'a column of the file; it has: {", ".join(map(str, present))[:300]}'
+        if not any(f'{path}.'.startswith(f'{column}.') for path in present):
+            allowed = f'a column of the file; it has: {", ".join(present)[:300]}'
             raise fault(file, f'column {column!r}', MISSING, allowed)
     size = 0
     for group in range(opened.metadata.num_row_groups):

@@ -2,8 +2,10 @@
 
 import io
 import json
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from check_data import check_data
 from mini_refcoco import compressed, rectangle
@@ -240,6 +242,20 @@ def test_a_row_without_image_and_a_missing_column_are_named(mini):
     file = write(mini.root / 'val.parquet', [], REFCOCO_M.remove(3))
     with pytest.raises(DataError, match="val.parquet: column 'samples' is missing"):
         read_samples(str(file))
+
+
+@pytest.mark.parametrize('kind, part', [
+    (pa.struct(dict(path=pa.string())), "column 'image.bytes' is missing; allowed: .* image.path,"),
+    (pa.binary(), "column 'image.bytes' is missing; allowed: .* has: image, "),
+    (pa.null(), "column 'image.bytes' is missing; allowed: .* has: image, "),
+    (pa.struct(dict(bytes=pa.string())), "row 0: image.bytes is the text 'x'; allowed: the bytes"),
+])  # fmt: skip
+def test_a_column_of_images_of_another_form_is_named(mini, kind, part):
+    image = None if pa.types.is_null(kind) else b'x' if kind == pa.binary() else dict(bytes='x')
+    content = [dict(row, image=image) for row in rows()]
+    write(Path(write_m(mini)), content, REFCOCO_M.set(0, pa.field('image', kind)))
+    with pytest.raises(DataError, match=part):
+        DATASETS.build(alone(mini))
 
 
 def write_reviewed(mini, content):
