@@ -197,6 +197,7 @@ FILES = ('mini/grefs(unc).json', 'mini/instances.json', 'x.json')
     (lambda data: data.instances['annotations'][0].update(image_id=77), 'annotation 101: image_id'),
     (lambda data: data.instances['images'].append(data.instances['images'][0]), 'image 1: id is 1'),
     (lambda data: data.refs.append(data.refs[0]), 'reference 1: ref_id is 1; allowed: one that no'),
+    (lambda data: data.refs[1]['sentences'][0].update(sent_id=10), 'nce 2: expression 10: sent_id'),
     (lambda data: data.refs[0]['sentences'][0].update(exist=False), '10: exist is False; allowed'),
     (lambda data: data.instances['annotations'][0].update(category='cup'), '101: category is'),
     (lambda data: data.instances['annotations'][0].update(mask='1.png'), '101: mask is the text'),
@@ -222,6 +223,9 @@ def test_faults_of_refcoco_s_files_are_named(tmp_path, change, words):
     (dict(references=[dict(id=5, split='val')]), 'own.json: reference 5: image_id is missing; a'),
     (dict(references=[dict(id=5, ref_id=6)]), 'reference 5: ref_id is 6'),
     (dict(references=[dict(id=1, image_id=4)]), 'reference 1: image_id is 4; allowed: 1, its im'),
+    (dict(references=[dict(id=1), dict(id=1)]), 'reference 1: id is 1; allowed: one that no other'),
+    (dict(references=[dict(id=1, sentences=2 * [dict(sent_id=1, sent='cup')])]),
+     'reference 1: expression 1: sent_id is 1; allowed: one that no other entry has'),
     (dict(references=[dict(id=1, ann_id=8)]), 'reference 1: ann_id is 8; allowed: annotations of'),
 ])  # fmt: skip
 def test_what_would_not_be_what_it_says_in_refcoco_s_layout_is_refused(tmp_path, changes, words):

@@ -144,6 +144,12 @@ def _check_refs(refs: list, file: str) -> None:
     refuse_repeated(entries, 'ref_id', faults)
     for entry, ref in entries:
         faults.check(ref['sentences'], expression_rules('sent'), entry, 'expression', 'sent_id')
+    sentences = [
+        (f'{entry}: expression {one["sent_id"]}', one)
+        for entry, ref in entries
+        for one in ref['sentences']
+    ]
+    refuse_repeated(sentences, 'sent_id', faults)
 
 
 def _check_objects(
@@ -234,12 +240,13 @@ def _references(data: ReferringJSON, categories: dict[int, int], file: str) -> l
         for one in image['expressions']:
             refuse_names(one, ('sent_id', 'sent'), f'{where}: expression {one["id"]}')
             spoken.setdefault(one['ref_id'], []).append(one)
-        for one in image.get('references', ()):
-            entry = f'{where}: reference {one["id"]}'
+        told = [(f'{where}: reference {one["id"]}', one) for one in image.get('references', ())]
+        refuse_repeated(told, 'id', Faults())
+        for entry, one in told:
             refuse_names(one, ('ref_id',), entry)
             if one.get('image_id', image['id']) != image['id']:
                 raise fault(entry, 'image_id', one['image_id'], f'{image["id"]}, its image')
-        others = {one['id']: _without(one, ('id',)) for one in image.get('references', ())}
+        others = {one['id']: _without(one, ('id',)) for _, one in told}
         for ref_id in spoken | others:
             ref = {'ref_id': ref_id}
             if ref_id in spoken:
