@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
 from typing import Any
 
 from mmengine.fileio import get
@@ -145,7 +146,8 @@ def checked(
     faults = Faults(errors)
     categories = head.get('categories', [])
     if type(categories) is not list:
-        raise fault(file, 'categories', categories, 'a list')
+        faults.add(fault(file, 'categories', categories, 'a list'))
+        categories = []
     rules = dict(EXPRESSION, **{text_key: TEXT})
     kept = [
         (entry, image)
@@ -170,8 +172,9 @@ def checked(
     owners = [image['id'] for _, image in kept for _ in image['expressions']]
     _number_references(expressions, owners, faults)
     names = {one['category'] for _, one in objects if type(one.get('category')) is str}
-    Faults().check(categories, NAMED_CATEGORY if names else {'id': ID}, file, 'category', 'id')
-    return ReferringJSON(head, [image for _, image in kept], _category_ids(categories, names))
+    rules = NAMED_CATEGORY if names else {'id': ID}
+    categories = compress(categories, faults.check(categories, rules, file, 'category', 'id'))
+    return ReferringJSON(head, [image for _, image in kept], _category_ids(list(categories), names))
 
 
 def write_referring_json(

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 
 import cv2
 import numpy as np
@@ -137,6 +138,21 @@ def test_a_fault_names_file_entry_field_found_and_allowed(own, place, changes, w
     loose = own.build(lazy_init=True)
     loose.load_reference_list(errors)
     assert message in errors, 'all faults can be listed, too'
+
+
+@pytest.mark.parametrize('categories, words', [
+    ({}, r"own\.json: categories is \{\}; allowed: a list"),
+    ([dict(id=1, name='box'), 7], r'own\.json: category at position 1 is 7; allowed: a dict'),
+    ([dict(id=1, name='box'), dict(id='2', name='cup')], "position 1: id is the text '2'; allowed"),
+])  # fmt: skip
+def test_a_faulty_table_of_categories_is_listed_with_all_others(own, categories, words):
+    own.images[1]['height'] = None
+    (own.root / 'own.json').write_text(json.dumps(dict(images=own.images, categories=categories)))
+    errors = []
+    references = own.build(lazy_init=True).load_reference_list(errors)
+    assert len(errors) == 2 and len(references) == 4
+    assert any(re.search(words, error) for error in errors)
+    assert any('image at position 1: height is None' in error for error in errors)
 
 
 @pytest.mark.parametrize('part, key', [
