@@ -220,6 +220,18 @@ def test_label_studio(label_studio):
     assert (drawn & disk).sum() / (drawn | disk).sum() > 0.9
 
 
+def test_a_region_with_labels_of_two_controls_is_one_object(label_studio):
+    folder, tasks, write = label_studio
+    results = tasks[0]['annotations'][1]['result']
+    value = dict(results[0]['value'], polygonlabels=['red'])
+    results.insert(1, dict(results[0], from_name='colour', value=value))
+    write()
+    objects = read_referring_json(str(folder / 'own.json')).images[0]['objects']
+    assert [one['category'] for one in objects] == ['cup', 'cup']
+    drawn = decode_segmentation(objects[0]['segmentation'], HEIGHT, WIDTH)
+    np.testing.assert_array_equal(drawn, rectangle(2, 3, 22, 18))
+
+
 @pytest.mark.parametrize('row, changes, words', [
     (0, dict(value=dict(points=[[1, 2], ['3', 4]])), 'result r1: value: points is'),
     (0, dict(value=dict(points=[[999, 2], [3, 4], [1, 5]])), 'region r1: a coordinate of segm'),
@@ -231,6 +243,7 @@ def test_label_studio(label_studio):
     (2, dict(value=dict(format='rle', rle=[0, 0, 1, 1])), 'region r2: the number of values of rle'),
     (2, dict(value=dict(format='rle', rle=[0, 0, 48, 0])), 'region r2: rle is .*allowed: more'),
     (2, dict(value=dict(format='rle', rle=[0, 0, 999])), 'result r2: value: rle is'),
+    (2, dict(id='r1'), "task 1: region: id is the text 'r1'; allowed: one that no other region has"),
     (None, dict(data=dict(image='/data/upload/1/gone.png')), 'task 1: image is .*gone.png'),
     (None, dict(data=dict(picture='a.png')), 'task 1: image is missing'),
     (None, dict(annotations=None), 'task 1: annotations is None'),

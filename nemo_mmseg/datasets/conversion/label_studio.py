@@ -81,7 +81,7 @@ def label_studio_to_json(
     for row, task in enumerate(tasks):
         entry = f'{export}: task {task.get("id", f"at position {row}")}'
         results = _results(task['annotations'], entry)
-        drawn = {one['id']: one for one in results if _kind(one) in KINDS}
+        drawn = _drawn(results, entry)
         if not drawn:
             continue
         first = next(iter(drawn.values()))
@@ -105,6 +105,23 @@ def label_studio_to_json(
 
 def _kind(result: dict) -> str:
     return result['type'].removesuffix('labels')
+
+
+def _drawn(results: list[dict], entry: str) -> dict[str, dict]:
+    """Return the results that draw regions, by the ids of these.
+
+    A region with labels of two controls is drawn twice, alike.
+    """
+    drawn: dict[str, dict] = {}
+    for one in results:
+        if _kind(one) in KINDS and _outline(drawn.setdefault(one['id'], one)) != _outline(one):
+            raise fault(f'{entry}: region', 'id', one['id'], 'one that no other region has')
+    return drawn
+
+
+def _outline(result: dict) -> tuple[str, dict]:
+    shape = {key: value for key, value in result['value'].items() if key != result['type']}
+    return _kind(result), shape
 
 
 def _labels(result: dict) -> str | None:
