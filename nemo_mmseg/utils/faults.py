@@ -7,7 +7,8 @@ Nothing here walks through a value.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from operator import eq
@@ -73,6 +74,25 @@ def _described(value: Any, limit: int, depth: int) -> str:
     more = [f'... {len(value)} in all'] if len(value) > 4 else []
     left, right = '{}' if isinstance(value, (dict, set, frozenset)) else '[]'
     return left + ', '.join(parts + more) + right
+
+
+@contextmanager
+def told_by(entry: str) -> Iterator[None]:
+    """Put an entry in front of what is said of the files that it names.
+
+    Args:
+        entry: File and entry, e.g. ``'table.csv: line 7'``.
+
+    Raises:
+        FileNotFoundError: One is missing.
+        ValueError: One is damaged.
+    """
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f'{entry}: {error}') from error
+    except ValueError as error:
+        raise ValueError(f'{entry}: {error}') from error
 
 
 @dataclass(frozen=True)

@@ -98,6 +98,7 @@ def test_labelme(labelme):
     (2, dict(points=[[50, 10], [58, 14]]), '10x5 pixels, annotated as 9x5'),
     (0, dict(description='cup\n' + 1001 * 'x'), "shape 'cup': a line of description is the text"),
     (2, dict(mask='?'), "shape 'bowl': mask is the text"),
+    (2, dict(mask='ü'), "shape 'bowl': mask is the text 'ü'; allowed: a PNG in base64"),
     (None, dict(imageWidth=0), 'a.json: imageWidth is 0'),
     (None, dict(imagePath='../../other/a.png'), 'a.json: imagePath is the text'),
     (None, dict(shapes={}), 'a.json: shapes'),
@@ -245,6 +246,7 @@ def test_a_region_with_labels_of_two_controls_is_one_object(label_studio):
     (2, dict(value=dict(format='rle', rle=[0, 0, 999])), 'result r2: value: rle is'),
     (2, dict(id='r1'), "task 1: region: id is the text 'r1'; allowed: one that no other region has"),
     (None, dict(data=dict(image='/data/upload/1/gone.png')), 'task 1: image is .*gone.png'),
+    (None, dict(data=dict(image='http://[x/a.png')), "task 1: image is the text 'http:.*; allowed"),
     (None, dict(data=dict(picture='a.png')), 'task 1: image is missing'),
     (None, dict(annotations=None), 'task 1: annotations is None'),
 ])  # fmt: skip

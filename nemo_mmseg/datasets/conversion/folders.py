@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from nemo_mmseg.utils.annotation_schema import FILE_NAME, TEXT
-from nemo_mmseg.utils.faults import MISSING, Faults, fault
+from nemo_mmseg.utils.faults import MISSING, Faults, fault, told_by
 from nemo_mmseg.utils.images import read_image
 from nemo_mmseg.utils.referring_json import OBJECT, OPTIONAL_SPLIT, write_referring_json
 
@@ -50,7 +50,8 @@ def folders_to_json(images_dir: str, masks_dir: str, csv_file: str, out: str) ->
             raise fault(entry, 'split', split, f'{allowed} {said}')
         name = row['image']
         if name not in images:
-            height, width = read_image(osp.join(images_dir, name)).shape[:2]
+            with told_by(entry):
+                height, width = read_image(osp.join(images_dir, name)).shape[:2]
             images[name] = dict(
                 file_name=name, height=height, width=width, objects=[], expressions=[]
             )
@@ -96,10 +97,8 @@ def _rows(csv_file: str) -> Iterator[tuple[str, dict]]:
 def _object(number: int, mask: str, masks_dir: str, image: dict, entry: str) -> dict:
     if not MASK.holds(mask):
         raise fault(entry, 'mask', mask, MASK.allowed)
-    try:
+    with told_by(entry):
         drawn = read_mask(osp.join(masks_dir, mask), image['height'], image['width'])
-    except ValueError as error:
-        raise ValueError(f'{entry}: {error}') from error
     about = mask_fields(encode_mask(drawn))
     if not about['area']:
         raise fault(entry, 'mask', mask, 'a file that is not black all over')

@@ -155,20 +155,26 @@ def _results(annotations: list, entry: str) -> list[dict]:
 
 def _file_name(source: Any, images_dir: str, image_key: str, entry: str) -> str:
     """Find the picture of a task, by the longest end of its address that is in the folder."""
-    if type(source) is str:
-        address = urlsplit(source)
-        # Local storage names the file behind "?d=".
-        path = parse_qs(address.query).get('d', [unquote(address.path)])[0]
-        parts = PurePosixPath(path.replace('\\', '/')).parts
-        ends = ['/'.join(parts[start:]) for start in range(len(parts))]
-        # An upload gets eight digits before its name.
-        ends += [re.sub(r'^[0-9a-f]{8}-', '', ends[-1])] if ends else []
-        for name in ends:
-            if is_image_name(name) and osp.isfile(osp.join(images_dir, name)):
-                return name
+    for name in _possible_names(source) if type(source) is str else []:
+        if is_image_name(name) and osp.isfile(osp.join(images_dir, name)):
+            return name
     raise fault(
         entry, image_key, source, f'an address that ends in the path of a file in {images_dir}'
     )
+
+
+def _possible_names(source: str) -> list[str]:
+    """Return the ends of an address, the longest first; none of what is no address."""
+    try:
+        address = urlsplit(source)
+    except ValueError:
+        return []
+    # Local storage names the file behind "?d=".
+    path = parse_qs(address.query).get('d', [unquote(address.path)])[0]
+    parts = PurePosixPath(path.replace('\\', '/')).parts
+    ends = ['/'.join(parts[start:]) for start in range(len(parts))]
+    # An upload gets eight digits before its name.
+    return ends + ([re.sub(r'^[0-9a-f]{8}-', '', ends[-1])] if ends else [])
 
 
 def _expressions(results: list[dict], numbers: dict[str, int], entry: str) -> list[dict]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import math
 import os.path as osp
 from pathlib import Path
@@ -145,7 +144,7 @@ def _mask(shape: dict, height: int, width: int, entry: str) -> np.ndarray:
         raise fault(entry, 'points', shape['points'], 'corners of a part of the picture')
     try:
         content = base64.b64decode(shape.get('mask') or '', validate=True)
-    except binascii.Error as error:
+    except ValueError as error:  # of base64, or of a letter that is not ASCII
         raise fault(entry, 'mask', shape['mask'], SHAPE['mask'].allowed) from error
     part = decode_image(content, f'{entry}: mask', y1 - y0 + 1, x1 - x0 + 1)
     mask = np.zeros((height, width), np.uint8)

@@ -17,7 +17,7 @@ from typing import Any
 
 from nemo_mmseg.utils.annotation_schema import SPLIT, expression_rules, reference_rules
 from nemo_mmseg.utils.atomic_write import atomic_write, check_folder_path
-from nemo_mmseg.utils.faults import MISSING, Faults, fault
+from nemo_mmseg.utils.faults import MISSING, Faults, fault, told_by
 from nemo_mmseg.utils.images import image_name
 from nemo_mmseg.utils.referring_json import (
     ReferringJSON,
@@ -271,10 +271,8 @@ def _annotation(
     size = image['height'], image['width']
     if 'mask' in described:
         path = osp.join(masks_dir, image_name(described['mask']))
-        try:
+        with told_by(entry):
             rle = encode_mask(read_mask(path, *size))
-        except ValueError as error:
-            raise ValueError(f'{entry}: {error}') from error
         annotation.update(segmentation=rle, **mask_fields(rle))
     elif 'segmentation' in described:
         annotation['segmentation'] = described['segmentation']
