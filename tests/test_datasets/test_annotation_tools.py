@@ -244,7 +244,7 @@ def test_a_region_with_labels_of_two_controls_is_one_object(label_studio):
     (2, dict(value=dict(format='rle', rle=[0, 0, 1, 1])), 'region r2: the number of values of rle'),
     (2, dict(value=dict(format='rle', rle=[0, 0, 48, 0])), 'region r2: rle is .*allowed: more'),
     (2, dict(value=dict(format='rle', rle=[0, 0, 999])), 'result r2: value: rle is'),
-    (2, dict(id='r1'), "task 1: region: id is the text 'r1'; allowed: one that no other region has"),
+    (2, dict(id='r1'), "region: id is the text 'r1'; allowed: one that no other region has"),
     (None, dict(data=dict(image='/data/upload/1/gone.png')), 'task 1: image is .*gone.png'),
     (None, dict(data=dict(image='http://[x/a.png')), "task 1: image is the text 'http:.*; allowed"),
     (None, dict(data=dict(picture='a.png')), 'task 1: image is missing'),
