@@ -178,7 +178,11 @@ def checked(
 
 
 def write_referring_json(
-    file: str | os.PathLike, images: list[dict], head: dict | None = None
+    file: str | os.PathLike,
+    images: list[dict],
+    head: dict | None = None,
+    source: str | None = None,
+    entries: Sequence[str] | None = None,
 ) -> None:
     """Write a file that :func:`read_referring_json` takes; it has its name only when it is whole.
 
@@ -186,14 +190,18 @@ def write_referring_json(
         file: To write. One that ends in ``.jsonl`` has no place for the head.
         images: The images.
         head: What a ``.json`` file has beside them. Defaults to nothing.
+        source: What a converter read, for messages: the user knows that file. Defaults to the file
+            to write.
+        entries: File and place there of each image, for messages. Defaults to source and id.
 
     Raises:
         DataError: The reader would refuse the file.
     """
     lines = [json.dumps(image) for image in images]
     copies = [json.loads(line) for line in lines]
-    entries = [f'{file}: {_place(image, row)}' for row, image in enumerate(copies)]
-    checked(dict(head or {}), copies, str(file), entries)
+    source = source or str(file)
+    entries = entries or [f'{source}: {_place(image, row)}' for row, image in enumerate(copies)]
+    checked(dict(head or {}), copies, source, entries)
     if str(file).endswith('.jsonl'):
         write_text(file, ''.join(f'{line}\n' for line in lines))
     else:

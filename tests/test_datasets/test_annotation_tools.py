@@ -122,6 +122,13 @@ def test_shapes_that_nobody_describes_are_no_data_set(labelme):
     assert not (folder / 'own.json').exists()
 
 
+def test_a_picture_of_two_of_labelme_s_files_is_told_with_both(labelme):
+    folder, content, write = labelme
+    (folder / 'labels' / 'b.json').write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r'labels/b\.json: file_name is .*labels/a\.json has it'):
+        write()
+
+
 def test_a_folder_without_labelme_s_files(tmp_path):
     with pytest.raises(FileNotFoundError, match='no JSON file of LabelMe'):
         labelme_to_json(str(tmp_path), str(tmp_path), str(tmp_path / 'own.json'))
@@ -247,6 +254,7 @@ def test_a_region_with_labels_of_two_controls_is_one_object(label_studio):
     (2, dict(id='r1'), "region: id is the text 'r1'; allowed: one that no other region has"),
     (None, dict(data=dict(image='/data/upload/1/gone.png')), 'task 1: image is .*gone.png'),
     (None, dict(data=dict(image='http://[x/a.png')), "task 1: image is the text 'http:.*; allowed"),
+    (None, dict(data=dict(image='part/b.png')), 'task 2: file_name is .*export.json: task 1 has'),
     (None, dict(data=dict(picture='a.png')), 'task 1: image is missing'),
     (None, dict(annotations=None), 'task 1: annotations is None'),
 ])  # fmt: skip

@@ -288,6 +288,11 @@ def test_bad_captions_are_named(mini, tmp_path):
         DataError, match=r'annotation 102: size of segmentation is \[24, 64\]; allow'
     ):
         coco_captions_to_json(str(path), str(out))
+    for box in ([1, 2, 3], None):
+        mini.instances['annotations'][1].update(caption=[], bbox=box)
+        path.write_text(json.dumps(mini.instances))
+        with pytest.raises(DataError, match='captions.json: image 2: object 102: bbox is .*four'):
+            coco_captions_to_json(str(path), str(out))
     mini.instances['annotations'][1].update(image_id=77)
     path.write_text(json.dumps(mini.instances))
     with pytest.raises(
@@ -379,11 +384,14 @@ def test_pictures_masks_and_a_table(folders):
     ('a.png,gone.png,left,cup,train', r'table\.csv: line 7: .*masks/gone\.png'),
     ('gone.png,1.png,left,cup,train', r'table\.csv: line 7: .*images/gone\.png'),
     ('damaged.png,1.png,left,cup,train', r'table\.csv: line 7: cannot read .*damaged\.png: it'),
+    ('./a.png,1.png,left,cup,train', r"csv: line 7: file_name is the .*a\.png'; .*csv: line 2 has it"),
+    (f'a.png,3.png,left,{1001 * "x"},train', r'table\.csv: line 2: object 3: category is the text'),
     ('a.png,"1.png,left,cup,train', r'table\.csv is no CSV'),
 ])  # fmt: skip
 def test_a_bad_table_is_named_by_line(folders, row, words):
     cv2.imwrite(str(folders / 'masks' / 'empty.png'), 0 * rectangle(0, 0, 1, 1))
     (folders / 'images' / 'damaged.png').write_text('no picture')
+    cv2.imwrite(str(folders / 'masks' / '3.png'), rectangle(0, 0, 9, 9))
     cv2.imwrite(str(folders / 'masks' / 'small.png'), rectangle(0, 0, 9, 9)[:-1])
     rows = [row] if row.startswith('image') else [*TABLE, row]
     (folders / 'table.csv').write_text('\n'.join(rows))

@@ -57,4 +57,4 @@ def coco_captions_to_json(
         if split is not None:
             image['split'] = split
     refuse_without_expressions(list(images.values()), ann_file, f'{key} of annotations')
-    write_referring_json(out, list(images.values()), head)
+    write_referring_json(out, list(images.values()), head, ann_file)

@@ -39,6 +39,7 @@ def folders_to_json(images_dir: str, masks_dir: str, csv_file: str, out: str) ->
         ValueError: A picture or a mask is damaged, or a mask of another size than its picture.
     """
     images: dict[str, dict] = {}
+    entries: list[str] = []
     objects: dict[tuple[str, str], dict] = {}
     first_split, first_line = MISSING, ''
     for entry, row in _rows(csv_file):
@@ -52,6 +53,7 @@ def folders_to_json(images_dir: str, masks_dir: str, csv_file: str, out: str) ->
         if name not in images:
             with told_by(entry):
                 height, width = read_image(osp.join(images_dir, name)).shape[:2]
+            entries.append(entry)
             images[name] = dict(
                 file_name=name, height=height, width=width, objects=[], expressions=[]
             )
@@ -70,7 +72,7 @@ def folders_to_json(images_dir: str, masks_dir: str, csv_file: str, out: str) ->
         expression = dict(text=row['sentence'].strip(), targets=list(dict.fromkeys(targets)))
         expression.update({'split': row['split']} if row.get('split') else {})
         images[name]['expressions'].append(expression)
-    write_referring_json(out, list(images.values()))
+    write_referring_json(out, list(images.values()), source=csv_file, entries=entries)
 
 
 def _rows(csv_file: str) -> Iterator[tuple[str, dict]]:

@@ -77,7 +77,7 @@ def label_studio_to_json(
     if type(tasks) is not list:
         raise fault(export, 'the file', tasks, 'a list of tasks: the export format JSON')
     Faults().check(tasks, TASK, export, 'task', 'id')
-    images, num_objects = [], 0
+    images, entries, num_objects = [], [], 0
     for row, task in enumerate(tasks):
         entry = f'{export}: task {task.get("id", f"at position {row}")}'
         results = _results(task['annotations'], entry)
@@ -88,6 +88,7 @@ def label_studio_to_json(
         size = first['original_height'], first['original_width']
         numbers = {key: num_objects + place for place, key in enumerate(drawn, 1)}
         num_objects += len(drawn)
+        entries.append(entry)
         source = task['data'].get(image_key, MISSING)
         images.append(
             dict(
@@ -100,7 +101,7 @@ def label_studio_to_json(
             )
         )
     refuse_without_expressions(images, export, 'text of a TextArea with perRegion')
-    write_referring_json(out, images)
+    write_referring_json(out, images, source=export, entries=entries)
 
 
 def _kind(result: dict) -> str:

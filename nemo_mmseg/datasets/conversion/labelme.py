@@ -56,7 +56,7 @@ def labelme_to_json(folder: str, images_dir: str, out: str, split: str | None = 
         DataError: A field holds what it must not, or no shape has a description.
         ValueError: A file is damaged.
     """
-    images, num_objects = [], 0
+    images, files, num_objects = [], [], 0
     for file in sorted(map(str, Path(folder).rglob('*.json'))):
         content = load_json(file)
         if type(content) is not dict or not content.keys() & PICTURE.keys():
@@ -82,10 +82,11 @@ def labelme_to_json(folder: str, images_dir: str, out: str, split: str | None = 
                     raise fault(entry, 'a line of description', text, TEXT.allowed)
             image['expressions'] += [dict(text=text, targets=[num_objects]) for text in texts]
         images.append(image)
+        files.append(file)
     if not images:
         raise FileNotFoundError(f'{folder} has no JSON file of LabelMe')
     refuse_without_expressions(images, folder, 'description of shapes')
-    write_referring_json(out, images)
+    write_referring_json(out, images, source=folder, entries=files)
 
 
 def _file_name(path: str, file: str, images_dir: str) -> str:

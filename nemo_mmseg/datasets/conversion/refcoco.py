@@ -75,7 +75,7 @@ def refcoco_to_json(split_file: str, ann_file: str, out: str) -> None:
         others = _differing(ref, derived, skip)
         if others:
             image.setdefault('references', []).append(dict(id=ref['ref_id'], **others))
-    write_referring_json(out, list(images.values()), head)
+    write_referring_json(out, list(images.values()), head, ann_file)
 
 
 def json_to_refcoco(file: str, out_dir: str, masks_dir: str | None = None) -> str:
