@@ -372,6 +372,7 @@ def test_pictures_masks_and_a_table(folders):
 
 @pytest.mark.parametrize('row, words', [
     ('image;mask;sentence', 'table.csv: column image is missing; allowed: a header with image'),
+    ('image,mask,sentence', 'table.csv: sentence is missing; allowed: a sentence in one entry'),
     ('a.png,1.png,left,cup', r'line 7: the line is .*; allowed: 5 cells'),
     ('a.png,1.png,left, red,cup,train', r'line 7: the line is .*; allowed: 5 cells'),
     ('a.png,1.png, ,cup,train', "line 7: sentence is the text ' '; allowed"),

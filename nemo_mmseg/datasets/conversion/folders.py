@@ -10,7 +10,12 @@ from dataclasses import replace
 from nemo_mmseg.utils.annotation_schema import FILE_NAME, TEXT
 from nemo_mmseg.utils.faults import MISSING, Faults, fault, told_by
 from nemo_mmseg.utils.images import read_image
-from nemo_mmseg.utils.referring_json import OBJECT, OPTIONAL_SPLIT, write_referring_json
+from nemo_mmseg.utils.referring_json import (
+    OBJECT,
+    OPTIONAL_SPLIT,
+    refuse_without_expressions,
+    write_referring_json,
+)
 
 from ..segmentation import encode_mask, read_mask
 from .coco import mask_fields
@@ -35,7 +40,8 @@ def folders_to_json(images_dir: str, masks_dir: str, csv_file: str, out: str) ->
 
     Raises:
         FileNotFoundError: A file is missing.
-        DataError: A column is missing, or a cell holds what it must not; names file and line.
+        DataError: A column is missing, a cell holds what it must not (names file and line), or
+            there is no line.
         ValueError: A picture or a mask is damaged, or a mask of another size than its picture.
     """
     images: dict[str, dict] = {}
@@ -72,6 +78,7 @@ def folders_to_json(images_dir: str, masks_dir: str, csv_file: str, out: str) ->
         expression = dict(text=row['sentence'].strip(), targets=list(dict.fromkeys(targets)))
         expression.update({'split': row['split']} if row.get('split') else {})
         images[name]['expressions'].append(expression)
+    refuse_without_expressions(list(images.values()), csv_file, 'sentence')
     write_referring_json(out, list(images.values()), source=csv_file, entries=entries)
 
 
