@@ -395,7 +395,7 @@ def test_pictures_masks_and_a_table(folders):
     ('a.png,gone.png,left,cup,train', r'table\.csv: line 7: .*masks/gone\.png'),
     ('gone.png,1.png,left,cup,train', r'table\.csv: line 7: .*images/gone\.png'),
     ('damaged.png,1.png,left,cup,train', r'table\.csv: line 7: cannot read .*damaged\.png: it'),
-    ('./a.png,1.png,left,cup,train', r"csv: line 7: file_name is the .*a\.png'; .*csv: line 2 has it"),
+    ('./a.png,1.png,left,cup,train', 'line 7: file_name is the .*csv: line 2 has it'),
     (f'a.png,3.png,left,{1001 * "x"},train', r'table\.csv: line 2: object 3: category is the text'),
     ('a.png,"1.png,left,cup,train', r'table\.csv is no CSV'),
 ])  # fmt: skip
