@@ -15,7 +15,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from nemo_mmseg.utils.faults import MISSING, fault
-from nemo_mmseg.utils.images import MAX_PIXELS, read_image
+from nemo_mmseg.utils.images import MAX_PIXELS, decode_image, read_content
 from nemo_mmseg.utils.rle import encode_mask
 
 KINDS = 'a list of polygons (lists of numbers), an RLE (a dict), or a list of RLEs'
@@ -170,7 +170,7 @@ def read_mask(path: str, height: int, width: int) -> np.ndarray:
     """Read a mask from an image file.
 
     Args:
-        path: The file, decoded as :mod:`nemo_mmseg.utils.images` says.
+        path: The file: a PNG of 8 bits or fewer, grey, with a palette or in colour.
         height: Of the image, in pixels.
         width: Of the image, in pixels.
 
@@ -179,9 +179,28 @@ def read_mask(path: str, height: int, width: int) -> np.ndarray:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is damaged, or of another size.
+        ValueError: It is damaged, of another size, or another kind of file.
     """
-    return read_image(path, height, width).any(axis=2).view(np.uint8)
+    content = read_content(path)
+    _refuse_other_than_mask(content, path)
+    return decode_image(content, path, height, width).any(axis=2).view(np.uint8)
+
+
+def _refuse_other_than_mask(content: bytes, path: str) -> None:
+    """Refuse files in which black, as they are decoded, is not what no object covers.
+
+    A JPEG is not black beside the object. Of alpha and of the low byte of 16 bits nothing is left.
+    """
+    # The head of a PNG: 8 bytes that name it, then IHDR with bits and kind of colour at its end.
+    if not content.startswith(b'\x89PNG'):
+        found = 'no PNG'
+    elif content[24:25] == b'\x10':
+        found = 'a PNG of 16 bits'
+    elif content[25:26] in (b'\4', b'\6') or b'tRNS' in content[: content.find(b'IDAT')]:
+        found = 'a PNG with alpha'
+    else:
+        return
+    raise ValueError(f'the mask {path} is {found}; allowed: a PNG, 8 bits, black but on the object')
 
 
 def encode_segmentation(segmentation: list | dict | MaskFile, height: int, width: int) -> dict:

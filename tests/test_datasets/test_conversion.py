@@ -299,7 +299,8 @@ def test_bad_captions_are_named(mini, tmp_path):
     ):
         coco_captions_to_json(str(path), str(out))
     for box in ([1, 2, 3], None):
-        mini.instances['annotations'][1].update(caption=[], bbox=box)
+        whole = compressed(masks_of(HEIGHT))
+        mini.instances['annotations'][1].update(bbox=box, segmentation=whole)
         path.write_text(json.dumps(mini.instances))
         with pytest.raises(DataError, match='captions.json: image 2: object 102: bbox is .*four'):
             coco_captions_to_json(str(path), str(out))
@@ -395,6 +396,7 @@ def test_pictures_masks_and_a_table(folders):
     ('a.png,gone.png,left,cup,train', r'table\.csv: line 7: .*masks/gone\.png'),
     ('gone.png,1.png,left,cup,train', r'table\.csv: line 7: .*images/gone\.png'),
     ('damaged.png,1.png,left,cup,train', r'table\.csv: line 7: cannot read .*damaged\.png: it'),
+    ('a.png,1.jpg,left,cup,train', r'line 7: the mask .*1\.jpg is no PNG; allowed: a PNG, 8 bits'),
     ('./a.png,1.png,left,cup,train', 'line 7: file_name is the .*csv: line 2 has it'),
     (f'a.png,3.png,left,{1001 * "x"},train', r'table\.csv: line 2: object 3: category is the text'),
     ('a.png,"1.png,left,cup,train', r'table\.csv is no CSV'),
@@ -402,6 +404,7 @@ def test_pictures_masks_and_a_table(folders):
 def test_a_bad_table_is_named_by_line(folders, row, words):
     cv2.imwrite(str(folders / 'masks' / 'empty.png'), 0 * rectangle(0, 0, 1, 1))
     (folders / 'images' / 'damaged.png').write_text('no picture')
+    cv2.imwrite(str(folders / 'masks' / '1.jpg'), 255 * rectangle(3, 4, 20, 22))
     cv2.imwrite(str(folders / 'masks' / '3.png'), rectangle(0, 0, 9, 9))
     cv2.imwrite(str(folders / 'masks' / 'small.png'), rectangle(0, 0, 9, 9)[:-1])
     rows = [row] if row.startswith('image') else [*TABLE, row]

@@ -250,6 +250,9 @@ def test_check_data_looks_at_all(own):
     )
     assert any('1 objects have a box alone' in remark for remark in report.remarks)
     cv2.imwrite(str(own.root / 'masks' / 'part' / '1.png'), MASKS[1][:-1])
+    cv2.imwrite(str(own.root / 'masks' / '6.png'), np.dstack([*3 * [255 * MASKS[5]], MASKS[5]]))
+    (report,) = check_data(cfg, ['val'], progress=False)
+    assert '6.png is a PNG with alpha' in report.errors[1]
     (own.root / 'masks' / '6.png').unlink()
     (report,) = check_data(cfg, ['val'], progress=False)
     assert len(report.errors) == 2 and '64x47' in report.errors[0] and '6.png' in report.errors[1]

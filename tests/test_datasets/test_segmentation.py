@@ -3,14 +3,16 @@
 import itertools
 import math
 
+import cv2
 import numpy as np
 import pytest
 from mini_refcoco import compressed, uncompressed
 from mmseg.registry import DATASETS
+from PIL import Image
 from pycocotools import mask as coco_mask
 
 from nemo_mmseg.datasets.refer import load_references
-from nemo_mmseg.datasets.segmentation import clean_segmentation, decode_segmentation
+from nemo_mmseg.datasets.segmentation import clean_segmentation, decode_segmentation, read_mask
 from nemo_mmseg.utils.faults import DataError
 
 SIZE = [48, 64]
@@ -151,6 +153,47 @@ def test_a_list_of_rles_is_their_union(mini, kinds):
     mini.instances['annotations'][1]['segmentation'] = segmentation
     dataset = DATASETS.build(mini.write().config([dict(type='LoadReferentMask')]))
     np.testing.assert_array_equal(dataset[1]['gt_seg_map'], union)
+
+
+def saved(path, pixels, mode='L', **kwargs):
+    Image.fromarray(pixels).convert(mode).save(path, **kwargs)
+    return str(path)
+
+
+@pytest.mark.parametrize('mode', ['1', 'L', 'P', 'RGB'])
+def test_a_mask_may_be_a_png_of_one_bit_grey_with_a_palette_or_in_colour(tmp_path, mode):
+    path = saved(tmp_path / 'x.png', 255 * MASK, mode)
+    np.testing.assert_array_equal(read_mask(path, *SIZE), MASK)
+
+
+@pytest.mark.parametrize('bits', [1, 2, 4, 8])
+def test_colours_of_a_palette_that_are_not_black_are_the_object(tmp_path, bits):
+    image = Image.fromarray(MASK, 'L')
+    image.putpalette([0, 0, 0, 0, 0, 9])
+    image.save(tmp_path / 'x.png', bits=bits)
+    np.testing.assert_array_equal(read_mask(str(tmp_path / 'x.png'), *SIZE), MASK)
+
+
+def test_files_in_which_black_is_not_the_rest_are_no_masks(tmp_path):
+    shape = np.dstack([np.full((*SIZE, 3), 255, np.uint8), 255 * MASK])
+    low = Image.fromarray(MASK.astype(np.uint16))
+    low.save(tmp_path / 'low.png')
+    cv2.imwrite(str(tmp_path / 'color.png'), np.dstack(3 * [MASK.astype(np.uint16)]))
+    files = {
+        saved(tmp_path / 'x.jpg', 255 * MASK): 'no PNG',
+        saved(tmp_path / 'x.bmp', 255 * MASK): 'no PNG',
+        saved(tmp_path / 'alpha.png', shape, 'RGBA'): 'a PNG with alpha',
+        saved(tmp_path / 'grey.png', shape, 'LA'): 'a PNG with alpha',
+        saved(tmp_path / 'clear.png', 255 * MASK, 'P', transparency=0): 'a PNG with alpha',
+        str(tmp_path / 'low.png'): 'a PNG of 16 bits',
+        str(tmp_path / 'color.png'): 'a PNG of 16 bits',
+    }
+    (tmp_path / 'empty.png').write_bytes(b'')
+    files[str(tmp_path / 'empty.png')] = 'no PNG'
+    for path, found in files.items():
+        with pytest.raises(ValueError) as caught:
+            read_mask(path, *SIZE)
+        assert str(caught.value).startswith(f'the mask {path} is {found}; allowed: a PNG, 8 bits, ')
 
 
 def test_the_three_kinds_are_the_same_mask():
