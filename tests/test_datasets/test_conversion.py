@@ -295,6 +295,18 @@ def test_bad_captions_are_named(mini, tmp_path):
     assert not out.exists()
 
 
+@pytest.mark.parametrize('key', ['id', 'image_id', 'category', 'bbox', 'segmentation', 'mask'])
+def test_captions_do_not_take_a_field_of_the_layout(mini, tmp_path, key):
+    path, out = tmp_path / 'captions.json', tmp_path / 'own.json'
+    mini.instances['annotations'] = [
+        dict(one, segmentation='box') for one in mini.instances['annotations']
+    ]
+    path.write_text(json.dumps(mini.instances))
+    with pytest.raises(ValueError, match=f"captions cannot be in '{key}'"):
+        coco_captions_to_json(str(path), str(out), key)
+    assert not out.exists()
+
+
 def masks_of(height):
     return np.ones((height, WIDTH), np.uint8)
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from nemo_mmseg.utils.annotation_schema import TEXT
+from nemo_mmseg.utils.annotation_schema import ANNOTATION, TEXT
 from nemo_mmseg.utils.faults import Faults, Rule
-from nemo_mmseg.utils.referring_json import refuse_without_expressions, write_referring_json
+from nemo_mmseg.utils.referring_json import (
+    OBJECT,
+    refuse_without_expressions,
+    write_referring_json,
+)
 
 from ..segmentation import clean_segmentation
 from .coco import images_with_objects, read_coco
@@ -36,8 +40,13 @@ def coco_captions_to_json(
     Raises:
         FileNotFoundError: There is no such file.
         DataError: A field holds what it must not, or no annotation has a caption.
-        ValueError: The file is damaged.
+        ValueError: The file is damaged, or the layout gives ``key`` another meaning.
     """
+    # Captions leave the annotation, and so would what it needs.
+    if key in {**ANNOTATION, **OBJECT}:
+        raise ValueError(
+            f'captions cannot be in {key!r}: COCO or the JSON form has other things there'
+        )
     tables = read_coco(ann_file)
     Faults().check(tables['annotations'], {key: CAPTIONS}, ann_file, 'annotation', 'id')
     head, images = images_with_objects(tables)
