@@ -74,7 +74,7 @@ def prepare(args: argparse.Namespace) -> dict[str, Any]:
         raise ValueError(f'{type(inferencer.model).__name__} needs a checkpoint')
     try:
         browser = MosaicBrowser(mosaics)
-    except (BankError, OSError, TileStoreError, ValueError) as error:
+    except (BankError, ImportError, OSError, TileStoreError, ValueError) as error:
         browser = f'There is nothing to browse: {error}'
     segment = PictureSegmenter(inferencer)
     return dict(segment=segment, browser=browser, about=about, examples=examples)

@@ -246,7 +246,12 @@ class ReferringInferencer(BaseInferencer):
             draw: As of a call.
             errors: Gets a line for each image that cannot be read, which is then left out. Defaults
                 to None: the first one raises.
+
+        Raises:
+            ValueError: ``batch_size`` is below 1; and see :func:`~.inputs.iterate_items`.
         """
+        if batch_size < 1:
+            raise ValueError(f'the batch size is {batch_size}; allowed: 1 or more')
         items, records = iterate_items(images, expressions, errors), []
         number, count = 0, len(list_images(images))
         with tqdm(total=count, unit='image', disable=not self.progress_bar) as bar:

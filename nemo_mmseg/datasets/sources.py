@@ -1,4 +1,4 @@
-"""Which files a data set reads, whether they are there, and where they come from."""
+"""Which files a data set and a network read, whether they are there, where they come from."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import posixpath
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Any
 
 from nemo_mmseg.utils.parquet import in_root, is_parquet, shards_by_split
 
@@ -36,6 +37,7 @@ class Origin:
 
 
 OWN_MASKS = 'yours; not needed if no mask is a PNG (docs/own_data.md)'
+OWN_WEIGHTS = 'yours: weights that the config names'
 OWN_SENTENCES = 'yours (docs/data.md#paraphrases)'
 # The end of a path, as a pattern -> its source; the first that fits counts.
 SOURCES = {
@@ -63,8 +65,9 @@ SOURCES = {
     'jxu124/refcocog': Origin(f'{HUB} jxu124/refcocog', '46 MB', LOCAL),
     'moondream/refcoco-m': Origin(f'{HUB} moondream/refcoco-m', '610 MB', LOCAL),
 }
-# Settings that name a file of JSON or a pickle, and those that name Parquet files.
+# Settings that name a file of JSON or a pickle, ends of names of weights, readers of Parquet.
 FILES = ('ann_file', 'split_file', 'mask_file', 'reviewed')
+WEIGHTS = ('.pth', '.pt', '.ckpt', '.bin', '.safetensors', '.npz', '.npy')
 PARQUET_TYPES = ('ParquetRefCOCODataset', 'RefCOCOMDataset')
 
 
@@ -124,6 +127,30 @@ def files_of(settings: dict) -> Iterator[NeededFile]:
             yield _parquet('', path) if is_parquet(path) else _file(path)
         if transform.get('paraphrases'):
             yield NeededFile(*_place(transform['paraphrases']), Origin(OWN_SENTENCES))
+
+
+def weights_of(cfg: dict) -> Iterator[NeededFile]:
+    """Yield the files of weights that a config names, but what is downloaded by itself.
+
+    Args:
+        cfg: Config of a run. Its ``load_from`` counts, and ``pretrained`` and ``checkpoint`` of all
+            parts of its ``model``.
+    """
+    named = [cfg.get('load_from'), *_weights_in(cfg.get('model'))]
+    for name in named:
+        if isinstance(name, str) and '://' not in name and name.endswith(WEIGHTS):
+            yield NeededFile(*_place(name), Origin(OWN_WEIGHTS))
+
+
+def _weights_in(part: Any) -> Iterator[Any]:
+    if isinstance(part, dict):
+        for key, value in part.items():
+            if key in ('pretrained', 'checkpoint'):
+                yield value
+            yield from _weights_in(value)
+    elif isinstance(part, (list, tuple)):
+        for one in part:
+            yield from _weights_in(one)
 
 
 def _file(path: str) -> NeededFile:

@@ -39,7 +39,7 @@ INTERPOLATIONS = dict(nearest='NEAREST', bilinear='BILINEAR', bicubic='BICUBIC',
 ALLOWED = dict(
     interpolation=tuple(INTERPOLATIONS), resize=('letterbox', 'stretch'), backend=('cv2', 'pillow')
 )
-LARGEST_SIDE, MOST_TOKENS, EXIF_ORIENTATION = 32_767, 10_000, 274
+LARGEST_SIDE, MOST_TOKENS, LARGEST_ID, EXIF_ORIENTATION = 32_767, 10_000, 2**31 - 1, 274
 FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'TIFF', 'GIF')
 MAX_PIXELS = 2**30 // 4 // 3  # as everywhere in nemo_mmseg
 LARGEST_EXPONENT = 80.0  # of e, in float32
@@ -109,7 +109,7 @@ class ReferringRuntime:
 
         Raises:
             FileNotFoundError: There is no such picture.
-            ValueError: It cannot be read, or an expression is empty or no string.
+            ValueError: It cannot be read, or see :func:`check_expressions`.
         """
         texts = check_expressions(expressions)
         encoded = picture if isinstance(picture, Picture) else self.encode(picture)
@@ -171,7 +171,7 @@ def check_expressions(expressions: str | Sequence[str]) -> list[str]:
     """Return expressions as a list.
 
     Raises:
-        ValueError: There are none, or one is empty or no string.
+        ValueError: There are none, or one is empty, no string, or has half a character.
     """
     texts = [expressions] if isinstance(expressions, str) else list(expressions)
     if not texts:
@@ -179,6 +179,8 @@ def check_expressions(expressions: str | Sequence[str]) -> list[str]:
     for index, text in enumerate(texts):
         if not isinstance(text, str) or not text.strip():
             raise ValueError(f'expression {index} must be text of one word or more, not {text!r}')
+        if any('\ud800' <= character <= '\udfff' for character in text):
+            raise ValueError(f'expression {index} has half a character (a surrogate): {text!r}')
     return texts
 
 
@@ -354,7 +356,9 @@ def _check_values(path: Path, rules: dict) -> None:
     for name, value in counts.items():
         if not _is_whole(value, 1, MOST_TOKENS):
             raise ValueError(f'{path}: {name} is {value!r}; allowed is 1 to {MOST_TOKENS}')
-    if end is not None and not _is_whole(end, 0, 2**31):
+    if not _is_whole(text['pad'], 0, LARGEST_ID):
+        raise ValueError(f'{path}: pad is {text["pad"]!r}; allowed is the id of a token')
+    if end is not None and not _is_whole(end, 0, LARGEST_ID):
         raise ValueError(f'{path}: end is {end!r}; allowed is the id of a token, or null')
 
 

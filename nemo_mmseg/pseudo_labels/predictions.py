@@ -5,15 +5,14 @@ An object has one mask: of those predicted for its expressions, the one with the
 
 from __future__ import annotations
 
-import json
-import pickle
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from nemo_mmseg.datasets.conversion.refcoco import refuse_present, write_refcoco
 from nemo_mmseg.datasets.segmentation import clean_segmentation
 from nemo_mmseg.evaluation.predictions_schema import FLAG, MASKED, PREDICTIONS, load_predictions
 from nemo_mmseg.utils.annotation_schema import BOX, ID, SPLIT, TEXT, reference_rules
-from nemo_mmseg.utils.atomic_write import check_folder_path, write_bytes, write_text
+from nemo_mmseg.utils.atomic_write import check_folder_path
 from nemo_mmseg.utils.faults import MISSING, Faults, Rule, fault
 from nemo_mmseg.utils.referring_json import write_referring_json
 from nemo_mmseg.utils.split_file import load_split_file
@@ -28,7 +27,7 @@ def predictions_to_refcoco(
 ) -> tuple[int, int]:
     """Write the predictions of a run in RefCOCO's layout.
 
-    References whose masks are all empty are left out.
+    References whose masks are all empty are left out. Files that are there are not replaced.
 
     Args:
         results: Folder with ``predictions.json``, of ``tools/test.py --out``.
@@ -41,12 +40,15 @@ def predictions_to_refcoco(
         Numbers of the references that were written and of those left out.
 
     Raises:
+        FileExistsError: The folder has one of the files.
         FileNotFoundError: A file is missing.
         DataError: A field holds what it must not, or an image is not in the folder.
         ValueError: A file is damaged, the predictions are not of these references, or two images
             have one name.
     """
     check_folder_path(out_dir)
+    name = Path(split_file).name
+    refuse_present(out_dir, 'instances.json', name)
     source = str(Path(results) / PREDICTIONS)
     content = load_predictions(source, MASKED)
     refs = _references(split_file)
@@ -73,8 +75,7 @@ def predictions_to_refcoco(
         ],
         categories=[dict(id=number) for number in sorted(set(categories.values()))],
     )
-    write_bytes(Path(out_dir) / Path(split_file).name, pickle.dumps(labelled, protocol=2))
-    write_text(Path(out_dir) / 'instances.json', json.dumps(instances))
+    write_refcoco(out_dir, name, labelled, instances)
     return len(kept), len({one['ref_id'] for one in content['predictions']} - kept)
 
 

@@ -134,9 +134,15 @@ def read_picture(path: str | os.PathLike) -> np.ndarray:
         ``(H, W, 3)`` uint8 BGR.
 
     Raises:
-        ValueError: It is no picture, damaged, or of a size that is not allowed.
+        ValueError: It is gone, no picture, damaged, or of a size that is not allowed.
     """
-    name, content = Path(path).name, read_content(str(path))
+    name = Path(path).name
+    try:
+        content = read_content(str(path))
+    except FileNotFoundError as error:  # those who run the server remove old uploads
+        raise ValueError(f'{name} is no longer on the server: upload it again') from error
+    except ValueError as error:
+        raise ValueError(f'{name} cannot be read on the server: upload it again') from error
     stored = decode_image(content, name)
     height, width, _ = stored.shape
     size = f'{name} has {width}x{height} pixels'

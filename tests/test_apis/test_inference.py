@@ -302,6 +302,13 @@ def test_bad_input(inferencer, images, expressions, error, words):
         inferencer(images, expressions)
 
 
+@pytest.mark.parametrize('batch_size', [0, -1])
+def test_a_batch_without_images_is_refused(inferencer, image, tmp_path, batch_size):
+    with pytest.raises(ValueError, match=f'batch size is {batch_size}; allowed: 1 or more'):
+        inferencer(image, 'dog', tmp_path / 'out', batch_size)
+    assert not (tmp_path / 'out').exists()
+
+
 def test_a_file_that_is_no_image(inferencer, tmp_path):
     (tmp_path / 'a.jpg').write_text('text')
     with pytest.raises(ValueError, match=r'a\.jpg'):

@@ -7,7 +7,11 @@ import pytest
 from PIL import Image
 
 pytest.importorskip('onnxruntime', reason='the extra "export" is not installed')
-from nemo_mmseg.deployment.runtime import ReferringRuntime, read_picture  # noqa: E402
+from nemo_mmseg.deployment.runtime import (  # noqa: E402
+    ReferringRuntime,
+    check_expressions,
+    read_picture,
+)
 
 PICTURE = dict(
     size=[64, 96], resize='letterbox', interpolation='bicubic', backend='cv2', pad_rgb=[1, 2.5, 255]
@@ -54,6 +58,9 @@ def test_good_rules_are_accepted(rules, tmp_path):
         (dict(picture=PICTURE | dict(pad_rgb=[1, 2, 'x'])), 'three numbers'),
         (dict(text=without(TEXT, 'end')), 'end is'),
         (dict(text=TEXT | dict(end='x')), "end is 'x'"),
+        (dict(text=TEXT | dict(end=2**31)), 'end is 2147483648'),
+        (dict(text=TEXT | dict(pad=2**63)), 'pad is 9223372036854775808'),
+        (dict(text=TEXT | dict(pad=-1)), 'pad is -1'),
         (dict(text=TEXT | dict(length=0)), 'length is 0'),
         (dict(text=TEXT | dict(cut=-1)), 'cut is -1'),
     ],
@@ -62,6 +69,13 @@ def test_faulty_rules_name_file_and_field(change, words, tmp_path):
     with pytest.raises(ValueError) as caught:
         start(RULES | change, tmp_path)
     assert str(tmp_path / 'export.json') in str(caught.value) and words in str(caught.value)
+
+
+@pytest.mark.parametrize('text', ['\ud800', 'left \udc00 cat', '\ude00\ud83d'])
+def test_half_a_character_is_refused(text):
+    with pytest.raises(ValueError, match='expression 1 has half a character'):
+        check_expressions(['cat', text])
+    assert check_expressions('a \U0001f600 cat') == ['a \U0001f600 cat']
 
 
 def test_a_turned_picture_is_read_as_it_is_stored_with_a_warning(tmp_path, recwarn):

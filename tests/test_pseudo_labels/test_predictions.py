@@ -1,7 +1,9 @@
 """Predicted masks become a data set that trains like any other."""
 
+import errno
 import json
 import pickle
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -120,6 +122,34 @@ def test_predictions_of_other_data_are_refused(folder):
     with pytest.raises(ValueError, match='expression 3 is none of its reference 12'):
         convert(str(folder), str(folder / 'refs(unc).p'), str(folder / 'pseudo'))
     assert not (folder / 'pseudo').exists()
+
+
+@pytest.mark.parametrize('name', ['refs(unc).p', 'instances.json'])
+def test_annotations_that_are_there_are_not_replaced(folder, name):
+    out = folder / 'downloaded'
+    out.mkdir()
+    (out / name).write_text('published')
+    with pytest.raises(FileExistsError, match='replaces no files'):
+        convert(str(folder), str(folder / 'refs(unc).p'), str(out))
+    assert [one.name for one in out.iterdir()] == [name]
+    assert (out / name).read_text() == 'published'
+
+
+def test_half_a_data_set_is_not_left(folder, monkeypatch):
+    """A disk that is full when the second file is written."""
+
+    for method in ('write_bytes', 'write_text'):
+        write = getattr(Path, method)
+
+        def until_full(path, *arguments, write=write):
+            if 'instances' in path.name:
+                raise OSError(errno.ENOSPC, 'No space left on device')
+            return write(path, *arguments)
+
+        monkeypatch.setattr(Path, method, until_full)
+    with pytest.raises(OSError, match='No space left'):
+        convert(str(folder), str(folder / 'refs(unc).p'), str(folder / 'pseudo'))
+    assert not list((folder / 'pseudo').iterdir())
 
 
 def test_names_with_folders(folder):

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,12 @@ from benchmark_splits import (
     datasets_to_test,
     protocols_of,
     published_scores,
+    runs_of,
     splits_of,
     table_of,
 )
 from mmengine.config import Config
+from mmengine.registry import init_default_scope
 from small_runs import run_tool, runner_of, small_config
 
 from nemo_mmseg.datasets.conversion import refcoco_to_json
@@ -128,9 +131,8 @@ def test_published_scores_are_those_of_the_method_file(config, expected):
 
 def test_splits_are_those_of_the_split_file(refshapes, tmp_path):
     dataset = dict(data_root=f'{refshapes}/', split_file='refshapes+/refs(unc).p')
-    assert splits_of(dataset) == ['val', 'testA', 'testB']
-    with pytest.raises(ValueError, match='ParquetRefCOCODataset has no split file'):
-        splits_of(dict(type='ParquetRefCOCODataset', ann_file='jxu124/refcoco'))
+    assert splits_of(dataset) == {'train', 'val', 'testA', 'testB'}
+    assert [split for _, split in runs_of([dataset])] == ['val', 'testA', 'testB']
     broken = tmp_path / 'grefs.json'
     broken.write_text('{}')
     with pytest.raises(ValueError, match='grefs.json: the file.*a list of references'):
@@ -141,7 +143,48 @@ def test_the_splits_of_the_json_form_are_read_from_it(refshapes, tmp_path):
     folder, out = refshapes / 'refshapes+', tmp_path / 'own.json'
     refcoco_to_json(str(folder / 'refs(unc).p'), str(folder / 'instances.json'), str(out))
     dataset = dict(type='ReferringJSONDataset', data_root=f'{tmp_path}/', ann_file='own.json')
-    assert splits_of(dataset) == ['val', 'testA', 'testB']
+    assert splits_of(dataset) == {'train', 'val', 'testA', 'testB'}
+
+
+def test_splits_of_data_sets_without_a_split_file(tmp_path):
+    for name, splits in [('refcoco', 'val testA testB'), ('refcocog', 'val test')]:
+        parquet = dict(type='ParquetRefCOCODataset', ann_file=f'jxu124/{name}', dataset=name)
+        assert [split for _, split in runs_of([parquet])] == splits.split()
+    assert splits_of(dict(type='RefCOCOMDataset')) == {'val'}
+    (tmp_path / 'test.pickle').touch()
+    referit = dict(data_root=str(tmp_path), split_file='{split}.pickle')
+    assert runs_of([referit]) == [(referit, 'test')]
+    other = dict(type='OtherDataset')
+    assert runs_of([other], ['mine']) == [(other, 'mine')]
+    with pytest.raises(ValueError, match='not known .OtherDataset: not known.: use --splits'):
+        runs_of([other])
+
+
+def test_each_data_set_is_tested_on_those_splits_that_it_has():
+    one, two = (
+        dict(type='ParquetRefCOCODataset', ann_file=f'jxu124/{name}', dataset=name)
+        for name in ('refcoco', 'refcocog')
+    )
+    assert runs_of([one, two], ['testA', 'val']) == [(one, 'testA'), (one, 'val'), (two, 'val')]
+    assert runs_of([one, two], ['train', 'test']) == [
+        (one, 'train'), (two, 'train'), (two, 'test'),
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match=r"the split 'testC'; there are jxu124/refcoco: \['testA'"):
+        runs_of([one, two], ['val', 'testC'])
+
+
+def test_what_was_measured_is_kept_when_a_split_fails(network, tmp_path, monkeypatch):
+    def measured(cfg, checkpoint, split, out_dir):
+        init_default_scope('mmseg')  # as a run does, for the tests that follow
+        if split == 'testB':
+            raise RuntimeError('out of memory')
+        return dict(expressions=7, mIoU=50.0)
+
+    monkeypatch.setattr(sys.modules['nemo_mmseg.apis.evaluate'], 'evaluate', measured)
+    with pytest.raises(RuntimeError, match='out of memory'):
+        run_tool('analysis_tools/benchmark_splits.py', *network, '--out', tmp_path)
+    rows = list(csv.DictReader((tmp_path / 'benchmark.csv').open()))
+    assert [(row['split'], float(row['mIoU'])) for row in rows] == [('val', 50), ('testA', 50)]
 
 
 def test_a_joint_config_is_tested_on_all_that_it_trains_on():

@@ -92,6 +92,22 @@ def test_what_guards_and_transforms_read_is_listed(mini):
     assert text.endswith('7 files and folders, 4 missing')
 
 
+def test_weights_that_are_no_download_are_listed(tmp_path):
+    (tmp_path / 'swin.pth').write_bytes(b'1234')
+    model = dict(
+        backbone=dict(pretrained=f'{tmp_path}/swin.pth'),
+        text_encoder=dict(model='RN50', pretrained='openai'),
+        aux=[dict(init_cfg=dict(type='Pretrained', checkpoint=f'{tmp_path}/aux.pth'))],
+        neck=dict(pretrained='https://host/neck.pth', frozen=dict(pretrained=None)),
+    )
+    files = needed_files(Config(dict(model=model, load_from=f'{tmp_path}/start.pth')))
+    text = describe(files)
+    assert f'there: {tmp_path}/swin.pth, 0.0 MB\n' in text
+    for name in ('aux', 'start'):
+        assert f'MISSING: {tmp_path}/{name}.pth\n  read by: model\n  from: yours' in text
+    assert text.endswith('3 files and folders, 2 missing')
+
+
 def test_an_empty_folder_of_images_is_missing(mini):
     (mini.root / 'empty').mkdir()
     dataset = mini.config(data_prefix=dict(img_path='empty'))

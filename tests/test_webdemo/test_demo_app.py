@@ -70,6 +70,17 @@ def test_a_damaged_bank_is_a_message(prepare, config, tmp_path):
     assert browser.startswith('There is nothing to browse: ') and str(bank) in browser
 
 
+def test_data_whose_reader_is_not_installed_leaves_the_pictures(
+    prepare, config, tmp_path, monkeypatch
+):
+    (tmp_path / 'val.parquet').touch()
+    monkeypatch.setitem(sys.modules, 'pyarrow', None)
+    monkeypatch.setitem(sys.modules, 'pyarrow.parquet', None)
+    prepared = prepare(config(gt_overlay=str(tmp_path)), '--device', 'cpu')
+    assert 'nemo-mmsegmentation[parquet]' in prepared['browser']
+    assert prepared['segment'].inferencer.model.training_free
+
+
 def test_options_that_would_do_nothing_are_refused(prepare, capsys):
     with pytest.raises(SystemExit):
         prepare('--refshapes', '--cfg-options', 'randomness.seed=3')

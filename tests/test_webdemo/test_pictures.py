@@ -142,6 +142,14 @@ def test_no_picture():
         PictureSegmenter(Masks([]))(None, 'car')
 
 
+def test_an_upload_that_is_gone_is_told_without_the_folder(tmp_path):
+    (tmp_path / 'folder.jpg').mkdir()
+    for name, message in [('gone.jpg', 'no longer on the server'), ('folder.jpg', 'cannot be re')]:
+        with pytest.raises(ValueError, match=f'{name} .*{message}.*upload it again') as caught:
+            PictureSegmenter(Masks([]))(tmp_path / name, 'car')
+        assert str(tmp_path) not in str(caught.value)
+
+
 def test_a_large_picture_takes_fewer_expressions(tmp_path):
     path = tmp_path / 'large.jpg'
     path.write_bytes(jpeg((4000, 4000)))

@@ -2,9 +2,11 @@
 
 Evaluates all splits of the config's test data set but ``train``, by the protocol of the config, as
 its method was published, and by those of ``--protocols``: at the size of the image unless others
-are named. A config that trains on several data sets is tested on each of them. Prints oIoU, mIoU
+are named. A config that trains on several data sets is tested on each of them; of ``--splits`` each
+data set is tested on those that it has. Prints oIoU, mIoU
 and Pr@X (of gRefCOCO gIoU, cIoU, ...), and beside them the published score, which ``method.yml`` in
-the config's folder has, and the difference. Writes ``DIR/benchmark.csv``. On several GPUs:
+the config's folder has, and the difference. Writes ``DIR/benchmark.csv``, after each split anew.
+On several GPUs:
 ``torchrun --nproc_per_node N tools/analysis_tools/benchmark_splits.py CONFIG CHECKPOINT --out DIR
 --launcher pytorch``.
 """
@@ -24,6 +26,8 @@ from prettytable import PrettyTable
 
 import nemo_mmseg  # noqa: F401  (registers our classes, whether or not the config asks for it)
 from nemo_mmseg.apis.evaluate import evaluate
+from nemo_mmseg.datasets.fingerprint import PUBLISHED_SPLITS
+from nemo_mmseg.datasets.parquet_refcoco import PUBLISHED as PUBLISHED_NAMES
 from nemo_mmseg.evaluation.predictions import write_csv
 from nemo_mmseg.utils.atomic_write import check_folder_path
 from nemo_mmseg.utils.config import (
@@ -61,9 +65,7 @@ def parse_args() -> argparse.Namespace:
         'checkpoint', nargs='?', help='checkpoint file; none for a network used as published'
     )
     parser.add_argument('--out', required=True, help='folder for benchmark.csv')
-    parser.add_argument(
-        '--splits', nargs='+', help='default: those of the split file but train, in the usual order'
-    )
+    parser.add_argument('--splits', nargs='+', help='default: all but train, in the usual order')
     parser.add_argument(
         '--protocols',
         nargs='+',
@@ -83,24 +85,20 @@ def main() -> None:
     check_folder_path(args.out)
     cfg = load_config(args)
     cfg.load_from, cfg.resume = None, False
-    tests = [
-        (dataset, split)
-        for dataset in datasets_to_test(cfg)
-        for split in args.splits or splits_of(dataset)
-    ]
+    runs = runs_of(datasets_to_test(cfg), args.splits)
     published = published_scores(Path(find_config(args.config)))
-    rows = []
+    rows, path = [], Path(args.out) / 'benchmark.csv'
     for protocol in protocols_of(cfg, args.protocols):
         own = protocol == cfg.model.test_cfg.protocol
-        for dataset, split in tests:
+        for dataset, split in runs:
             one = copy.deepcopy(cfg)
             one.model.test_cfg.protocol, one.test_dataloader.dataset = protocol, dataset
             metrics = evaluate(one, args.checkpoint, split, None)
             scores = published.get(split) if own else None
             rows.append(row_of(protocol, data_name(dataset), split, metrics, scores))
+            if is_main_process():
+                write_csv(path, rows)
     if is_main_process():
-        path = Path(args.out) / 'benchmark.csv'
-        write_csv(path, rows)
         print(f'{table_of(rows)}\n{path}')
     leave_process_group()
 
@@ -139,25 +137,63 @@ def data_name(dataset: dict) -> str:
     return dataset.get('split_file') or dataset.get('ann_file') or dataset['type']
 
 
-def splits_of(dataset: dict) -> list[str]:
-    """Return the splits of a data set that are tested on.
+def runs_of(datasets: Sequence[dict], named: Sequence[str] | None = None) -> list[tuple[dict, str]]:
+    """Return what is evaluated: data sets, each with one of its splits.
+
+    Args:
+        datasets: Their configs.
+        named: Splits to test on; each data set is tested on those that it has. Defaults to None:
+            those of each data set that usually are tested on.
+
+    Raises:
+        ValueError: No data set has a split that is named; or none are named, and those of a data
+            set are not known or none of the usual ones.
+    """
+    known = [(dataset, splits_of(dataset)) for dataset in datasets]
+    told = '; '.join(
+        f'{data_name(one)}: {"not known" if splits is None else sorted(splits)}'
+        for one, splits in known
+    )
+    for split in named or ():
+        if not any(splits is None or split in splits for _, splits in known):
+            raise ValueError(f'no data set has the split {split!r}; there are {told}')
+    runs = []
+    for dataset, splits in known:
+        if splits is None:
+            found = named
+        else:
+            found = [split for split in named or SPLITS if split in splits]
+        if not found and not named:
+            raise ValueError(f'which splits to test on is not known ({told}): use --splits')
+        runs += [(dataset, split) for split in found]
+    return runs
+
+
+def splits_of(dataset: dict) -> set[str] | None:
+    """Return all splits of a data set: as published, of Parquet; else those in its file or files.
 
     Args:
         dataset: Config of the data set.
 
+    Returns:
+        Their names; None for a data set of another package that has no ``split_file``.
+
     Raises:
-        ValueError: It has no split file, or none of the usual splits.
+        FileNotFoundError: The file is missing.
+        ValueError: The file is damaged.
     """
-    is_json = dataset.get('type') == 'ReferringJSONDataset'
-    if not is_json and 'split_file' not in dataset:
-        raise ValueError(f'{dataset.get("type")} has no split file: name the splits with --splits')
-    file = dataset['ann_file' if is_json else 'split_file']
-    file = os.path.join(dataset.get('data_root') or '', file)
-    names = {split for split, _ in read_splits(file)}
-    found = [name for name in SPLITS if name in names]
-    if not found:
-        raise ValueError(f'{file} has the splits {sorted(names)}: name some with --splits')
-    return found
+    kind = dataset.get('type')
+    if kind == 'RefCOCOMDataset':
+        return set(PUBLISHED_SPLITS['refcoco-m'])
+    if kind == 'ParquetRefCOCODataset':
+        return set(PUBLISHED_SPLITS[PUBLISHED_NAMES[dataset['dataset']]])
+    key = 'ann_file' if kind == 'ReferringJSONDataset' else 'split_file'
+    if key not in dataset:
+        return None
+    file = os.path.join(dataset.get('data_root') or '', dataset[key])
+    if '{split}' in file:  # ReferIt has a file for each
+        return {one for one in ('train', *SPLITS) if os.path.isfile(file.replace('{split}', one))}
+    return {split for split, _ in read_splits(file)}
 
 
 def protocols_of(cfg: Config, names: Sequence[str] = PROTOCOLS[:1]) -> list[dict]:

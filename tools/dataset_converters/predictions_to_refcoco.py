@@ -6,7 +6,7 @@ RefCOCO's layout. ``RefCOCODataset(ann_file='OUT/instances.json', split_file='OU
 ...)`` then trains on the predictions as on any annotation.
 
 A reference has one mask: of those predicted for its expressions, the one with the highest score.
-References whose masks are all empty are left out.
+References whose masks are all empty are left out. Files that are there are not replaced.
 """
 
 import argparse

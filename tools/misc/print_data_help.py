@@ -1,7 +1,8 @@
 """Say which files a config reads, and where the missing ones come from.
 
 ``python tools/misc/print_data_help.py CONFIG``. Nothing is read or downloaded. The exit code is 1
-if a file is missing. ``tools/misc/check_data.py`` looks into the files.
+if a file is missing. Banks and tile stores are not listed: ``NegativeMiningHook`` makes them.
+``tools/misc/check_data.py`` looks into the files.
 """
 
 import argparse
@@ -12,17 +13,19 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 import nemo_mmseg  # noqa: F401  (registers our classes, whether or not the config asks for it)
-from nemo_mmseg.datasets.sources import NeededFile, files_of
+from nemo_mmseg.datasets.sources import NeededFile, files_of, weights_of
 from nemo_mmseg.utils.config import add_config_arguments, load_config, loaded_datasets
 
 
 def needed_files(cfg: Config) -> dict[NeededFile, list[str]]:
-    """Return what the data loaders of a config read, each with the loaders that do."""
+    """Return what the data loaders of a config read, each with the loaders that do; and weights."""
     found: dict[NeededFile, list[str]] = {}
     for loader, leaf in loaded_datasets(cfg):
         for file in files_of(leaf):
             loaders = found.setdefault(file, [])
             loaders += [] if loader in loaders else [loader]
+    for file in weights_of(cfg):
+        found[file] = ['model']
     return found
 
 

@@ -6,7 +6,11 @@ from typing import Any
 
 from nemo_mmseg.utils.annotation_schema import ANNOTATION, TEXT
 from nemo_mmseg.utils.faults import Faults, Rule
-from nemo_mmseg.utils.referring_json import refuse_without_expressions, write_referring_json
+from nemo_mmseg.utils.referring_json import (
+    OBJECT,
+    refuse_without_expressions,
+    write_referring_json,
+)
 
 from ..segmentation import clean_segmentation
 from .coco import images_with_objects, read_coco
@@ -16,8 +20,6 @@ def _are_texts(value: Any) -> bool:
     return TEXT.holds(*(value if type(value) is list else [value]))
 
 
-# Fields of an annotation that have a meaning of their own.
-TAKEN = (*ANNOTATION, 'segmentation', 'bbox')
 CAPTIONS = Rule(f'{TEXT.allowed}, or a list of such', (str, list), also=_are_texts, optional=True)
 
 
@@ -38,10 +40,13 @@ def coco_captions_to_json(
     Raises:
         FileNotFoundError: There is no such file.
         DataError: A field holds what it must not, or no annotation has a caption.
-        ValueError: The file is damaged, or COCO's layout has a field of the name of the key.
+        ValueError: The file is damaged, or the layout gives ``key`` another meaning.
     """
-    if key in TAKEN:
-        raise ValueError(f'the field of captions is none of {", ".join(TAKEN)}, so not {key!r}')
+    # Captions leave the annotation, and so would what it needs.
+    if key in {**ANNOTATION, **OBJECT}:
+        raise ValueError(
+            f'captions cannot be in {key!r}: COCO or the JSON form has other things there'
+        )
     tables = read_coco(ann_file)
     Faults().check(tables['annotations'], {key: CAPTIONS}, ann_file, 'annotation', 'id')
     head, images = images_with_objects(tables)

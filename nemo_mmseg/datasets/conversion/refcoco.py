@@ -101,7 +101,7 @@ def json_to_refcoco(file: str, out_dir: str, masks_dir: str | None = None) -> st
     """
     check_folder_path(out_dir)
     stem = Path(file).stem
-    _refuse_present(out_dir, 'instances.json', f'refs({stem}).p', f'grefs({stem}).json')
+    refuse_present(out_dir, 'instances.json', f'refs({stem}).p', f'grefs({stem}).json')
     data = read_referring_json(file)
     refuse_names(data.head, ('annotations',), file)
     folder = osp.dirname(file) if masks_dir is None else masks_dir
@@ -120,16 +120,37 @@ def json_to_refcoco(file: str, out_dir: str, masks_dir: str | None = None) -> st
     refs = _references(data, {one['id']: one['category_id'] for one in annotations}, file)
     generalized = any(isinstance(ref['ann_id'], list) for ref in refs)
     name = f'grefs({stem}).json' if generalized else f'refs({stem}).p'
-    content = json.dumps(refs).encode() if generalized else pickle.dumps(refs, protocol=2)
-    # Each belongs to the other, so both get their names when both are written.
-    table = Path(out_dir) / 'instances.json'
-    with atomic_write(Path(out_dir) / name) as refs_part, atomic_write(table) as table_part:
-        refs_part.write_bytes(content)
-        table_part.write_text(json.dumps(instances), 'utf-8')
+    write_refcoco(out_dir, name, refs, instances)
     return name
 
 
-def _refuse_present(folder: str, *names: str) -> None:
+def write_refcoco(folder: str, name: str, refs: list[dict], instances: dict) -> None:
+    """Write both files of RefCOCO's layout; they get their names when both are written.
+
+    Args:
+        folder: Gets the files, made if missing.
+        name: Of the file with the references, ``refs(*).p`` or ``grefs(*).json``.
+        refs: The references.
+        instances: The content of ``instances.json``.
+    """
+    is_json = name.endswith('.json')
+    content = json.dumps(refs).encode() if is_json else pickle.dumps(refs, protocol=2)
+    table = Path(folder) / 'instances.json'
+    with atomic_write(Path(folder) / name) as refs_part, atomic_write(table) as table_part:
+        refs_part.write_bytes(content)
+        table_part.write_text(json.dumps(instances), 'utf-8')
+
+
+def refuse_present(folder: str, *names: str) -> None:
+    """Refuse to replace files, before work is done for them.
+
+    Args:
+        folder: That of the files.
+        names: Their names.
+
+    Raises:
+        FileExistsError: There is one.
+    """
     for name in names:
         if (Path(folder) / name).exists():
             message = 'the converter replaces no files; name another folder. This is there'
