@@ -97,6 +97,8 @@ def test_predictions_in_the_json_form(folder):
     file, out = folder / 'predictions.json', folder / 'pseudo.json'
     content = json.loads(file.read_text())
     content['predictions'][5]['predicted_no_target'] = True
+    # an empty mask beside another one of the same object: the expression stays
+    content['predictions'][0].update(describe_mask(mask_of((0, 0))))
     file.write_text(json.dumps(content))
     assert predictions_to_json(str(folder), str(out), '/data', 'train') == (4, 2)
     data = read_referring_json(str(out))
