@@ -19,6 +19,7 @@ from nemo_mmseg.datasets.transforms.loading import (
     LoadReferringImage,
 )
 from nemo_mmseg.utils.config import leaf_datasets
+from nemo_mmseg.utils.faults import is_text
 from nemo_mmseg.utils.images import bgr_array, decode_image, orientation_of, read_content
 
 ImageInput = str | os.PathLike | np.ndarray | Image.Image
@@ -114,7 +115,7 @@ def iterate_items(
     if len(lists) != len(found):
         raise ValueError(f'{len(found)} images, but expressions for {len(lists)}')
     for index, texts in enumerate(lists):
-        if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
+        if not texts or not all(isinstance(text, str) and is_text(text) for text in texts):
             raise ValueError(f'image {index} needs expressions of one word or more, not {texts!r}')
     return _read_items(found, lists, errors)
 

@@ -292,6 +292,7 @@ def test_the_functions_every_user_of_mmseg_knows(cfg, weights, inferencer, image
         (np.zeros((5, 5, 4), np.uint8), 'dog', ValueError, 'uint8 in BGR'),
         (np.zeros((5, 5, 3)), 'dog', ValueError, 'uint8 in BGR'),
         (np.zeros((5, 5, 3), np.uint8), ['dog', ' '], ValueError, 'image 0 needs expressions'),
+        (np.zeros((5, 5, 3), np.uint8), ['half \ud800'], ValueError, 'image 0 needs expressions'),
         (np.zeros((5, 5, 3), np.uint8), [], ValueError, 'image 0 needs expressions'),
         (np.zeros((5, 5, 3), np.uint8), ['dog', 3], ValueError, 'image 0 needs expressions'),
         ([np.zeros((5, 5, 3), np.uint8)], ['a', 'b'], ValueError, '1 images, but .* for 2'),
