@@ -6,6 +6,7 @@ rows = {
     'none': _base_.rows['none'],
     'random mosaic': _base_.rows['random mosaic'],
     'NeMo': _base_.rows['NeMo'],
+    'MaskRIS': _base_.rows['MaskRIS'],
 }
 splits = ('train',)
 by = ()
