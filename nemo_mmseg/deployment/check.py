@@ -14,9 +14,9 @@ from mmengine.dataset import pseudo_collate
 
 from nemo_mmseg.apis.inputs import make_item
 from nemo_mmseg.models.protocols.original import OriginalProtocol
-from nemo_mmseg.models.segmentors.referring_segmentor import ReferringSegmentor
 
-from .graphs import normalise
+from .graphs import Exportable, normalise
+from .text_files import full_length
 
 if TYPE_CHECKING:
     from .runtime import ReferringRuntime
@@ -85,7 +85,7 @@ class Differences:
 
 
 def compare(
-    model: ReferringSegmentor, pipeline: Compose, folder: Path, expressions: Sequence[str]
+    model: Exportable, pipeline: Compose, folder: Path, expressions: Sequence[str]
 ) -> Differences:
     """Run the runtime and the network on one picture.
 
@@ -127,7 +127,7 @@ def compare(
 
 
 def _outputs(
-    model: ReferringSegmentor,
+    model: Exportable,
     runtime: ReferringRuntime,
     inputs: torch.Tensor,
     samples: list,
@@ -160,10 +160,10 @@ def _score_difference(found: np.ndarray, wanted: torch.Tensor | None) -> float:
     return float(np.abs(found - wanted).max() / max(1.0, np.abs(wanted).max()))
 
 
-def _different_tokens(model: ReferringSegmentor, runtime: ReferringRuntime) -> int:
+def _different_tokens(model: Exportable, runtime: ReferringRuntime) -> int:
     ids, mask = runtime.tokenize(TEXTS)
-    wanted = [tensor.numpy() for tensor in model.text_encoder.tokenize(list(TEXTS))]
-    different = (ids != wanted[0]).any(1) | (mask != wanted[1]).any(1)
+    wanted = full_length(model.tokenize(list(TEXTS)), runtime.rules['text'])
+    different = (ids != wanted[0].numpy()).any(1) | (mask != wanted[1].numpy()).any(1)
     return int(different.sum())
 
 

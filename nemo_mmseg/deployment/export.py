@@ -17,15 +17,14 @@ from torch.utils import _pytree as pytree
 
 from nemo_mmseg.apis.inputs import build_pipeline
 from nemo_mmseg.models.protocols.tris import TRISProtocol
-from nemo_mmseg.models.segmentors.referring_segmentor import ReferringSegmentor
 from nemo_mmseg.utils.atomic_write import check_folder_path
 
 from .check import Differences, compare
-from .graphs import ExpressionGraph, ImageGraph, exportable
+from .graphs import Exportable, ExpressionGraph, ImageGraph, exportable
 from .picture_rules import picture_rules
-from .text_files import write_tokenizer
+from .text_files import full_length, write_tokenizer
 
-FORMAT = 2  # of export.json; the runtime has the same number
+FORMAT = 3  # of export.json; the runtime has the same number
 # Names that are written into a folder, the last one when all others are there.
 RUNTIME, TOKENIZER, RULES = 'runtime.py', 'tokenizer.json', 'export.json'
 # All that an export can hold: graphs, their weights where these are large, and what Python keeps.
@@ -81,8 +80,11 @@ def export_onnx(
             differ from the network.
     """
     check_export_packages()
-    if not isinstance(model, ReferringSegmentor):
-        raise ValueError(f'{type(model).__name__} cannot be exported: it is no ReferringSegmentor')
+    if not isinstance(model, Exportable):
+        raise ValueError(
+            f'{type(model).__name__} cannot be exported: it does not compute what needs no text '
+            'apart from the rest'
+        )
     out_dir = Path(out_dir)
     check_target(out_dir)
     model.cpu().eval().requires_grad_(False)
@@ -93,9 +95,10 @@ def export_onnx(
         # Not the temporary folder itself, whose rights are the owner's alone.
         folder = Path(part) / 'export'
         folder.mkdir()
-        text = write_tokenizer(model.text_encoder, folder / TOKENIZER)
+        text = write_tokenizer(model, folder / TOKENIZER)
         with exportable(model):
-            fixed = write_graphs(model, tuple(picture['size']), folder, torch_export)
+            size = tuple(picture['size'])
+            fixed = write_graphs(model, size, text, folder, torch_export)
         rules = dict(
             format=FORMAT,
             chunk_size=1 if fixed else model.chunk_size,
@@ -148,13 +151,14 @@ def check_target(folder: Path) -> None:
 
 
 def write_graphs(
-    model: ReferringSegmentor, size: tuple[int, int], folder: Path, torch_export: bool
+    model: Exportable, size: tuple[int, int], text: dict, folder: Path, torch_export: bool
 ) -> str | None:
     """Export a network, with the number of expressions left open where that works.
 
     Args:
         model: The network, on the CPU, in eval mode and :func:`exportable`.
         size: Height and width of its input.
+        text: Rules of :func:`write_tokenizer`.
         folder: Where the files go.
         torch_export: See :func:`export_onnx`.
 
@@ -162,7 +166,7 @@ def write_graphs(
         Why the number of expressions is fixed at one, or None.
     """
     image = torch.randint(0, 256, (1, 3, *size), dtype=torch.uint8)
-    tokens = model.text_encoder.tokenize(list(SAMPLE))
+    tokens = full_length(model.tokenize(list(SAMPLE)), text)
     graph = ImageGraph(model)
     with torch.no_grad():
         nested = model.encode_image(torch.zeros(1, 3, *size))

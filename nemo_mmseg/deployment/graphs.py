@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 
-import torch
 import torch.nn.functional as F
 from mmseg.models.backbones.swin import ShiftWindowMSA
 from torch import Tensor, nn
@@ -14,7 +12,11 @@ from torch.utils import _pytree as pytree
 
 from nemo_mmseg.models.protocols.geometry import foreground_margin
 from nemo_mmseg.models.segmentors.referring_segmentor import ReferringSegmentor
+from nemo_mmseg.models.segmentors.transformers_zero_shot import TransformersSegmentor
 from nemo_mmseg.models.utils.frozen import FrozenModule
+
+# They compute what needs no text (`encode_image`) apart from the rest (`respond`).
+Exportable = ReferringSegmentor | TransformersSegmentor
 
 
 class ImageGraph(nn.Module):
@@ -24,9 +26,10 @@ class ImageGraph(nn.Module):
         model: The network, in eval mode.
     """
 
-    def __init__(self, model: ReferringSegmentor) -> None:
+    def __init__(self, model: Exportable) -> None:
         super().__init__()
         self.model = model
+        self.frozen = frozen_networks(model)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Encode a picture.
@@ -51,11 +54,11 @@ class ExpressionGraph(nn.Module):
     """
 
     def __init__(
-        self, model: ReferringSegmentor, structure: pytree.TreeSpec, size: tuple[int, int]
+        self, model: Exportable, structure: pytree.TreeSpec, size: tuple[int, int]
     ) -> None:
         super().__init__()
         self.model = model
-        self.frozen = frozen_networks(model.text_encoder)
+        self.frozen = frozen_networks(model)
         self.structure = structure
         self.size = size
 
@@ -71,18 +74,17 @@ class ExpressionGraph(nn.Module):
             Logits ``(E, H, W)``, above 0 where the foreground is likelier, and, of a network that
             has them, no-target scores ``(E,)``, above 0 where nothing is there.
         """
-        text = self.model.text_encoder.encode(ids, mask)
-        # Not `of_images`: the number of expressions must stay open.
-        text = replace(text, image_index=torch.zeros_like(ids[:, 0]), one_to_one=False)
         visual = pytree.tree_unflatten(list(maps), self.structure)
-        output = self.model.decode_head(*self.model.fuse(visual, text))
+        output = self.model.respond(visual, ids, mask)
         logits = foreground_margin(output.logits)[:, None]
         logits = F.interpolate(logits, self.size, mode='bilinear', align_corners=False)[:, 0]
         return (logits,) if output.no_target is None else (logits, output.no_target)
 
 
-def frozen_networks(part: nn.Module) -> nn.ModuleList:
-    """Return the networks that a part has hidden from PyTorch, which an export has to see."""
+def frozen_networks(model: nn.Module) -> nn.ModuleList:
+    """Return the networks that a model has hidden from PyTorch, which an export has to see."""
+    # Those of losses, outside of the text encoder, are for training alone.
+    part = getattr(model, 'text_encoder', model)
     holders = [module for module in part.modules() if isinstance(module, FrozenModule)]
     return nn.ModuleList(holder.network for holder in holders)
 

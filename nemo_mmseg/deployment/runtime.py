@@ -28,12 +28,12 @@ except ImportError as error:
         raise
     sys.exit(f'runtime: {error}; pip install numpy onnxruntime pillow tokenizers')
 
-FORMAT = 2
+FORMAT = 3
 GRAPHS = ('image.onnx', 'expressions.onnx')
 # Fields of export.json and their types.
 RULES = dict(chunk_size=int, threshold=float, picture=dict, text=dict)
 PICTURE = dict(size=list, resize=str, interpolation=str, backend=str)
-TEXT = dict(length=int, pad=int, cut=int, mask_by_id=bool, clean=bool)
+TEXT = dict(template=str, length=int, pad=int, cut=int, mask_by_id=bool, clean=bool)
 # Values that some of them must have.
 INTERPOLATIONS = dict(nearest='NEAREST', bilinear='BILINEAR', bicubic='BICUBIC', area='BOX')
 ALLOWED = dict(
@@ -150,6 +150,7 @@ class ReferringRuntime:
         ids = np.full((len(texts), rules['length']), rules['pad'], dtype=np.int64)
         mask = np.zeros(ids.shape, dtype=bool)
         for row, text in enumerate(texts):
+            text = rules['template'].replace('{}', text)
             found = self.tokenizer.encode(clean(text) if rules['clean'] else text).ids
             if rules['end'] is not None and len(found) > rules['cut']:
                 found = [*found[: rules['cut'] - 1], rules['end']]

@@ -5,12 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor
 
+from nemo_mmseg.models.segmentors.transformers_zero_shot import TransformersSegmentor
 from nemo_mmseg.models.text_encoders.bert_text_encoder import BERTTextEncoder
 from nemo_mmseg.models.text_encoders.open_clip_text_encoder import OpenCLIPTextEncoder
 from nemo_mmseg.models.text_encoders.vpd_text_encoder import VPDTextEncoder
 from nemo_mmseg.utils.bert import load_bert_tokenizer
+
+from .graphs import Exportable
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -19,15 +23,16 @@ if TYPE_CHECKING:
 CLIP_WORDS = r"""'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"""
 
 
-def write_tokenizer(encoder: nn.Module, path: Path) -> dict:
-    """Write the tokenizer of a text encoder.
+def write_tokenizer(model: Exportable, path: Path) -> dict:
+    """Write the tokenizer of a network.
 
     Args:
-        encoder: Text encoder of a network.
+        model: The network.
         path: File to write, JSON of the tokenizers library.
 
     Returns:
-        What the runtime does around it, JSON values: ``length`` (tokens of an expression), ``pad``
+        What the runtime does around it, JSON values: ``template`` (the text, with ``{}`` for the
+        expression), ``length`` (tokens of an expression), ``pad``
         (id), ``end`` (id that replaces the last token where an expression is cut to ``cut``, or
         None), ``mask_by_id`` (whether the mask is False wherever the id is ``pad``), ``clean``
         (whether the text is cleaned as CLIP's is).
@@ -35,8 +40,13 @@ def write_tokenizer(encoder: nn.Module, path: Path) -> dict:
     Raises:
         ValueError: The text encoder is of a class that is not known here.
     """
-    length = getattr(encoder, 'context_length', None)
-    if isinstance(encoder, BERTTextEncoder):
+    encoder = getattr(model, 'text_encoder', None)
+    length, template = getattr(encoder, 'context_length', None), '{}'
+    if isinstance(model, TransformersSegmentor):
+        tokenizer, pad, end, length = transformers_tokenizer(model)
+        template = model.template
+        rules = dict(length=length, pad=pad, end=end, cut=length, mask_by_id=False, clean=False)
+    elif isinstance(encoder, BERTTextEncoder):
         tokenizer = load_bert_tokenizer(encoder.model, encoder.bert.config.vocab_size)
         rules = dict(length=length, pad=0, end=None, cut=length, mask_by_id=False, clean=False)
     elif isinstance(encoder, (OpenCLIPTextEncoder, VPDTextEncoder)):
@@ -48,7 +58,29 @@ def write_tokenizer(encoder: nn.Module, path: Path) -> dict:
     else:
         raise ValueError(f'{type(encoder).__name__} has no tokenizer that can be exported')
     tokenizer.save(str(path))
-    return rules
+    return dict(rules, template=template)
+
+
+def full_length(tokens: tuple[Tensor, Tensor], rules: dict) -> tuple[Tensor, Tensor]:
+    """Fill token ids and mask, both ``(E, T)``, up to the length that the graphs take.
+
+    Some tokenizers fill up to the longest expression alone.
+    """
+    ids, mask = tokens
+    rest = (0, rules['length'] - ids.shape[1])
+    return F.pad(ids, rest, value=rules['pad']), F.pad(mask, rest)
+
+
+def transformers_tokenizer(model: TransformersSegmentor) -> tuple[Tokenizer, int, int, int]:
+    """Return the tokenizer, the ids of padding and end, and how many tokens fit."""
+    from tokenizers import Tokenizer
+
+    wrapped = model.frozen.tokenizer
+    made = Tokenizer.from_str(wrapped.backend_tokenizer.to_str())
+    made.no_padding()  # the runtime does both
+    made.no_truncation()
+    length = model.frozen.network.config.text_config.max_position_embeddings
+    return made, wrapped.pad_token_id, wrapped.eos_token_id, length
 
 
 def clip_tokenizer(tokenizer: object) -> Tokenizer:

@@ -14,6 +14,7 @@ from mmengine.config import Config
 from mmseg.structures import SegDataSample
 from PIL import Image
 from small_networks import SIZE, networks, shallow, small_config, small_network
+from small_transformers import save_transformers
 
 from nemo_mmseg.models.necks.caris_neck import LanguagePrompts
 from nemo_mmseg.models.segmentors.clip_grad_cam import CLIPGradCAM
@@ -119,6 +120,27 @@ def test_every_network(make, name, picture, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize('kind, folder', [('GroupViT', 'group_vit'), ('CLIPSeg', 'clip_seg')])
+def test_networks_of_transformers(kind, folder, picture, tmp_path):
+    save_transformers(tmp_path)
+    model = dict(type=kind, model=str(tmp_path / folder), data_preprocessor=dict(
+        type='SegDataPreProcessor', bgr_to_rgb=True, mean=[120.0] * 3, std=[60.0] * 3))  # fmt: skip
+    network = with_config(small_network(model, seed=0), model)
+    exported = export_onnx(network, tmp_path / 'out', torch_export=True)
+    assert exported.fixed_because is None
+    assert {file.name for file in exported.folder.glob('*.pt2')} == {'image.pt2', 'expressions.pt2'}
+    runtime = ReferringRuntime(exported.folder)
+    encoded = runtime.encode(picture)
+    for count in (1, 2, 4):
+        wanted = logits_of(network, picture, EXPRESSIONS[:count])
+        found, _ = runtime.logits(encoded, EXPRESSIONS[:count])
+        np.testing.assert_allclose(found, wanted, atol=1e-3 * wanted.std())
+    # The text encoder is not in the graph of the picture: its words were encoded by the export.
+    nodes = onnx.load(exported.folder / 'image.onnx').graph.node
+    assert 'Gather' not in {node.op_type for node in nodes}
+
+
+@pytest.mark.slow
 def test_cells_that_overlap(tmp_path):
     """CARIS pools a map of 15x15, of 480 pixels, to 2x2, which does not divide it."""
     prompts, x = LanguagePrompts(8, 16).eval().requires_grad_(False), torch.rand(1, 8, 15, 15)
@@ -212,7 +234,7 @@ def test_damaged_exports(cris, tmp_path):
         (dict(threshold=1.0), 'threshold is 1.0'),
         (dict(picture=None), 'picture is None and must be of type dict'),
         (dict(picture=dict(rules['picture'], size=64)), 'size is 64 and must be of type list'),
-        (dict(text={}), 'length is None and must be of type int'),
+        (dict(text={}), 'template is None and must be of type str'),
     ]:
         (folder / 'export.json').write_text(json.dumps({**rules, **change}))
         with pytest.raises(ValueError, match=words):

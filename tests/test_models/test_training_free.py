@@ -8,13 +8,12 @@ import torch.nn.functional as F
 from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
+from small_transformers import save_transformers
 from torch import nn
 
 from nemo_mmseg.apis.inference import fill_model
 from nemo_mmseg.models.segmentors.clip_grad_cam import CLIPGradCAM
 from nemo_mmseg.models.utils.vision_towers import resized_positions
-
-WORDS = ['the', 'red', 'ring', 'left', 'sky', 'wall', 'a', 'photo', 'of']
 
 
 def samples(*expressions):
@@ -200,49 +199,8 @@ def test_the_clip_of_the_package_finds_things_better_than_a_random_one(refshapes
 
 @pytest.fixture(scope='session')
 def hub(tmp_path_factory):
-    """Folders of a random GroupViT and a random CLIPSeg, as `save_pretrained` writes them."""
-    import transformers
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-
-    vocabulary = {'[PAD]': 0, '[UNK]': 1, '[BOS]': 2}
-    vocabulary |= {word: i for i, word in enumerate(WORDS, start=3)} | {'[EOS]': 63}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token='[UNK]'))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single='[BOS] $A [EOS]', special_tokens=[('[BOS]', 2), ('[EOS]', 63)]
-    )
-    wrapped = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token='[PAD]', eos_token='[EOS]', bos_token='[BOS]'
-    )
-    text = dict(
-        vocab_size=64, hidden_size=16, intermediate_size=32, num_hidden_layers=1,
-        num_attention_heads=2, max_position_embeddings=12, eos_token_id=63, bos_token_id=2,
-        pad_token_id=0,
-    )  # fmt: skip
-    vision = dict(intermediate_size=32, num_attention_heads=2, image_size=64, patch_size=16)
-    torch.manual_seed(0)
-    group_vit = transformers.GroupViTModel(
-        transformers.GroupViTConfig(
-            text_config=text,
-            vision_config=dict(
-                vision, hidden_size=24, depths=[1, 1, 1], num_hidden_layers=3,
-                num_group_tokens=[8, 4, 0], num_output_groups=[8, 4, 0],
-            ),
-            projection_dim=12, projection_intermediate_dim=16,
-        )
-    )  # fmt: skip
-    clip_seg = transformers.CLIPSegForImageSegmentation(
-        transformers.CLIPSegConfig(
-            text_config=text,
-            vision_config=dict(vision, hidden_size=16, num_hidden_layers=2),
-            projection_dim=12, extract_layers=[0, 1], reduce_dim=8,
-            decoder_num_attention_heads=2, decoder_intermediate_size=16,
-        )
-    )  # fmt: skip
     folder = tmp_path_factory.mktemp('hub')
-    for name, network in (('group_vit', group_vit), ('clip_seg', clip_seg)):
-        network.save_pretrained(folder / name)
-        wrapped.save_pretrained(folder / name)
+    save_transformers(folder)
     return folder
 
 
@@ -278,6 +236,23 @@ def test_group_vit_lets_the_background_compete(hub):
         ).segmentation_logits.softmax(1)[0, 0]  # fmt: skip
     logits = model.encode_decode(image, samples(['left ring']))[0, 0]
     torch.testing.assert_close(logits.sigmoid(), found, rtol=1e-4, atol=1e-5)
+
+
+def test_clip_seg_is_the_library_s(hub):
+    import transformers
+
+    model = MODELS.build(dict(type='CLIPSeg', model=str(hub / 'clip_seg')))
+    network = transformers.CLIPSegForImageSegmentation.from_pretrained(hub / 'clip_seg').eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(hub / 'clip_seg')
+    image = torch.randn(1, 3, 64, 64)
+    texts = ['the left ring', 'red ring', 'wall']
+    with torch.no_grad():
+        found = network(
+            **tokenizer(texts, padding=True, return_tensors='pt'),
+            pixel_values=image.repeat(3, 1, 1, 1),
+        ).logits
+    logits = model.encode_decode(image, samples(texts))[:, 0]
+    torch.testing.assert_close(logits, found, rtol=1e-4, atol=1e-5)
 
 
 def test_group_vit_without_a_background_is_refused(hub):

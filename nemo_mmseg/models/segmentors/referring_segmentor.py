@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import torch
 from mmengine.model import ModuleList
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
@@ -115,6 +116,10 @@ class ReferringSegmentor(BaseReferringSegmentor):
             return stages[first:]
         starts = any(getattr(stage, 'starts_without_text', False) for stage in stages[first:][:1])
         return stages[: first + starts]
+
+    def tokenize(self, expressions: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Return token ids ``(E, T)`` and a mask, True on real tokens, of expressions."""
+        return self.text_encoder.tokenize(expressions)
 
     def encode_image(self, inputs: Tensor) -> Tensor | Sequence[Tensor]:
         """Compute what needs no text, B rows, of images ``(B, 3, H, W)``."""
@@ -237,6 +242,19 @@ class ReferringSegmentor(BaseReferringSegmentor):
         # Losses look at the images of the batch, and no more at the rows of `feats`.
         text = replace(text, image_index=encoded.image_index, one_to_one=encoded.one_to_one)
         return output, text
+
+    def respond(self, visual: Tensor | Sequence[Tensor], ids: Tensor, mask: Tensor) -> HeadOutput:
+        """Compute the output of the head for the expressions of one image.
+
+        Args:
+            visual: Result of :meth:`encode_image`, one row.
+            ids: Tokens ``(E, T)``.
+            mask: ``(E, T)`` bool, True on real tokens.
+        """
+        text = self.text_encoder.encode(ids, mask)
+        # Not `of_images`: in an exported graph the number of expressions must stay open.
+        text = replace(text, image_index=torch.zeros_like(ids[:, 0]), one_to_one=False)
+        return self.decode_head(*self.fuse(visual, text))
 
     def output(self, inputs: Tensor, data_samples: list[SegDataSample] | None) -> HeadOutput:
         """Compute the output of the head, chunk of expressions by chunk."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor
@@ -16,8 +18,71 @@ from .clip_grad_cam import BACKGROUND
 from .training_free import TrainingFreeSegmentor
 
 
+class TransformersSegmentor(TrainingFreeSegmentor):
+    """Base of networks of the transformers library. What needs no text runs once per image.
+
+    Args:
+        kind: Name of the class in transformers.
+        model: Local folder or name on the hub.
+        template: What the network is told, with ``{}`` for the expression.
+        data_preprocessor: See :class:`BaseReferringSegmentor`.
+        test_cfg: See :class:`BaseReferringSegmentor`.
+
+    Raises:
+        ImportError: transformers is not installed.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        model: str,
+        template: str,
+        data_preprocessor: dict | None = None,
+        test_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(data_preprocessor, test_cfg)
+        self.frozen = FrozenTransformer(kind, model)
+        self.template = template
+
+    def tokenize(self, expressions: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Return token ids ``(E, T)`` and a mask, True on real tokens, of expressions."""
+        return self.frozen.tokenize([self.template.format(one) for one in expressions])
+
+    @abstractmethod
+    def encode_image(self, inputs: Tensor) -> tuple[Tensor, ...]:
+        """Compute what needs no text, B rows, of images ``(B, 3, H, W)``."""
+
+    @abstractmethod
+    def respond(self, visual: Sequence[Tensor], ids: Tensor, mask: Tensor) -> HeadOutput:
+        """Compute logits ``(E, 1, H, W)`` of the expressions of one image.
+
+        Args:
+            visual: Result of :meth:`encode_image`, one row.
+            ids: Tokens ``(E, T)``.
+            mask: ``(E, T)`` bool, True on real tokens.
+        """
+
+    def text_features(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Return the network's feature ``(E, D)`` of each text."""
+        clip = getattr(self.frozen.network, 'clip', self.frozen.network)  # CLIPSeg holds one
+        text = clip.text_model(input_ids=ids, attention_mask=mask)
+        return clip.text_projection(text.pooler_output)
+
+    @torch.no_grad()
+    def output(self, inputs: Tensor, data_samples: list[SegDataSample] | None) -> HeadOutput:
+        """Compute logits ``(E, 1, H, W)`` of all expressions, ``chunk_size`` of them at once."""
+        visual = self.encode_image(inputs)
+        outputs = []
+        for i, expressions in enumerate(self.expressions_of(data_samples)):
+            row = [x[i : i + 1] for x in visual]
+            for start in range(0, len(expressions), self.chunk_size):
+                tokens = self.tokenize(expressions[start : start + self.chunk_size])
+                outputs.append(self.respond(row, *tokens))
+        return HeadOutput.cat(outputs)
+
+
 @MODELS.register_module()
-class GroupViT(TrainingFreeSegmentor):
+class GroupViT(TransformersSegmentor):
     """GroupViT (Xu et al., CVPR 2022): groups of patches that were learned from captions.
 
     The expression competes with words for the background. A pixel is foreground where the
@@ -48,29 +113,53 @@ class GroupViT(TrainingFreeSegmentor):
         train_cfg: dict | None = None,
         test_cfg: dict | None = None,
     ) -> None:
-        super().__init__(data_preprocessor, test_cfg)
+        super().__init__('GroupViTModel', model, template, data_preprocessor, test_cfg)
         if not background:
             raise ValueError('GroupViT: background needs words that compete with the expression')
-        self.frozen = FrozenTransformer('GroupViTModel', model)
-        self.template = template
         self.background = tuple(background)
+        # Once for each device and type: they cost more than an image.
+        self._encoded_background: dict[tuple[torch.device, torch.dtype], Tensor] = {}
 
-    @torch.no_grad()
-    def output(self, inputs: Tensor, data_samples: list[SegDataSample] | None) -> HeadOutput:
-        """Compute logits ``(E, 1, H, W)`` of all expressions against the background."""
-        logits = []
-        for image, expressions in zip(inputs, self.expressions_of(data_samples)):
-            texts = [self.template.format(one) for one in (*expressions, *self.background)]
-            found = self.frozen.network(
-                **self.frozen.tokenize(texts), pixel_values=image[None], output_segmentation=True
-            ).segmentation_logits[0]
-            own, others = found[: len(expressions)], found[len(expressions) :]
-            logits.append(own - others.logsumexp(0))
-        return HeadOutput(torch.cat(logits)[:, None])
+    def encode_image(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Find the groups of images.
+
+        Returns:
+            How much each pixel belongs to each group, ``(B, G, H, W)``; a vector for each group,
+            ``(B, G, D)``, whose product with the unit vector of a text is the logit of that text;
+            and the logit of all words for the background together, ``(B, 1, H, W)``.
+        """
+        from transformers.models.groupvit.modeling_groupvit import get_grouping_from_attentions
+
+        network = self.frozen.network
+        found = network.vision_model(inputs, output_attentions=True, return_dict=True)
+        grouping = get_grouping_from_attentions(found.attentions, inputs.shape[-2:])
+        groups = network.visual_projection(found.last_hidden_state.flatten(0, 1))
+        groups = F.normalize(groups, dim=-1).unflatten(0, found.last_hidden_state.shape[:2])
+        groups = groups * network.logit_scale.exp() ** 2  # squared in the published code, too
+        others = _fit(grouping, groups, self._background_features(inputs))
+        return grouping, groups, others.logsumexp(1, keepdim=True)
+
+    def respond(self, visual: Sequence[Tensor], ids: Tensor, mask: Tensor) -> HeadOutput:
+        """Compute logits ``(E, 1, H, W)`` of expressions against the background."""
+        grouping, groups, others = visual
+        texts = F.normalize(self.text_features(ids, mask), dim=-1)
+        return HeadOutput(_fit(grouping, groups, texts).transpose(0, 1) - others)
+
+    def _background_features(self, inputs: Tensor) -> Tensor:
+        place = inputs.device, inputs.dtype
+        if place not in self._encoded_background:
+            words = self.text_features(*self.tokenize(self.background))
+            self._encoded_background = {place: F.normalize(words, dim=-1)}
+        return self._encoded_background[place]
+
+
+def _fit(grouping: Tensor, groups: Tensor, texts: Tensor) -> Tensor:
+    """Return how well each pixel fits each text, ``(B, E, H, W)``."""
+    return ((texts @ groups.transpose(1, 2)) @ grouping.flatten(2)).unflatten(2, grouping.shape[2:])
 
 
 @MODELS.register_module()
-class CLIPSeg(TrainingFreeSegmentor):
+class CLIPSeg(TransformersSegmentor):
     """CLIPSeg (Lüddecke and Ecker, CVPR 2022): a decoder on CLIP, trained on masks of phrases.
 
     It has seen masks (PhraseCut), so it is no network that learned from text alone.
@@ -94,21 +183,20 @@ class CLIPSeg(TrainingFreeSegmentor):
         train_cfg: dict | None = None,
         test_cfg: dict | None = None,
     ) -> None:
-        super().__init__(data_preprocessor, test_cfg)
-        self.frozen = FrozenTransformer('CLIPSegForImageSegmentation', model)
-        self.template = template
+        super().__init__(
+            'CLIPSegForImageSegmentation', model, template, data_preprocessor, test_cfg
+        )
 
-    @torch.no_grad()
-    def output(self, inputs: Tensor, data_samples: list[SegDataSample] | None) -> HeadOutput:
-        """Compute logits ``(E, 1, H, W)`` of all expressions, ``chunk_size`` of them at once."""
-        expressions = self.expressions_of(data_samples)
-        texts = [self.template.format(one) for several in expressions for one in several]
-        owner = [i for i, several in enumerate(expressions) for _ in several]
-        logits = []
-        for start in range(0, len(texts), self.chunk_size):
-            rows = slice(start, start + self.chunk_size)
-            # transformers takes an image for each text.
-            tokens = self.frozen.tokenize(texts[rows])
-            found = self.frozen.network(**tokens, pixel_values=inputs[owner[rows]]).logits
-            logits.append(found.reshape(-1, *inputs.shape[-2:]))
-        return HeadOutput(torch.cat(logits)[:, None])
+    def encode_image(self, inputs: Tensor) -> tuple[Tensor, ...]:
+        """Return the maps ``(B, 1 + N, C)`` of the layers that the decoder reads."""
+        network = self.frozen.network
+        found = network.clip.vision_model(
+            inputs, output_hidden_states=True, interpolate_pos_encoding=True, return_dict=True
+        )
+        return tuple(found.hidden_states[layer + 1] for layer in network.extract_layers)
+
+    def respond(self, visual: Sequence[Tensor], ids: Tensor, mask: Tensor) -> HeadOutput:
+        """Compute logits ``(E, 1, H, W)`` of expressions."""
+        maps = [x.expand(ids.shape[0], -1, -1) for x in visual]  # `len` would fix it in a graph
+        logits = self.frozen.network.decoder(maps, self.text_features(ids, mask)).logits
+        return HeadOutput(logits.reshape(ids.shape[0], 1, *logits.shape[-2:]))

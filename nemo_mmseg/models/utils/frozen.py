@@ -148,10 +148,17 @@ class FrozenTransformer(FrozenModule):
             )
         return network
 
-    def tokenize(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """Return ``input_ids`` and ``attention_mask`` ``(E, T)`` on the device of the model."""
+    @property
+    def tokenizer(self) -> Callable:
+        """The tokenizer of transformers that came with the network."""
+        self.network  # noqa: B018  # reads both
+        return self._tokenizer
+
+    def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Return token ids ``(E, T)`` and a mask, True on real tokens."""
         positions = self.network.config.text_config.max_position_embeddings
-        found = self._tokenizer(
+        found = self.tokenizer(
             list(texts), padding=True, truncation=True, max_length=positions, return_tensors='pt'
         )
-        return {key: found[key].to(self._place.device) for key in ('input_ids', 'attention_mask')}
+        place = self._place.device
+        return found['input_ids'].to(place), found['attention_mask'].bool().to(place)
