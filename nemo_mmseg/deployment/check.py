@@ -15,7 +15,7 @@ from mmengine.dataset import pseudo_collate
 from nemo_mmseg.apis.inputs import make_item
 from nemo_mmseg.models.protocols.original import OriginalProtocol
 
-from .graphs import Exportable, normalise
+from .graphs import SplitSegmentor, normalise
 from .text_files import full_length
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class Differences:
 
 
 def compare(
-    model: Exportable, pipeline: Compose, folder: Path, expressions: Sequence[str]
+    model: SplitSegmentor, pipeline: Compose, folder: Path, expressions: Sequence[str]
 ) -> Differences:
     """Run the runtime and the network on one picture.
 
@@ -127,7 +127,7 @@ def compare(
 
 
 def _outputs(
-    model: Exportable,
+    model: SplitSegmentor,
     runtime: ReferringRuntime,
     inputs: torch.Tensor,
     samples: list,
@@ -160,7 +160,7 @@ def _score_difference(found: np.ndarray, wanted: torch.Tensor | None) -> float:
     return float(np.abs(found - wanted).max() / max(1.0, np.abs(wanted).max()))
 
 
-def _different_tokens(model: Exportable, runtime: ReferringRuntime) -> int:
+def _different_tokens(model: SplitSegmentor, runtime: ReferringRuntime) -> int:
     ids, mask = runtime.tokenize(TEXTS)
     wanted = full_length(model.tokenize(list(TEXTS)), runtime.rules['text'])
     different = (ids != wanted[0].numpy()).any(1) | (mask != wanted[1].numpy()).any(1)

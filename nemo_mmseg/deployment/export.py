@@ -20,7 +20,7 @@ from nemo_mmseg.models.protocols.tris import TRISProtocol
 from nemo_mmseg.utils.atomic_write import check_folder_path
 
 from .check import Differences, compare
-from .graphs import Exportable, ExpressionGraph, ImageGraph, exportable
+from .graphs import ExpressionGraph, ImageGraph, SplitSegmentor, exportable
 from .picture_rules import picture_rules
 from .text_files import full_length, write_tokenizer
 
@@ -80,10 +80,9 @@ def export_onnx(
             differ from the network.
     """
     check_export_packages()
-    if not isinstance(model, Exportable):
+    if not isinstance(model, SplitSegmentor):
         raise ValueError(
-            f'{type(model).__name__} cannot be exported: it does not compute what needs no text '
-            'apart from the rest'
+            f'{type(model).__name__} cannot be exported: its image part does not run without text'
         )
     out_dir = Path(out_dir)
     check_target(out_dir)
@@ -151,14 +150,14 @@ def check_target(folder: Path) -> None:
 
 
 def write_graphs(
-    model: Exportable, size: tuple[int, int], text: dict, folder: Path, torch_export: bool
+    model: SplitSegmentor, size: tuple[int, int], text_rules: dict, folder: Path, torch_export: bool
 ) -> str | None:
     """Export a network, with the number of expressions left open where that works.
 
     Args:
         model: The network, on the CPU, in eval mode and :func:`exportable`.
         size: Height and width of its input.
-        text: Rules of :func:`write_tokenizer`.
+        text_rules: What :func:`write_tokenizer` returned.
         folder: Where the files go.
         torch_export: See :func:`export_onnx`.
 
@@ -166,7 +165,7 @@ def write_graphs(
         Why the number of expressions is fixed at one, or None.
     """
     image = torch.randint(0, 256, (1, 3, *size), dtype=torch.uint8)
-    tokens = full_length(model.tokenize(list(SAMPLE)), text)
+    tokens = full_length(model.tokenize(list(SAMPLE)), text_rules)
     graph = ImageGraph(model)
     with torch.no_grad():
         nested = model.encode_image(torch.zeros(1, 3, *size))

@@ -16,7 +16,7 @@ from nemo_mmseg.models.segmentors.transformers_zero_shot import TransformersSegm
 from nemo_mmseg.models.utils.frozen import FrozenModule
 
 # They compute what needs no text (`encode_image`) apart from the rest (`respond`).
-Exportable = ReferringSegmentor | TransformersSegmentor
+SplitSegmentor = ReferringSegmentor | TransformersSegmentor
 
 
 class ImageGraph(nn.Module):
@@ -26,10 +26,11 @@ class ImageGraph(nn.Module):
         model: The network, in eval mode.
     """
 
-    def __init__(self, model: Exportable) -> None:
+    def __init__(self, model: SplitSegmentor) -> None:
         super().__init__()
         self.model = model
-        self.frozen = frozen_networks(model)
+        split = isinstance(model, TransformersSegmentor)  # the others hide text encoders alone
+        self.frozen = frozen_networks(model) if split else None
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Encode a picture.
@@ -54,7 +55,7 @@ class ExpressionGraph(nn.Module):
     """
 
     def __init__(
-        self, model: Exportable, structure: pytree.TreeSpec, size: tuple[int, int]
+        self, model: SplitSegmentor, structure: pytree.TreeSpec, size: tuple[int, int]
     ) -> None:
         super().__init__()
         self.model = model
@@ -81,10 +82,10 @@ class ExpressionGraph(nn.Module):
         return (logits,) if output.no_target is None else (logits, output.no_target)
 
 
-def frozen_networks(model: nn.Module) -> nn.ModuleList:
+def frozen_networks(model: SplitSegmentor) -> nn.ModuleList:
     """Return the networks that a model has hidden from PyTorch, which an export has to see."""
-    # Those of losses, outside of the text encoder, are for training alone.
-    part = getattr(model, 'text_encoder', model)
+    # Those of losses and protocols are not in the graphs.
+    part = model.frozen if isinstance(model, TransformersSegmentor) else model.text_encoder
     holders = [module for module in part.modules() if isinstance(module, FrozenModule)]
     return nn.ModuleList(holder.network for holder in holders)
 

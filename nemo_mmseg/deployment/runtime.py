@@ -1,7 +1,7 @@
 """Segment pictures with an exported network, without PyTorch and OpenMMLab.
 
 The export copies this file beside the graphs. It needs numpy, onnxruntime, tokenizers and pillow;
-OpenCV where the network's pictures were resized by it, ftfy where the text encoder is CLIP's.
+OpenCV where the network's pictures were resized by it, ftfy where open_clip's tokenizer was used.
 
     python EXPORTED/runtime.py PICTURE EXPRESSION ... --out FOLDER
 """
@@ -359,6 +359,9 @@ def _check_values(path: Path, rules: dict) -> None:
             raise ValueError(f'{path}: {name} is {value!r}; allowed is 1 to {MOST_TOKENS}')
     if not _is_whole(text['pad'], 0, LARGEST_ID):
         raise ValueError(f'{path}: pad is {text["pad"]!r}; allowed is the id of a token')
+    if text['template'].count('{}') != 1:
+        raise ValueError(f'{path}: template is {text["template"]!r}; allowed is a text with {{}} '
+                         'in one place')  # fmt: skip
     if end is not None and not _is_whole(end, 0, LARGEST_ID):
         raise ValueError(f'{path}: end is {end!r}; allowed is the id of a token, or null')
 

@@ -14,7 +14,7 @@ from nemo_mmseg.models.text_encoders.open_clip_text_encoder import OpenCLIPTextE
 from nemo_mmseg.models.text_encoders.vpd_text_encoder import VPDTextEncoder
 from nemo_mmseg.utils.bert import load_bert_tokenizer
 
-from .graphs import Exportable
+from .graphs import SplitSegmentor
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 CLIP_WORDS = r"""'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"""
 
 
-def write_tokenizer(model: Exportable, path: Path) -> dict:
+def write_tokenizer(model: SplitSegmentor, path: Path) -> dict:
     """Write the tokenizer of a network.
 
     Args:
@@ -43,9 +43,8 @@ def write_tokenizer(model: Exportable, path: Path) -> dict:
     encoder = getattr(model, 'text_encoder', None)
     length, template = getattr(encoder, 'context_length', None), '{}'
     if isinstance(model, TransformersSegmentor):
-        tokenizer, pad, end, length = transformers_tokenizer(model)
+        tokenizer, rules = transformers_tokenizer(model)
         template = model.template
-        rules = dict(length=length, pad=pad, end=end, cut=length, mask_by_id=False, clean=False)
     elif isinstance(encoder, BERTTextEncoder):
         tokenizer = load_bert_tokenizer(encoder.model, encoder.bert.config.vocab_size)
         rules = dict(length=length, pad=0, end=None, cut=length, mask_by_id=False, clean=False)
@@ -71,16 +70,24 @@ def full_length(tokens: tuple[Tensor, Tensor], rules: dict) -> tuple[Tensor, Ten
     return F.pad(ids, rest, value=rules['pad']), F.pad(mask, rest)
 
 
-def transformers_tokenizer(model: TransformersSegmentor) -> tuple[Tokenizer, int, int, int]:
-    """Return the tokenizer, the ids of padding and end, and how many tokens fit."""
+def transformers_tokenizer(model: TransformersSegmentor) -> tuple[Tokenizer, dict]:
+    """Return the tokenizer, and the rules of :func:`write_tokenizer` without ``template``.
+
+    Raises:
+        ValueError: It is one of Python alone, which has no file of the tokenizers library.
+    """
     from tokenizers import Tokenizer
 
     wrapped = model.frozen.tokenizer
+    if not wrapped.is_fast:
+        raise ValueError(f'{type(wrapped).__name__} of {model.frozen.model} cannot be exported')
     made = Tokenizer.from_str(wrapped.backend_tokenizer.to_str())
     made.no_padding()  # the runtime does both
     made.no_truncation()
     length = model.frozen.network.config.text_config.max_position_embeddings
-    return made, wrapped.pad_token_id, wrapped.eos_token_id, length
+    pad, end = wrapped.pad_token_id, wrapped.eos_token_id
+    rules = dict(length=length, pad=pad, end=end, cut=length, mask_by_id=False, clean=False)
+    return made, rules
 
 
 def clip_tokenizer(tokenizer: object) -> Tokenizer:

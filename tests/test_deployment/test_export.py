@@ -77,6 +77,12 @@ def picture():
     return coarse.repeat(8, axis=0).repeat(10, axis=1)
 
 
+def image_input(picture):
+    """What the image graph takes, ``(1, 3, H, W)`` uint8 in RGB."""
+    resized = cv2.resize(picture, SIZE[::-1], interpolation=cv2.INTER_LINEAR)
+    return torch.from_numpy(resized.transpose(2, 0, 1).copy())[None]
+
+
 def data_of(network, picture, expressions):
     """What MMSegmentation's own way hands to a network."""
     resized = cv2.resize(picture[..., ::-1], SIZE[::-1], interpolation=cv2.INTER_LINEAR)
@@ -128,13 +134,21 @@ def test_networks_of_transformers(kind, folder, picture, tmp_path):
     network = with_config(small_network(model, seed=0), model)
     exported = export_onnx(network, tmp_path / 'out', torch_export=True)
     assert exported.fixed_because is None
-    assert {file.name for file in exported.folder.glob('*.pt2')} == {'image.pt2', 'expressions.pt2'}
+    image, rest = (
+        torch.export.load(exported.folder / f'{name}.pt2').module()
+        for name in ('image', 'expressions')
+    )
     runtime = ReferringRuntime(exported.folder)
     encoded = runtime.encode(picture)
     for count in (1, 2, 4):
         wanted = logits_of(network, picture, EXPRESSIONS[:count])
         found, _ = runtime.logits(encoded, EXPRESSIONS[:count])
         np.testing.assert_allclose(found, wanted, atol=1e-3 * wanted.std())
+        ids, mask = map(torch.from_numpy, runtime.tokenize(EXPRESSIONS[:count]))
+        found = rest(tuple(map(torch.from_numpy, encoded.maps)), ids, mask)[0]
+        np.testing.assert_allclose(found, wanted, atol=1e-3 * wanted.std())
+    for ours, theirs in zip(encoded.maps, image(image_input(picture)), strict=True):
+        np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-3, atol=1e-3)
     # The text encoder is not in the graph of the picture: its words were encoded by the export.
     nodes = onnx.load(exported.folder / 'image.onnx').graph.node
     assert 'Gather' not in {node.op_type for node in nodes}
@@ -172,8 +186,7 @@ def test_torch_export_is_the_network_too(cris, picture):
         for name in ('image', 'expressions')
     )
     pixels = runtime.encode(picture)
-    resized = cv2.resize(picture, SIZE[::-1], interpolation=cv2.INTER_LINEAR)
-    maps = image(torch.from_numpy(resized.transpose(2, 0, 1).copy())[None])
+    maps = image(image_input(picture))
     for ours, theirs in zip(pixels.maps, maps, strict=True):
         np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-3, atol=1e-3)
     ids, mask = map(torch.from_numpy, runtime.tokenize(EXPRESSIONS[:2]))

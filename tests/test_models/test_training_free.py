@@ -214,6 +214,8 @@ def test_networks_of_transformers(hub, kind, name):
     assert logits.shape == (4, 1, 64, 64) and logits.std() > 0
     alone = model.encode_decode(images[:1], samples(['left ring']))
     torch.testing.assert_close(logits[1:2], alone, rtol=1e-4, atol=1e-5)
+    alone = model.encode_decode(images[1:], samples(['the wall']))
+    torch.testing.assert_close(logits[3:], alone, rtol=1e-4, atol=1e-4)
     found = model.predict(images, samples(*said))
     assert found[0].pred_sem_seg.data.shape == (3, 30, 50)
 
@@ -233,9 +235,37 @@ def test_group_vit_lets_the_background_compete(hub):
         found = network(
             input_ids=tokens['input_ids'], attention_mask=tokens['attention_mask'],
             pixel_values=image, output_segmentation=True,
-        ).segmentation_logits.softmax(1)[0, 0]  # fmt: skip
+        ).segmentation_logits[0]  # fmt: skip
     logits = model.encode_decode(image, samples(['left ring']))[0, 0]
-    torch.testing.assert_close(logits.sigmoid(), found, rtol=1e-4, atol=1e-5)
+    expected = found[0] - found[1:].logsumexp(0)
+    torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-3)
+
+
+def test_group_vit_s_background_fits_every_precision(hub):
+    image, data = torch.randn(1, 3, 64, 64), samples(['left ring'])
+    first, model = (
+        MODELS.build(dict(type='GroupViT', model=str(hub / 'group_vit'))) for _ in range(2)
+    )
+    expected = first.encode_decode(image, data)
+    with torch.inference_mode(), torch.autocast('cpu', torch.bfloat16):
+        model.encode_decode(image, data)
+    torch.testing.assert_close(model.encode_decode(image, data), expected)
+    exact = model.double().encode_decode(image.double(), data)
+    torch.testing.assert_close(exact, expected.double(), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(model.float().encode_decode(image, data), expected)
+
+
+@pytest.mark.parametrize('template', ['ring', 'a {0}', '{} or {}'])
+def test_a_template_has_one_place_for_the_expression(hub, template):
+    with pytest.raises(ValueError, match='allowed is a text with {} in one place'):
+        MODELS.build(dict(type='CLIPSeg', model=str(hub / 'clip_seg'), template=template))
+
+
+@pytest.mark.parametrize('size', [(64, 32), (72, 64), (72, 72), (64, 256)])
+def test_clip_seg_refuses_what_its_decoder_cannot_lay_out(hub, size):
+    model = MODELS.build(dict(type='CLIPSeg', model=str(hub / 'clip_seg')))
+    with pytest.raises(ValueError, match=rf'{size[0]}x{size[1]}; allowed are squares .* of 16'):
+        model.encode_decode(torch.randn(1, 3, *size), samples(['ring']))
 
 
 def test_clip_seg_is_the_library_s(hub):
@@ -246,11 +276,12 @@ def test_clip_seg_is_the_library_s(hub):
     tokenizer = transformers.AutoTokenizer.from_pretrained(hub / 'clip_seg')
     image = torch.randn(1, 3, 64, 64)
     texts = ['the left ring', 'red ring', 'wall']
+    tokens = tokenizer(texts, padding=True, return_tensors='pt')
     with torch.no_grad():
         found = network(
-            **tokenizer(texts, padding=True, return_tensors='pt'),
+            input_ids=tokens['input_ids'], attention_mask=tokens['attention_mask'],
             pixel_values=image.repeat(3, 1, 1, 1),
-        ).logits
+        ).logits  # fmt: skip
     logits = model.encode_decode(image, samples(texts))[:, 0]
     torch.testing.assert_close(logits, found, rtol=1e-4, atol=1e-5)
 

@@ -167,7 +167,7 @@ class ReferringSegmentor(BaseReferringSegmentor):
             ValueError: Two losses have the same name.
         """
         expressions = self.expressions_of(data_samples)
-        ids, mask = self.text_encoder.tokenize([one for several in expressions for one in several])
+        ids, mask = self.tokenize([one for several in expressions for one in several])
         if self.masked is None:
             return self.losses_of(inputs, ids, mask, data_samples)[0]
         masked_inputs = self.masked.mask_images(inputs)
@@ -260,7 +260,7 @@ class ReferringSegmentor(BaseReferringSegmentor):
         """Compute the output of the head, chunk of expressions by chunk."""
         expressions = self.expressions_of(data_samples)
         owner = [i for i, several in enumerate(expressions) for _ in several]
-        ids, mask = self.text_encoder.tokenize([one for several in expressions for one in several])
+        ids, mask = self.tokenize([one for several in expressions for one in several])
         visual = self.encode_image(inputs)
         all_images = getattr(self.decode_head, 'takes_all_images', False)
         outputs = []

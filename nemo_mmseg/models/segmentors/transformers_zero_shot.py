@@ -30,6 +30,7 @@ class TransformersSegmentor(TrainingFreeSegmentor):
 
     Raises:
         ImportError: transformers is not installed.
+        ValueError: The template has not one ``{}``.
     """
 
     def __init__(
@@ -41,12 +42,14 @@ class TransformersSegmentor(TrainingFreeSegmentor):
         test_cfg: dict | None = None,
     ) -> None:
         super().__init__(data_preprocessor, test_cfg)
+        if template.count('{}') != 1:
+            raise ValueError(f'template is {template!r}; allowed is a text with {{}} in one place')
         self.frozen = FrozenTransformer(kind, model)
         self.template = template
 
     def tokenize(self, expressions: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Return token ids ``(E, T)`` and a mask, True on real tokens, of expressions."""
-        return self.frozen.tokenize([self.template.format(one) for one in expressions])
+        return self.frozen.tokenize([self.template.replace('{}', one) for one in expressions])
 
     @abstractmethod
     def encode_image(self, inputs: Tensor) -> tuple[Tensor, ...]:
@@ -70,13 +73,14 @@ class TransformersSegmentor(TrainingFreeSegmentor):
 
     @torch.no_grad()
     def output(self, inputs: Tensor, data_samples: list[SegDataSample] | None) -> HeadOutput:
-        """Compute logits ``(E, 1, H, W)`` of all expressions, ``chunk_size`` of them at once."""
+        """Compute logits ``(E, 1, H, W)``, of ``chunk_size`` expressions of an image at once."""
+        expressions = self.expressions_of(data_samples)
         visual = self.encode_image(inputs)
         outputs = []
-        for i, expressions in enumerate(self.expressions_of(data_samples)):
+        for i, several in enumerate(expressions):
             row = [x[i : i + 1] for x in visual]
-            for start in range(0, len(expressions), self.chunk_size):
-                tokens = self.tokenize(expressions[start : start + self.chunk_size])
+            for start in range(0, len(several), self.chunk_size):
+                tokens = self.tokenize(several[start : start + self.chunk_size])
                 outputs.append(self.respond(row, *tokens))
         return HeadOutput.cat(outputs)
 
@@ -101,7 +105,8 @@ class GroupViT(TransformersSegmentor):
 
     Raises:
         ImportError: transformers is not installed.
-        ValueError: There is no background: every pixel would be foreground.
+        ValueError: The template has not one ``{}``, or there is no background: every pixel would
+            be foreground.
     """
 
     def __init__(
@@ -117,8 +122,8 @@ class GroupViT(TransformersSegmentor):
         if not background:
             raise ValueError('GroupViT: background needs words that compete with the expression')
         self.background = tuple(background)
-        # Once for each device and type: they cost more than an image.
-        self._encoded_background: dict[tuple[torch.device, torch.dtype], Tensor] = {}
+        # Features of the background, which cost more than an image: the last ones computed.
+        self._encoded_background = torch.empty(0)
 
     def encode_image(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Find the groups of images.
@@ -146,11 +151,13 @@ class GroupViT(TransformersSegmentor):
         return HeadOutput(_fit(grouping, groups, texts).transpose(0, 1) - others)
 
     def _background_features(self, inputs: Tensor) -> Tensor:
-        place = inputs.device, inputs.dtype
-        if place not in self._encoded_background:
-            words = self.text_features(*self.tokenize(self.background))
-            self._encoded_background = {place: F.normalize(words, dim=-1)}
-        return self._encoded_background[place]
+        found, kind = self._encoded_background, inputs.device.type
+        if not len(found) or (found.device, found.dtype) != (inputs.device, inputs.dtype):
+            # They outlive this call, which may be one in lower precision or without gradients.
+            with torch.inference_mode(False), torch.no_grad(), torch.autocast(kind, enabled=False):
+                found = self.text_features(*self.tokenize(self.background))
+            self._encoded_background = F.normalize(found, dim=-1)
+        return self._encoded_background
 
 
 def _fit(grouping: Tensor, groups: Tensor, texts: Tensor) -> Tensor:
@@ -173,6 +180,7 @@ class CLIPSeg(TransformersSegmentor):
 
     Raises:
         ImportError: transformers is not installed.
+        ValueError: The template has not one ``{}``.
     """
 
     def __init__(
@@ -188,11 +196,19 @@ class CLIPSeg(TransformersSegmentor):
         )
 
     def encode_image(self, inputs: Tensor) -> tuple[Tensor, ...]:
-        """Return the maps ``(B, 1 + N, C)`` of the layers that the decoder reads."""
+        """Return the maps ``(B, 1 + N, C)`` of the layers that the decoder reads.
+
+        Raises:
+            ValueError: The images are no squares, or not of whole patches.
+        """
         network = self.frozen.network
-        found = network.clip.vision_model(
-            inputs, output_hidden_states=True, interpolate_pos_encoding=True, return_dict=True
-        )
+        (height, width), patch = inputs.shape[-2:], network.config.vision_config.patch_size
+        if height != width or height % patch:
+            raise ValueError(
+                f'CLIPSeg: an input of {height}x{width}; allowed are squares whose side is a '
+                f'multiple of {patch}'
+            )
+        found = network.clip.vision_model(inputs, output_hidden_states=True, return_dict=True)
         return tuple(found.hidden_states[layer + 1] for layer in network.extract_layers)
 
     def respond(self, visual: Sequence[Tensor], ids: Tensor, mask: Tensor) -> HeadOutput:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +12,9 @@ from torch import Tensor, nn
 
 from nemo_mmseg.utils.bert import import_transformers
 from nemo_mmseg.utils.clip import clip_config, load_clip, load_clip_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 class FrozenModule(nn.Module, ABC):
@@ -118,7 +122,7 @@ class FrozenTransformer(FrozenModule):
         super().__init__()
         self.kind = kind
         self.model = model
-        self._tokenizer: Callable | None = None
+        self._tokenizer: PreTrainedTokenizerBase | None = None
         import_transformers(kind)
 
     def load(self) -> nn.Module:
@@ -149,7 +153,7 @@ class FrozenTransformer(FrozenModule):
         return network
 
     @property
-    def tokenizer(self) -> Callable:
+    def tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer of transformers that came with the network."""
         self.network  # noqa: B018  # reads both
         return self._tokenizer
