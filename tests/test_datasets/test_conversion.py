@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -22,6 +23,7 @@ from nemo_mmseg.utils.referring_json import read_referring_json
 
 LOAD = [dict(type='LoadReferringImage'), dict(type='LoadReferentMask')]
 PACK = [dict(type='PackReferringInputs')]
+PHOTOGRAPHS = Path(__file__).resolve().parents[1] / 'data' / 'photographs'
 VARIANTS = ['refshapes', 'refshapes+', 'refshapesg', 'grefshapes']
 
 
@@ -68,6 +70,26 @@ def test_refshapes_there_and_back(refshapes, tmp_path, variant):
     assert json_to_refcoco(str(out), str(tmp_path)) == name
     assert read(tmp_path / name) == read(folder / name)
     assert read(tmp_path / 'instances.json') == read(folder / 'instances.json')
+
+
+def test_photographs_there_and_back(tmp_path):
+    """Hand-drawn polygons of three photographs; the pixels do not matter, so they are black."""
+    files = PHOTOGRAPHS / 'refs(unc).p', PHOTOGRAPHS / 'instances.json'
+    for image in read(files[1])['images']:
+        pixels = np.zeros((image['height'], image['width'], 3), dtype=np.uint8)
+        cv2.imwrite(str(tmp_path / image['file_name']), pixels)
+    refcoco_to_json(*map(str, files), str(tmp_path / 'unc.json'))
+    assert json_to_refcoco(str(tmp_path / 'unc.json'), str(tmp_path / 'back')) == files[0].name
+    assert [read(tmp_path / 'back' / file.name) for file in files] == [read(file) for file in files]
+    images = dict(img_path=str(tmp_path))
+    published, back = (
+        build('RefCOCODataset', root, 'train', ann_file='instances.json', split_file='refs(unc).p',
+              data_prefix=images) for root in (PHOTOGRAPHS, tmp_path / 'back')
+    )  # fmt: skip
+    ours = build('ReferringJSONDataset', tmp_path, 'train', ann_file='unc.json', data_prefix=images)
+    assert sum(len(item['expressions']) for item in map(ours.get_data_info, range(len(ours)))) > 10
+    assert_same_items(published, ours)
+    assert_same_items(published, back)
 
 
 @pytest.mark.parametrize('generalized', [False, True])
