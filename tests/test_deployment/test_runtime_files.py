@@ -16,8 +16,8 @@ from nemo_mmseg.deployment.runtime import (  # noqa: E402
 PICTURE = dict(
     size=[64, 96], resize='letterbox', interpolation='bicubic', backend='cv2', pad_rgb=[1, 2.5, 255]
 )
-TEXT = dict(length=20, pad=0, cut=20, mask_by_id=False, clean=False, end=None)
-RULES = dict(format=2, chunk_size=8, threshold=0.5, picture=PICTURE, text=TEXT)
+TEXT = dict(template='{}', length=20, pad=0, cut=20, mask_by_id=False, clean=False, end=None)
+RULES = dict(format=3, chunk_size=8, threshold=0.5, picture=PICTURE, text=TEXT)
 
 
 def without(values, key):
@@ -57,6 +57,7 @@ def test_good_rules_are_accepted(rules, tmp_path):
         (dict(picture=without(PICTURE, 'pad_rgb')), 'pad_rgb is None'),
         (dict(picture=PICTURE | dict(pad_rgb=[1, 2, 'x'])), 'three numbers'),
         (dict(text=without(TEXT, 'end')), 'end is'),
+        (dict(text=TEXT | dict(template='a ring')), "template is 'a ring'"),
         (dict(text=TEXT | dict(end='x')), "end is 'x'"),
         (dict(text=TEXT | dict(end=2**31)), 'end is 2147483648'),
         (dict(text=TEXT | dict(pad=2**63)), 'pad is 9223372036854775808'),
