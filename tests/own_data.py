@@ -19,6 +19,14 @@ def picture(number, objects, expressions, split='train'):
     )  # fmt: skip
 
 
+def write_pictures(folder, *names):
+    """Black pictures `images/NAME`."""
+    for name in names:
+        path = folder / 'images' / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), np.zeros((HEIGHT, WIDTH, 3), np.uint8))
+
+
 class OwnData:
     """Four images; masks as PNG, polygon, both kinds of RLE, and a box alone."""
 

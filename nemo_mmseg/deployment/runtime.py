@@ -149,8 +149,7 @@ class ReferringRuntime:
         rules = self.rules['text']
         ids = np.full((len(texts), rules['length']), rules['pad'], dtype=np.int64)
         mask = np.zeros(ids.shape, dtype=bool)
-        for row, text in enumerate(texts):
-            text = rules['template'].replace('{}', text)
+        for row, text in enumerate(rules['template'].replace('{}', one) for one in texts):
             found = self.tokenizer.encode(clean(text) if rules['clean'] else text).ids
             if rules['end'] is not None and len(found) > rules['cut']:
                 found = [*found[: rules['cut'] - 1], rules['end']]
@@ -360,8 +359,7 @@ def _check_values(path: Path, rules: dict) -> None:
     if not _is_whole(text['pad'], 0, LARGEST_ID):
         raise ValueError(f'{path}: pad is {text["pad"]!r}; allowed is the id of a token')
     if text['template'].count('{}') != 1:
-        raise ValueError(f'{path}: template is {text["template"]!r}; allowed is a text with {{}} '
-                         'in one place')  # fmt: skip
+        raise ValueError(f'{path}: template is {text["template"]!r}; allowed is one {{}} in it')
     if end is not None and not _is_whole(end, 0, LARGEST_ID):
         raise ValueError(f'{path}: end is {end!r}; allowed is the id of a token, or null')
 

@@ -4,11 +4,11 @@ import base64
 import io
 import json
 
-import cv2
 import numpy as np
 import pytest
 from mini_refcoco import HEIGHT, WIDTH, rectangle
 from mmseg.registry import DATASETS
+from own_data import write_pictures
 from PIL import Image
 
 from nemo_mmseg.datasets.conversion import label_studio_to_json, labelme_to_json
@@ -28,13 +28,6 @@ def build(root):
             pipeline=[dict(type=name) for name in PIPELINE],
         )
     )  # fmt: skip
-
-
-def write_pictures(folder, *names):
-    for name in names:
-        path = folder / 'images' / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(path), np.zeros((HEIGHT, WIDTH, 3), np.uint8))
 
 
 def png_in_base64(mask):

@@ -3,8 +3,9 @@
 import cv2
 import numpy as np
 import pytest
-from mini_refcoco import HEIGHT, WIDTH, rectangle
+from mini_refcoco import rectangle
 from mmseg.registry import DATASETS
+from own_data import write_pictures
 
 from nemo_mmseg.datasets.conversion import folders_to_json
 from nemo_mmseg.datasets.samplers import SampleIndex
@@ -20,13 +21,6 @@ def build(root, split):
             pipeline=[dict(type=name) for name in PIPELINE],
         )
     )  # fmt: skip
-
-
-def write_pictures(folder, *names):
-    for name in names:
-        path = folder / 'images' / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(path), np.zeros((HEIGHT, WIDTH, 3), np.uint8))
 
 
 TABLE = [

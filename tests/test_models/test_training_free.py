@@ -220,22 +220,26 @@ def test_networks_of_transformers(hub, kind, name):
     assert found[0].pred_sem_seg.data.shape == (3, 30, 50)
 
 
-def test_group_vit_lets_the_background_compete(hub):
+def published(hub, kind, folder, texts):
+    """A network of transformers, and the arguments that tell it the texts."""
     import transformers
 
+    tokenizer = transformers.AutoTokenizer.from_pretrained(hub / folder)
+    tokens = tokenizer(texts, padding=True, return_tensors='pt')
+    network = getattr(transformers, kind).from_pretrained(hub / folder).eval()
+    return network, {key: tokens[key] for key in ('input_ids', 'attention_mask')}
+
+
+def test_group_vit_lets_the_background_compete(hub):
     model = MODELS.build(
         dict(type='GroupViT', model=str(hub / 'group_vit'), background=('sky', 'wall'))
     )
-    network = transformers.GroupViTModel.from_pretrained(hub / 'group_vit').eval()
-    tokenizer = transformers.AutoTokenizer.from_pretrained(hub / 'group_vit')
     image = torch.randn(1, 3, 64, 64)
     texts = ['a photo of left ring', 'a photo of sky', 'a photo of wall']
-    tokens = tokenizer(texts, padding=True, return_tensors='pt')
+    network, tokens = published(hub, 'GroupViTModel', 'group_vit', texts)
     with torch.no_grad():
-        found = network(
-            input_ids=tokens['input_ids'], attention_mask=tokens['attention_mask'],
-            pixel_values=image, output_segmentation=True,
-        ).segmentation_logits[0]  # fmt: skip
+        found = network(**tokens, pixel_values=image, output_segmentation=True)
+        found = found.segmentation_logits[0]
     logits = model.encode_decode(image, samples(['left ring']))[0, 0]
     expected = found[0] - found[1:].logsumexp(0)
     torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-3)
@@ -249,6 +253,7 @@ def test_group_vit_s_background_fits_every_precision(hub):
     expected = first.encode_decode(image, data)
     with torch.inference_mode(), torch.autocast('cpu', torch.bfloat16):
         model.encode_decode(image, data)
+    model.encode_image(image.clone().requires_grad_())[2].sum().backward()
     torch.testing.assert_close(model.encode_decode(image, data), expected)
     exact = model.double().encode_decode(image.double(), data)
     torch.testing.assert_close(exact, expected.double(), rtol=1e-3, atol=1e-3)
@@ -269,19 +274,12 @@ def test_clip_seg_refuses_what_its_decoder_cannot_lay_out(hub, size):
 
 
 def test_clip_seg_is_the_library_s(hub):
-    import transformers
-
     model = MODELS.build(dict(type='CLIPSeg', model=str(hub / 'clip_seg')))
-    network = transformers.CLIPSegForImageSegmentation.from_pretrained(hub / 'clip_seg').eval()
-    tokenizer = transformers.AutoTokenizer.from_pretrained(hub / 'clip_seg')
     image = torch.randn(1, 3, 64, 64)
     texts = ['the left ring', 'red ring', 'wall']
-    tokens = tokenizer(texts, padding=True, return_tensors='pt')
+    network, tokens = published(hub, 'CLIPSegForImageSegmentation', 'clip_seg', texts)
     with torch.no_grad():
-        found = network(
-            input_ids=tokens['input_ids'], attention_mask=tokens['attention_mask'],
-            pixel_values=image.repeat(3, 1, 1, 1),
-        ).logits  # fmt: skip
+        found = network(**tokens, pixel_values=image.repeat(3, 1, 1, 1)).logits
     logits = model.encode_decode(image, samples(texts))[:, 0]
     torch.testing.assert_close(logits, found, rtol=1e-4, atol=1e-5)
 

@@ -155,8 +155,8 @@ class GroupViT(TransformersSegmentor):
         if not len(found) or (found.device, found.dtype) != (inputs.device, inputs.dtype):
             # They outlive this call, which may be one in lower precision or without gradients.
             with torch.inference_mode(False), torch.no_grad(), torch.autocast(kind, enabled=False):
-                found = self.text_features(*self.tokenize(self.background))
-            self._encoded_background = F.normalize(found, dim=-1)
+                words = self.text_features(*self.tokenize(self.background))
+                self._encoded_background = F.normalize(words, dim=-1)
         return self._encoded_background
 
 
