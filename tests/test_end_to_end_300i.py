@@ -217,6 +217,7 @@ def test_modern_training_by_config(data, tiny_bert, tmp_path, monkeypatch):
         return recompute(*args, **kwargs)
 
     monkeypatch.setattr(plain_swin_transformer, 'checkpoint', watched)
+    monkeypatch.setattr(torch.backends.cpu, 'get_cpu_capability', lambda: 'AVX512')
     torch._dynamo.reset()
     counters.clear()
     options = [

@@ -22,6 +22,7 @@ default_hooks = dict(
     ),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     iteration_seed=dict(type='IterationSeedHook'),
+    precision=dict(type='CPUPrecisionHook'),
     visualization=dict(type='ReferringVisualizationHook', interval=50),
 )
 # TensorBoard: add dict(type='TensorboardVisBackend').

@@ -1,10 +1,12 @@
-"""Hooks that report mosaics, seed iterations and convert kernels; the bfloat16 wrapper."""
+"""Hooks that report mosaics, seed iterations, convert kernels and choose a precision."""
 
 from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.logging import MessageHub
+from mmengine.runner import Runner
 from mmseg.registry import HOOKS, OPTIM_WRAPPERS
 from mmseg.structures import SegDataSample
 from torch import nn
@@ -63,13 +65,66 @@ def test_channels_last_converts_the_kernels_and_not_the_values():
         assert torch.equal(old, new)
 
 
-@pytest.mark.parametrize('kind', ['BFloat16OptimWrapper', 'OptimWrapper'])
-def test_bfloat16_is_used_in_the_forward_pass_only(kind):
+@pytest.mark.parametrize(
+    ('kind', 'cpu', 'dtype'),
+    [
+        ('BFloat16OptimWrapper', 'AVX512', torch.bfloat16),
+        ('BFloat16OptimWrapper', 'AVX2', torch.float32),
+        ('OptimWrapper', 'AVX512', torch.float32),
+    ],
+)
+def test_bfloat16_is_used_in_the_forward_pass_only(kind, cpu, dtype, monkeypatch):
+    monkeypatch.setattr(torch.backends.cpu, 'get_cpu_capability', lambda: cpu)
     model = nn.Linear(4, 4)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     wrapper = OPTIM_WRAPPERS.build(dict(type=kind, optimizer=optimizer))
     with wrapper.optim_context(model):
         out = model(torch.rand(2, 4))
-    assert out.dtype == (torch.bfloat16 if kind.startswith('BFloat') else torch.float32)
+    assert out.dtype == dtype
     wrapper.update_params(out.float().sum())
     assert model.weight.dtype == torch.float32 and model.weight.grad is None
+
+
+class DtypeOfTest(nn.Module):
+    """A network of a runner that keeps the types of what it computes in a test."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.seen = nn.Linear(2, 2), []
+
+    def test_step(self, data):
+        self.seen.append(self.layer(torch.ones(1, 2)).dtype)
+        return [SegDataSample()]
+
+
+class NoMetric(BaseMetric):
+    """A metric that reads nothing."""
+
+    def process(self, data_batch, data_samples):
+        """Keep nothing."""
+
+    def compute_metrics(self, results):
+        """Return nothing."""
+        return {}
+
+
+@pytest.mark.parametrize(('cpu', 'dtype'), [('AVX512', torch.bfloat16), ('AVX2', torch.float32)])
+@pytest.mark.parametrize('kind', ['val', 'test'])
+def test_half_precision_is_for_cpus_that_have_it(kind, cpu, dtype, monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.backends.cpu, 'get_cpu_capability', lambda: cpu)
+    model = DtypeOfTest()
+    model.val_step = model.test_step
+    loader = torch.utils.data.DataLoader([0, 1])
+    runner = Runner(
+        model,
+        str(tmp_path),
+        default_hooks=dict(precision=dict(type='CPUPrecisionHook')),
+        default_scope='mmseg',
+        **{
+            f'{kind}_dataloader': loader,
+            f'{kind}_cfg': dict(fp16=True),
+            f'{kind}_evaluator': Evaluator(NoMetric()),
+        },
+    )
+    getattr(runner, kind)()
+    assert model.seen == [dtype] * 2

@@ -1,15 +1,20 @@
-"""Train under bfloat16 autocast, on any device."""
+"""Train under bfloat16 autocast, on GPUs and on the CPUs that are faster with it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
+from mmengine.device import get_device
+from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper
 from mmengine.runner import autocast
 from mmseg.registry import OPTIM_WRAPPERS
 from torch import nn
+
+from nemo_mmseg.utils.precision import cpu_has_bfloat16
 
 
 @OPTIM_WRAPPERS.register_module()
@@ -17,11 +22,25 @@ class BFloat16OptimWrapper(OptimWrapper):
     """Run the forward pass of MMEngine's ``OptimWrapper`` under bfloat16 autocast.
 
     bfloat16 has the range of float32, so no loss is scaled. MMEngine's ``AmpOptimWrapper`` does the
-    same with ``dtype='bfloat16'``, but not on a CPU.
+    same with ``dtype='bfloat16'``, but not on a CPU. A CPU without AVX-512 trains in float32, which
+    is several times faster there; the log says so.
+
+    Args:
+        **kwargs: Arguments of MMEngine's ``OptimWrapper``.
     """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.enabled = get_device() != 'cpu' or cpu_has_bfloat16()
+        if not self.enabled:
+            print_log(
+                'This CPU has no AVX-512: training runs in float32, which is faster here than '
+                'bfloat16',
+                'current',
+            )
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
         """Return the context of a forward pass in training (MMEngine calls this)."""
-        with super().optim_context(model), autocast(dtype=torch.bfloat16):
+        with super().optim_context(model), autocast(dtype=torch.bfloat16, enabled=self.enabled):
             yield
