@@ -14,7 +14,8 @@ with other batches and other dropout.
 
 Options: bf16, compile, channels_last, fused (optimizer), checkpointing (backbones with
 ``with_cp``), accumulate (four steps a weight update), fast (the first four). On a GPU seconds are
-those of the clock, on a CPU those of the process.
+those of the clock, on a CPU those of the process. A CPU without AVX-512 is slow in bf16, and
+training by config does not use it there.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.device import get_device
 from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.logging import MessageHub
 from mmengine.runner import Runner
@@ -65,6 +66,7 @@ def test_channels_last_converts_the_kernels_and_not_the_values():
         assert torch.equal(old, new)
 
 
+@pytest.mark.skipif(get_device() != 'cpu', reason='about CPUs')
 @pytest.mark.parametrize(
     ('kind', 'cpu', 'dtype'),
     [
@@ -108,6 +110,7 @@ class NoMetric(BaseMetric):
         return {}
 
 
+@pytest.mark.skipif(get_device() != 'cpu', reason='about CPUs')
 @pytest.mark.parametrize(('cpu', 'dtype'), [('AVX512', torch.bfloat16), ('AVX2', torch.float32)])
 @pytest.mark.parametrize('kind', ['val', 'test'])
 def test_half_precision_is_for_cpus_that_have_it(kind, cpu, dtype, monkeypatch, tmp_path):

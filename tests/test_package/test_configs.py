@@ -313,6 +313,17 @@ def test_documented_options_fit_any_config(name, monkeypatch):
         assert MODELS.build(dict(backbone, num_heads=(1,) * 4)).with_cp is True
 
 
+def test_half_precision_has_a_hook_for_cpus_without_it():
+    """Every config that evaluates under ``fp16`` can also be evaluated on an old CPU."""
+    found = 0
+    for path in RUNNABLE:
+        cfg = read(path)
+        if any((cfg.get(key) or {}).get('fp16') for key in ('val_cfg', 'test_cfg')):
+            found += 1
+            assert 'CPUPrecisionHook' in [hook.type for hook in cfg.default_hooks.values()], path
+    assert found
+
+
 def test_options_are_off_by_default():
     for path in TRAINED:
         if path.parent.name == 'refshapes':  # for CPUs

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from mmengine.device import get_device
 from mmengine.hooks import Hook
+from mmengine.logging import print_log
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 
-from nemo_mmseg.utils.precision import cpu_has_bfloat16
+from nemo_mmseg.utils.precision import bfloat16_is_slow
 
 
 @HOOKS.register_module()
 class CPUPrecisionHook(Hook):
-    """Switch ``fp16`` of the validation and test loop off on a CPU without AVX-512.
+    """Switch ``fp16`` of the validation and test loop off on an x86 CPU without AVX-512.
 
-    MMEngine's ``fp16=True`` means bfloat16 on a CPU. GPUs and CPUs with AVX-512 evaluate as the
-    config says.
+    MMEngine's ``fp16=True`` means bfloat16 on a CPU. Other devices evaluate as the config says.
     """
 
     def before_val(self, runner: Runner) -> None:
@@ -27,5 +26,6 @@ class CPUPrecisionHook(Hook):
         self._change(runner.test_loop)
 
     def _change(self, loop: object) -> None:
-        if get_device() == 'cpu' and not cpu_has_bfloat16():
+        if loop.fp16 and bfloat16_is_slow():
             loop.fp16 = False
+            print_log('This CPU has no AVX-512: evaluation runs in float32', 'current')

@@ -7,14 +7,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from mmengine.device import get_device
 from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper
 from mmengine.runner import autocast
 from mmseg.registry import OPTIM_WRAPPERS
 from torch import nn
 
-from nemo_mmseg.utils.precision import cpu_has_bfloat16
+from nemo_mmseg.utils.precision import bfloat16_is_slow
 
 
 @OPTIM_WRAPPERS.register_module()
@@ -22,8 +21,8 @@ class BFloat16OptimWrapper(OptimWrapper):
     """Run the forward pass of MMEngine's ``OptimWrapper`` under bfloat16 autocast.
 
     bfloat16 has the range of float32, so no loss is scaled. MMEngine's ``AmpOptimWrapper`` does the
-    same with ``dtype='bfloat16'``, but not on a CPU. A CPU without AVX-512 trains in float32, which
-    is several times faster there; the log says so.
+    same with ``dtype='bfloat16'``, but not on a CPU. An x86 CPU without AVX-512 trains in float32,
+    which is several times faster there; the log says so.
 
     Args:
         **kwargs: Arguments of MMEngine's ``OptimWrapper``.
@@ -31,13 +30,9 @@ class BFloat16OptimWrapper(OptimWrapper):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.enabled = get_device() != 'cpu' or cpu_has_bfloat16()
+        self.enabled = not bfloat16_is_slow()
         if not self.enabled:
-            print_log(
-                'This CPU has no AVX-512: training runs in float32, which is faster here than '
-                'bfloat16',
-                'current',
-            )
+            print_log('This CPU has no AVX-512: training runs in float32, not bfloat16', 'current')
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:

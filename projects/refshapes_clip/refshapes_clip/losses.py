@@ -6,6 +6,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from nemo_mmseg.utils.precision import bfloat16_is_slow
+
 from .network import MEAN, STD, encode_image, encode_text
 
 
@@ -34,7 +36,7 @@ def losses_of(model, aux, scales, batch) -> list[torch.Tensor]:
     images, tokens, owner = batch
     images = ((images.float() - MEAN) / STD) * (1 + 0.1 * torch.randn(len(images), 1, 1, 1))
     images = images.contiguous(memory_format=torch.channels_last)
-    with torch.autocast('cpu', torch.bfloat16):
+    with torch.autocast('cpu', torch.bfloat16, enabled=not bfloat16_is_slow()):
         pooled, dense, local = encode_image(model, aux, images)
         text = encode_text(model, tokens)
     scale = scales.exp()
