@@ -70,6 +70,9 @@ DEEP = {
     'predictor.query_': 3e-3,
     'predictor.level_embed': 3e-3,
     'fusion.image_lang_att': 3e-3,
+    # An instance norm takes this bias out: 1e-5 of rounding, of a largest gradient of 1469. CPUs
+    # with AVX2 round it otherwise than those with AVX-512.
+    'fusion.image_lang_att.f_value.0.bias': 2e-2,
 }
 
 
