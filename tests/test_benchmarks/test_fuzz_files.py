@@ -81,7 +81,7 @@ def test_the_judge_counts_what_is_right_and_what_is_named(parts, tmp_path):
 
 
 def test_the_judge_sees_every_fault(parts, tmp_path, monkeypatch):
-    monkeypatch.setattr(parts.judge, 'SECONDS', 2)
+    monkeypatch.setattr(parts.judge, 'SECONDS', 6)
     monkeypatch.setattr(parts.judge, 'MEMORY', 2**27)
 
     def hang(place):
@@ -102,7 +102,7 @@ def test_the_judge_sees_every_fault(parts, tmp_path, monkeypatch):
         'a bare': raising(UnicodeDecodeError('utf-8', b'refs.p', 0, 1, 'refs.p')),
         'SIGSEGV': lambda place: os.kill(os.getpid(), 11),
         'exit code': lambda place: os._exit(7),
-        'more than 2 s': hang,
+        'more than 6 s': hang,
         'GB of memory': eat,
         'files are left': lambda place: (place / 'refs.p.part').touch(),
     }
