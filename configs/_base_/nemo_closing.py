@@ -1,5 +1,5 @@
-# NeMo with a closing phase: no mosaics in the last fifth of 50 epochs. On RefShapes oIoU is 0.5 better
-# than with mosaics to the end (docs/experiments.md). Other lengths change the milestone.
+# NeMo with a closing phase: no mosaics in the last fifth of 50 epochs. On RefShapes oIoU is 0.5
+# better than with mosaics to the end (docs/experiments.md). Other lengths change the milestone.
 _base_ = './nemo.py'
 
 nemo = dict(

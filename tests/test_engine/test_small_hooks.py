@@ -1,5 +1,6 @@
 """Hooks that report mosaics, seed iterations, convert kernels and choose a precision."""
 
+import platform
 from types import SimpleNamespace
 
 import pytest
@@ -76,6 +77,7 @@ def test_channels_last_converts_the_kernels_and_not_the_values():
     ],
 )
 def test_bfloat16_is_used_in_the_forward_pass_only(kind, cpu, dtype, monkeypatch):
+    monkeypatch.setattr(platform, 'machine', lambda: 'x86_64')
     monkeypatch.setattr(torch.backends.cpu, 'get_cpu_capability', lambda: cpu)
     model = nn.Linear(4, 4)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -114,6 +116,7 @@ class NoMetric(BaseMetric):
 @pytest.mark.parametrize(('cpu', 'dtype'), [('AVX512', torch.bfloat16), ('AVX2', torch.float32)])
 @pytest.mark.parametrize('kind', ['val', 'test'])
 def test_half_precision_is_for_cpus_that_have_it(kind, cpu, dtype, monkeypatch, tmp_path):
+    monkeypatch.setattr(platform, 'machine', lambda: 'x86_64')
     monkeypatch.setattr(torch.backends.cpu, 'get_cpu_capability', lambda: cpu)
     model = DtypeOfTest()
     model.val_step = model.test_step
