@@ -89,6 +89,14 @@ def test_bfloat16_is_used_in_the_forward_pass_only(kind, cpu, dtype, monkeypatch
     assert model.weight.dtype == torch.float32 and model.weight.grad is None
 
 
+def test_loops_without_half_precision_are_left_alone():
+    loop = SimpleNamespace()
+    hook = HOOKS.build(dict(type='CPUPrecisionHook'))
+    hook.before_val(SimpleNamespace(val_loop=loop))
+    hook.before_test(SimpleNamespace(test_loop=loop))
+    assert not vars(loop)
+
+
 class DtypeOfTest(nn.Module):
     """A network of a runner that keeps the types of what it computes in a test."""
 

@@ -26,6 +26,7 @@ class CPUPrecisionHook(Hook):
         self._change(runner.test_loop)
 
     def _change(self, loop: object) -> None:
-        if loop.fp16 and bfloat16_is_slow():
+        # A loop of somebody's own may have no such option.
+        if getattr(loop, 'fp16', False) and bfloat16_is_slow():
             loop.fp16 = False
             print_log('This CPU has no AVX-512: evaluation runs in float32', 'current')
